@@ -1,0 +1,143 @@
+//! Outcome classes: why an attempt did not succeed. Retry policies key on them.
+
+use serde::{Deserialize, Serialize};
+
+/// Why an attempt, or a task, did not succeed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeClass {
+    /// The program ended with a non-zero exit code.
+    Failed,
+    /// The program was ended by a signal, or its protocol broke off.
+    Crashed,
+    /// The program could not be started.
+    NotStarted,
+    /// The program was killed for its memory.
+    Oom,
+    /// A timeout of the task ended it.
+    Timeout,
+    /// No sign of life within the heartbeat timeout.
+    HeartbeatLost,
+    /// The agent restarted, left or was declared lost.
+    AgentLost,
+    /// The agent could not reach the log for longer than its lease.
+    LeaseExpired,
+    /// The program fell silent.
+    Stalled,
+    /// The program's output was not what its protocol promises.
+    BadOutput,
+    /// The model service failed.
+    ModelError,
+    /// The model service refused the credentials.
+    Auth,
+    /// The model service's usage limit was reached.
+    RateLimited,
+    /// A budget was used up.
+    Budget,
+    /// The turn limit was reached.
+    MaxTurns,
+    /// The model refused.
+    Refused,
+    /// A tool the task needed was denied.
+    Denied,
+    /// An acceptance check failed.
+    CheckFailed,
+    /// A task it needs did not succeed.
+    NeedFailed,
+    /// Cancelled.
+    Cancelled,
+}
+
+impl OutcomeClass {
+    /// Every class, in wire order.
+    pub const ALL: [Self; 20] = [
+        Self::Failed,
+        Self::Crashed,
+        Self::NotStarted,
+        Self::Oom,
+        Self::Timeout,
+        Self::HeartbeatLost,
+        Self::AgentLost,
+        Self::LeaseExpired,
+        Self::Stalled,
+        Self::BadOutput,
+        Self::ModelError,
+        Self::Auth,
+        Self::RateLimited,
+        Self::Budget,
+        Self::MaxTurns,
+        Self::Refused,
+        Self::Denied,
+        Self::CheckFailed,
+        Self::NeedFailed,
+        Self::Cancelled,
+    ];
+
+    /// The wire name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Crashed => "crashed",
+            Self::NotStarted => "not_started",
+            Self::Oom => "oom",
+            Self::Timeout => "timeout",
+            Self::HeartbeatLost => "heartbeat_lost",
+            Self::AgentLost => "agent_lost",
+            Self::LeaseExpired => "lease_expired",
+            Self::Stalled => "stalled",
+            Self::BadOutput => "bad_output",
+            Self::ModelError => "model_error",
+            Self::Auth => "auth",
+            Self::RateLimited => "rate_limited",
+            Self::Budget => "budget",
+            Self::MaxTurns => "max_turns",
+            Self::Refused => "refused",
+            Self::Denied => "denied",
+            Self::CheckFailed => "check_failed",
+            Self::NeedFailed => "need_failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether the cause lies with the machinery, not with the work: such attempts are
+    /// retried even where the task names no policy.
+    pub fn is_infrastructure(self) -> bool {
+        matches!(
+            self,
+            Self::AgentLost | Self::HeartbeatLost | Self::LeaseExpired
+        )
+    }
+
+    /// Whether a policy that names no classes retries this one. Never what another try
+    /// cannot mend (agent-facts 5.2).
+    pub fn is_retried_by_default(self) -> bool {
+        !matches!(
+            self,
+            Self::Auth
+                | Self::Budget
+                | Self::Refused
+                | Self::Denied
+                | Self::MaxTurns
+                | Self::NeedFailed
+                | Self::Cancelled
+        )
+    }
+}
+
+impl std::fmt::Display for OutcomeClass {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wire_names_agree_with_serde() {
+        for class in OutcomeClass::ALL {
+            assert_eq!(serde_json::to_value(class).unwrap(), class.as_str());
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What operators and clients say on the `control` subject.
+//!
+//! People write these, so JSON and MessagePack are both welcome and `v` may be left
+//! out; they are facts in the log nevertheless and follow the rules of events.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::human::DurationMs;
+use crate::ids::{AgentId, QueueName, TaskId};
+
+/// A command of an operator or client.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "type")]
+pub enum Control {
+    /// End a task, whatever it is doing.
+    #[serde(rename = "task.cancel")]
+    Cancel {
+        /// The task.
+        task: TaskId,
+        /// For people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// Run a finished task again (also: redrive a dead letter).
+    #[serde(rename = "task.retry")]
+    Retry {
+        /// The task.
+        task: TaskId,
+    },
+    /// Assign nothing more from a queue.
+    #[serde(rename = "queue.pause")]
+    PauseQueue {
+        /// The queue.
+        queue: QueueName,
+    },
+    /// Assign from a paused queue again.
+    #[serde(rename = "queue.resume")]
+    ResumeQueue {
+        /// The queue.
+        queue: QueueName,
+    },
+    /// Assign nothing more to an agent.
+    #[serde(rename = "agent.drain")]
+    DrainAgent {
+        /// The agent.
+        agent: AgentId,
+    },
+    /// Assign to a drained agent again.
+    #[serde(rename = "agent.resume")]
+    ResumeAgent {
+        /// The agent.
+        agent: AgentId,
+    },
+    /// Change the cell's settings; what is absent stays as it is.
+    #[serde(rename = "config.put")]
+    PutConfig(ConfigChange),
+}
+
+/// A change of the settings that decisions and folds depend on.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct ConfigChange {
+    /// How long an id or key is remembered after its task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_window: Option<DurationMs>,
+    /// How long a finished task stays in the state in full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_retention: Option<DurationMs>,
+    /// How many finished tasks stay in the state in full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_max: Option<u64>,
+    /// How many ids of ended tasks are remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tombstones_max: Option<u64>,
+    /// Time after which waiting weighs as much as one level of priority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aging: Option<DurationMs>,
+    /// Backlog cap of queues that have none of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backlog_max: Option<u64>,
+    /// Backlog caps by queue.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub queue_backlog_max: BTreeMap<String, u64>,
+    /// Fair-share weights by namespace; absent ones weigh 1.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub namespace_weight: BTreeMap<String, u32>,
+    /// Fair-share weights by queue; absent ones weigh 1.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub queue_weight: BTreeMap<String, u32>,
+}

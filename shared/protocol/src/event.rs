@@ -1,0 +1,190 @@
+//! Events: past-tense facts that the actors append.
+//!
+//! Every event is a map that begins `{type, v, …}`: an explicit wire name and schema
+//! number, never reused. Unknown fields are ignored, unknown kinds are void.
+
+mod agent;
+mod leader;
+mod orchestrator;
+mod scheduler;
+
+pub use agent::{
+    AgentDraining, AgentJoined, AgentLeft, AttemptFailed, AttemptProgress, AttemptStarted,
+    AttemptStopped, AttemptSucceeded, AttemptUsage, OutputStats, Usage,
+};
+pub use leader::LeaderElected;
+pub use orchestrator::{
+    AgentLost, AttemptTimedOut, AttemptTimeout, CancelCause, FieldError, LogFormat, TaskAccepted,
+    TaskCancelled, TaskDuplicate, TaskFailed, TaskReady, TaskRedriven, TaskRejected, TaskRetrySet,
+    TaskTimedOut, TaskTimeout,
+};
+pub use scheduler::{AttemptAssigned, AttemptRevoked, RevokeReason};
+
+use crate::msgpack;
+
+/// Who may write an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Writer {
+    /// The leading orchestrator.
+    Orchestrator,
+    /// The leading scheduler.
+    Scheduler,
+    /// An agent, about itself and its attempts.
+    Agent,
+    /// Whoever takes a role.
+    Leader,
+}
+
+/// Why bytes are not an event this software knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// Not a map with `type` and `v`, or a field of the wrong kind.
+    #[error("malformed event")]
+    Malformed,
+    /// A kind or version of it that this software does not know.
+    #[error("unknown event {kind} v{v}")]
+    Unknown {
+        /// The wire name.
+        kind: String,
+        /// The schema number.
+        v: u64,
+    },
+}
+
+macro_rules! events {
+    ($($name:literal v $v:literal $writer:ident => $variant:ident($ty:ident)),* $(,)?) => {
+        /// An event of any kind.
+        #[expect(clippy::large_enum_variant, reason = "events are decoded, applied and dropped")]
+        #[derive(Clone, PartialEq, Debug)]
+        pub enum Event {
+            $(#[doc = concat!("`", $name, "` v", stringify!($v), ".")] $variant($ty),)*
+        }
+
+        impl Event {
+            /// Wire name and schema number of every event there is.
+            pub const KINDS: &'static [(&'static str, u64)] = &[$(($name, $v)),*];
+
+            /// The wire name.
+            pub fn kind(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $name,)* }
+            }
+
+            /// The schema number.
+            pub fn version(&self) -> u64 {
+                match self { $(Self::$variant(_) => $v,)* }
+            }
+
+            /// Who may write it.
+            pub fn writer(&self) -> Writer {
+                match self { $(Self::$variant(_) => Writer::$writer,)* }
+            }
+
+            fn body(&self) -> Result<Vec<u8>, rmp_serde::encode::Error> {
+                match self { $(Self::$variant(e) => rmp_serde::to_vec_named(e),)* }
+            }
+
+            fn from_map(kind: &str, v: u64, map: &[u8]) -> Result<Self, EventError> {
+                match (kind, v) {
+                    $(($name, $v) => rmp_serde::from_slice(map)
+                        .map(Self::$variant)
+                        .map_err(|_| EventError::Malformed),)*
+                    _ => Err(EventError::Unknown { kind: kind.to_owned(), v }),
+                }
+            }
+
+            /// The event as JSON, for people.
+            pub fn to_json(&self) -> serde_json::Value {
+                let body = match self { $(Self::$variant(e) => serde_json::to_value(e),)* };
+                let mut map = serde_json::Map::new();
+                map.insert("type".into(), self.kind().into());
+                map.insert("v".into(), self.version().into());
+                if let Ok(serde_json::Value::Object(fields)) = body {
+                    map.extend(fields);
+                }
+                serde_json::Value::Object(map)
+            }
+        }
+
+        $(impl From<$ty> for Event {
+            fn from(e: $ty) -> Self { Self::$variant(e) }
+        })*
+    };
+}
+
+events! {
+    "log.format" v 1 Orchestrator => LogFormat(LogFormat),
+    "task.accepted" v 1 Orchestrator => TaskAccepted(TaskAccepted),
+    "task.rejected" v 1 Orchestrator => TaskRejected(TaskRejected),
+    "task.duplicate" v 1 Orchestrator => TaskDuplicate(TaskDuplicate),
+    "task.ready" v 1 Orchestrator => TaskReady(TaskReady),
+    "task.retry_set" v 1 Orchestrator => TaskRetrySet(TaskRetrySet),
+    "task.failed" v 1 Orchestrator => TaskFailed(TaskFailed),
+    "task.timed_out" v 1 Orchestrator => TaskTimedOut(TaskTimedOut),
+    "task.cancelled" v 1 Orchestrator => TaskCancelled(TaskCancelled),
+    "task.redriven" v 1 Orchestrator => TaskRedriven(TaskRedriven),
+    "attempt.timed_out" v 1 Orchestrator => AttemptTimedOut(AttemptTimedOut),
+    "agent.lost" v 1 Orchestrator => AgentLost(AgentLost),
+    "attempt.assigned" v 1 Scheduler => AttemptAssigned(AttemptAssigned),
+    "attempt.revoked" v 1 Scheduler => AttemptRevoked(AttemptRevoked),
+    "agent.joined" v 1 Agent => AgentJoined(AgentJoined),
+    "agent.draining" v 1 Agent => AgentDraining(AgentDraining),
+    "agent.left" v 1 Agent => AgentLeft(AgentLeft),
+    "attempt.started" v 1 Agent => AttemptStarted(AttemptStarted),
+    "attempt.progress" v 1 Agent => AttemptProgress(AttemptProgress),
+    "attempt.usage" v 1 Agent => AttemptUsage(AttemptUsage),
+    "attempt.succeeded" v 1 Agent => AttemptSucceeded(AttemptSucceeded),
+    "attempt.failed" v 1 Agent => AttemptFailed(AttemptFailed),
+    "attempt.stopped" v 1 Agent => AttemptStopped(AttemptStopped),
+    "leader.elected" v 1 Leader => LeaderElected(LeaderElected),
+}
+
+impl Event {
+    /// Appends the event's bytes: `{type, v, …fields}`.
+    pub fn encode_into(&self, out: &mut Vec<u8>) {
+        // Serialising our own plain structs into memory has no way to fail; a map of
+        // two entries stands in so that even then the log stays well-formed.
+        let body = self.body().unwrap_or_else(|_| vec![0x80]);
+        let (fields, start) = match msgpack::map_at(&body, 0) {
+            Ok(Some(map)) => map,
+            _ => (0, body.len()),
+        };
+        msgpack::put_map(out, fields + 2);
+        msgpack::put_short_str(out, "type");
+        msgpack::put_short_str(out, self.kind());
+        msgpack::put_short_str(out, "v");
+        msgpack::put_uint(out, self.version());
+        out.extend_from_slice(body.get(start..).unwrap_or_default());
+    }
+
+    /// The event's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(128);
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// Reads one event from the bytes of its map.
+    pub fn decode(map: &[u8]) -> Result<Self, EventError> {
+        let (kind, v) = kind_and_version(map).ok_or(EventError::Malformed)?;
+        Self::from_map(kind, v, map)
+    }
+}
+
+/// Finds `type` and `v`; ours stand first, so this normally reads two entries.
+fn kind_and_version(map: &[u8]) -> Option<(&str, u64)> {
+    let (entries, mut at) = msgpack::map_at(map, 0).ok()??;
+    let (mut kind, mut version) = (None, None);
+    for _ in 0..entries {
+        let (key, value) = msgpack::str_at(map, at).ok()?;
+        at = msgpack::skip(map, value).ok()?;
+        match key {
+            "type" => kind = Some(msgpack::str_at(map, value).ok()?.0),
+            "v" => version = Some(msgpack::uint_at(map, value).ok()?.0),
+            _ => {}
+        }
+        if let (Some(kind), Some(version)) = (kind, version) {
+            return Some((kind, version));
+        }
+    }
+    None
+}

@@ -1,0 +1,77 @@
+//! Decisions of the leading scheduler: the only words an agent ever hears.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Lease, Namespace, QueueName, TaskId};
+use crate::spec::{RunSpec, Timeouts};
+
+/// An agent shall run an attempt. The event's position completes the lease.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AttemptAssigned {
+    /// The task.
+    pub task: TaskId,
+    /// Which try, from 1.
+    pub attempt: u32,
+    /// The incarnation of the agent it is meant for.
+    pub incarnation: u64,
+    /// Slots it takes.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub slots: u32,
+    /// What to run.
+    pub run: RunSpec,
+    /// Run and heartbeat timeouts.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub timeouts: Timeouts,
+    /// The task's queue, for the program's environment.
+    pub queue: QueueName,
+    /// The task's namespace, for the program's environment.
+    #[serde(default)]
+    pub namespace: Namespace,
+    /// The task's name, for the program's environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The submitter's notes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// W3C trace context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+fn one() -> u32 {
+    1
+}
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_one(n: &u32) -> bool {
+    *n == 1
+}
+fn is_empty(t: &Timeouts) -> bool {
+    *t == Timeouts::default()
+}
+
+/// Why an agent shall stop an attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevokeReason {
+    /// The task was cancelled.
+    Cancelled,
+    /// A timeout ended the attempt or the task.
+    TimedOut,
+    /// The assignment came too late and never counted.
+    Void,
+    /// The lease is over for another reason.
+    LeaseOver,
+}
+
+/// An agent shall stop an attempt whose lease is over.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AttemptRevoked {
+    /// The lease.
+    pub lease: Lease,
+    /// The incarnation of the agent it is meant for.
+    pub incarnation: u64,
+    /// Why.
+    pub reason: RevokeReason,
+}

@@ -1,0 +1,43 @@
+//! Every limit of the protocol, in one place (design section 2).
+//!
+//! A limit is part of the contract: raising one is a protocol change, because a
+//! reader may have sized a buffer by it.
+
+/// Largest submitted task, in bytes of its encoded form.
+pub const SPEC_BYTES_MAX: usize = 512 * 1024;
+/// Largest frame any of our writers appends, in bytes.
+pub const FRAME_BYTES_MAX: usize = 768 * 1024;
+/// The server's `max_payload`, in bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+/// Largest event that carries no spec, in bytes.
+pub const EVENT_BYTES_MAX: usize = 64 * 1024;
+/// A run body above this many bytes stays in the log and is read by position.
+pub const RUN_INLINE_BYTES_MAX: usize = 1024;
+/// Largest result kept in an event, in bytes; longer text is cut and says so.
+pub const RESULT_BYTES_MAX: usize = 32 * 1024;
+/// Longest free-text message in an event (failure reason, progress), in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 1024;
+/// Longest cell, queue, namespace or agent name, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Longest task name, idempotency key or concurrency key, in bytes.
+pub const KEY_BYTES_MAX: usize = 256;
+/// Longest `Conductor-Reply` subject, in bytes.
+pub const REPLY_BYTES_MAX: usize = 256;
+/// Most entries in a submission's labels or metadata.
+pub const MAP_ENTRIES_MAX: usize = 64;
+/// Longest value in labels or metadata, in bytes.
+pub const MAP_VALUE_BYTES_MAX: usize = 1024;
+/// Most tasks one task may need.
+pub const NEEDS_MAX: usize = 256;
+/// Most tasks one submission record may hold.
+pub const SUBMISSIONS_PER_RECORD_MAX: usize = 10_000;
+/// Highest priority; 0 is the lowest.
+pub const PRIORITY_MAX: u8 = 9;
+/// Most attempts a retry policy may allow.
+pub const ATTEMPTS_MAX: u32 = 1_000;
+/// Most slots one task may take, and most slots one agent may offer.
+pub const SLOTS_MAX: u32 = 65_536;
+/// Longest duration a task may ask for, in milliseconds (366 days).
+pub const DURATION_MS_MAX: u64 = 366 * 24 * 3600 * 1000;
+/// Deepest nesting of a message that is still read.
+pub const DEPTH_MAX: usize = 64;

@@ -1,0 +1,458 @@
+//! What a task is, once accepted: every default resolved, safe to act upon.
+//!
+//! A field that is absent on the wire has the value given here **for version 1 of the
+//! event that carries the spec, for ever**: these defaults are part of the log's
+//! format, so that old logs fold to the same state under new software.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::class::OutcomeClass;
+use crate::human::DurationMs;
+use crate::ids::{Namespace, QueueName, TaskId, UnixMs};
+
+/// What an attempt runs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunSpec {
+    /// Any program.
+    Command(CommandSpec),
+    /// The Claude Code CLI, headless.
+    Claude(ClaudeSpec),
+    /// Nothing: succeeds at once. Measures the system around it.
+    Noop(NoopSpec),
+}
+
+impl RunSpec {
+    /// The runtime an agent must offer.
+    pub fn runtime(&self) -> Runtime {
+        match self {
+            Self::Command(_) => Runtime::Command,
+            Self::Claude(_) => Runtime::Claude,
+            Self::Noop(_) => Runtime::Noop,
+        }
+    }
+}
+
+/// A way to run an attempt, as agents announce it and tasks require it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Runtime {
+    /// Any program.
+    Command,
+    /// The Claude Code CLI.
+    Claude,
+    /// Nothing.
+    Noop,
+}
+
+impl Runtime {
+    /// The wire name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Claude => "claude",
+            Self::Noop => "noop",
+        }
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A run without work.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct NoopSpec {}
+
+/// A program to run. People may write just the argument list.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct CommandSpec {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Environment added to the agent's allow-listed one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Text given on standard input; absent means an empty input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+    /// Working directory; relative to the attempt's workspace, which is the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for CommandSpec {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Fields {
+            argv: Vec<String>,
+            #[serde(default)]
+            env: BTreeMap<String, String>,
+            #[serde(default)]
+            stdin: Option<String>,
+            #[serde(default)]
+            cwd: Option<String>,
+        }
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = CommandSpec;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of arguments or an object with argv")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<CommandSpec, A::Error> {
+                let mut argv = Vec::new();
+                while let Some(arg) = seq.next_element()? {
+                    argv.push(arg);
+                }
+                Ok(CommandSpec {
+                    argv,
+                    ..CommandSpec::default()
+                })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<CommandSpec, A::Error> {
+                let f = Fields::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(CommandSpec {
+                    argv: f.argv,
+                    env: f.env,
+                    stdin: f.stdin,
+                    cwd: f.cwd,
+                })
+            }
+            fn visit_str<E: de::Error>(self, _: &str) -> Result<CommandSpec, E> {
+                Err(E::custom(
+                    "one text is not an argument list; for a shell line write [\"sh\",\"-c\",\"…\"]",
+                ))
+            }
+        }
+        d.deserialize_any(V)
+    }
+}
+
+/// One headless run of the Claude Code CLI (agent-facts 2.1).
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct ClaudeSpec {
+    /// What the model is asked; given on standard input, never in the arguments.
+    pub prompt: String,
+    /// Model name; absent means the CLI's own default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Most turns of the main loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_turns: Option<u32>,
+    /// Most money in US dollars; the CLI checks it after each answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_budget_usd: Option<f64>,
+    /// Session to resume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<String>,
+    /// Text appended to the system prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub append_system_prompt: Option<String>,
+    /// Permission mode; absent means `dontAsk`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permission_mode: Option<PermissionMode>,
+    /// Tools that run without being asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_tools: Vec<String>,
+    /// Tools removed, besides those that Conductor always removes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disallowed_tools: Vec<String>,
+    /// JSON schema of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json_schema: Option<String>,
+    /// Whether denied tools still allow success.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_denials: bool,
+    /// Environment added to the agent's allow-listed one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Working directory; relative to the attempt's workspace, which is the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+}
+
+/// How the CLI decides about tools nobody named.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PermissionMode {
+    /// The CLI's default: reads run, writes are denied.
+    Default,
+    /// File edits run.
+    AcceptEdits,
+    /// Only `allowed_tools` run.
+    DontAsk,
+    /// No writes at all.
+    Plan,
+    /// Everything runs: for boxed-in agents alone.
+    BypassPermissions,
+}
+
+impl PermissionMode {
+    /// The value of `--permission-mode`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::AcceptEdits => "acceptEdits",
+            Self::DontAsk => "dontAsk",
+            Self::Plan => "plan",
+            Self::BypassPermissions => "bypassPermissions",
+        }
+    }
+}
+
+/// When a new attempt is made, and how long after the last.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RetryPolicy {
+    /// Most attempts in all, the first included.
+    #[serde(default = "default_attempts")]
+    pub max_attempts: u32,
+    /// Delay before the second attempt.
+    #[serde(default = "default_backoff")]
+    pub backoff: DurationMs,
+    /// What the delay is multiplied by for each further attempt.
+    #[serde(default = "default_factor")]
+    pub factor: f64,
+    /// Longest delay.
+    #[serde(default = "default_max_backoff")]
+    pub max_backoff: DurationMs,
+    /// Share of the delay that is random, 0 to 1. The drawn delay is recorded.
+    #[serde(default = "default_jitter")]
+    pub jitter: f64,
+    /// Classes that are retried; absent means every class another try may mend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<Vec<OutcomeClass>>,
+}
+
+fn default_attempts() -> u32 {
+    3
+}
+fn default_backoff() -> DurationMs {
+    DurationMs(1_000)
+}
+fn default_factor() -> f64 {
+    2.0
+}
+fn default_max_backoff() -> DurationMs {
+    DurationMs(300_000)
+}
+fn default_jitter() -> f64 {
+    0.2
+}
+
+impl RetryPolicy {
+    /// The policy of a task that names none: only the machinery's own failures are
+    /// retried, because a second run of somebody's program is somebody's choice.
+    pub fn infrastructure_only() -> Self {
+        Self {
+            max_attempts: default_attempts(),
+            backoff: default_backoff(),
+            factor: default_factor(),
+            max_backoff: default_max_backoff(),
+            jitter: default_jitter(),
+            on: Some(vec![
+                OutcomeClass::HeartbeatLost,
+                OutcomeClass::AgentLost,
+                OutcomeClass::LeaseExpired,
+            ]),
+        }
+    }
+
+    /// Whether an attempt that ended so is followed by another, the count allowing.
+    pub fn retries(&self, class: OutcomeClass) -> bool {
+        match &self.on {
+            Some(classes) => classes.contains(&class),
+            None => class.is_retried_by_default(),
+        }
+    }
+
+    /// The delay after the `failed`-th failed attempt (from 1), before jitter.
+    pub fn delay_ms(&self, failed: u32) -> u64 {
+        let exponent = i32::try_from(failed.saturating_sub(1)).unwrap_or(i32::MAX);
+        let delay = self.backoff.0 as f64 * self.factor.powi(exponent);
+        if delay.is_finite() {
+            (delay as u64).min(self.max_backoff.0)
+        } else {
+            self.max_backoff.0
+        }
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self::infrastructure_only()
+    }
+}
+
+/// The four timeouts; an absent one never fires, but for the heartbeat, which has a default.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// Ready to started; ends the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<DurationMs>,
+    /// Started to ended; ends the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<DurationMs>,
+    /// Between signs of life; ends the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<DurationMs>,
+    /// Accepted to final; ends the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<DurationMs>,
+}
+
+/// Lease length and heartbeat timeout where a task names none, in milliseconds
+/// (agent-facts 5.3: beats each 15 s, lost after 45 s).
+pub const HEARTBEAT_TIMEOUT_MS_DEFAULT: u64 = 45_000;
+/// Time between an agent's heartbeats, in milliseconds.
+pub const HEARTBEAT_INTERVAL_MS_DEFAULT: u64 = 15_000;
+
+impl Timeouts {
+    /// The heartbeat timeout in force, in milliseconds.
+    pub fn heartbeat_ms(&self) -> u64 {
+        self.heartbeat.map_or(HEARTBEAT_TIMEOUT_MS_DEFAULT, |d| d.0)
+    }
+}
+
+/// At most `limit` tasks with the same `key` run at once.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Concurrency {
+    /// What is limited, across the whole cell.
+    pub key: String,
+    /// How many run at once.
+    #[serde(default = "one")]
+    pub limit: u32,
+}
+
+/// What becomes of a task when one it needs does not succeed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NeedPolicy {
+    /// It fails.
+    #[default]
+    Fail,
+    /// It is skipped: cancelled, with the need as the reason.
+    Skip,
+    /// It runs once all it needs has ended, however it ended.
+    Run,
+}
+
+/// An accepted task, all defaults resolved.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where it waits.
+    pub queue: QueueName,
+    /// Whose it is.
+    #[serde(default, skip_serializing_if = "is_default_namespace")]
+    pub namespace: Namespace,
+    /// 0 (lowest) to 9.
+    #[serde(
+        default = "default_priority",
+        skip_serializing_if = "is_default_priority"
+    )]
+    pub priority: u8,
+    /// Labels an agent must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Tasks that must end first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<TaskId>,
+    /// What happens when one of them does not succeed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_need_failed: NeedPolicy,
+    /// When it is tried again.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retry: RetryPolicy,
+    /// How long things may take.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timeouts: Timeouts,
+    /// Not before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_at_ms: Option<UnixMs>,
+    /// Limit shared with other tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
+    /// Slots it takes on its agent.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub slots: u32,
+    /// The submitter's own notes; never looked at.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// The submitter's idempotency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Where outcomes are also published, outside the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<String>,
+    /// W3C trace context of the submitter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// The runtime an agent must offer.
+    pub runtime: Runtime,
+    /// What it runs; absent when it is above `RUN_INLINE_BYTES_MAX` and is read from the
+    /// submission by position instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunSpec>,
+}
+
+/// The priority of a task that names none.
+pub const PRIORITY_DEFAULT: u8 = 5;
+
+fn default_priority() -> u8 {
+    PRIORITY_DEFAULT
+}
+fn one() -> u32 {
+    1
+}
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_one(n: &u32) -> bool {
+    *n == 1
+}
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_default_priority(p: &u8) -> bool {
+    *p == PRIORITY_DEFAULT
+}
+fn is_default_namespace(n: &Namespace) -> bool {
+    n.as_str() == "default"
+}
+fn is_default<T: Default + PartialEq>(v: &T) -> bool {
+    *v == T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_grows_to_its_cap() {
+        let policy = RetryPolicy {
+            max_attempts: 9,
+            ..RetryPolicy::default()
+        };
+        assert_eq!(policy.delay_ms(1), 1_000);
+        assert_eq!(policy.delay_ms(2), 2_000);
+        assert_eq!(policy.delay_ms(4), 8_000);
+        assert_eq!(policy.delay_ms(60), 300_000);
+        assert_eq!(policy.delay_ms(u32::MAX), 300_000);
+    }
+
+    #[test]
+    fn an_argument_list_is_a_command() {
+        let short: RunSpec = serde_json::from_str(r#"{"command":["echo","hi"]}"#).unwrap();
+        let long: RunSpec = serde_json::from_str(r#"{"command":{"argv":["echo","hi"]}}"#).unwrap();
+        assert_eq!(short, long);
+        assert!(serde_json::from_str::<RunSpec>(r#"{"command":"echo hi"}"#).is_err());
+    }
+}

@@ -1,0 +1,188 @@
+//! Subjects of a cell: few, by intent, one writer each (design section 2).
+
+use std::fmt;
+
+use crate::ids::{AgentId, CellId, QueueName, is_valid_name};
+
+/// The two roles of which one process leads at a time.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Accepts, orders, retries, cancels, times out.
+    Orchestrator,
+    /// Decides which agent runs what, when.
+    Scheduler,
+}
+
+impl Role {
+    /// Both roles.
+    pub const ALL: [Self; 2] = [Self::Orchestrator, Self::Scheduler];
+
+    /// The role as a subject token.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Orchestrator => "orchestrator",
+            Self::Scheduler => "scheduler",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A subject captured by the log, and with it the writer of the record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Subject {
+    /// `submit.<queue>`: task submissions by anyone.
+    Submit(QueueName),
+    /// `control`: what operators and clients say.
+    Control,
+    /// `orchestrator`: decisions of the leading orchestrator.
+    Orchestrator,
+    /// `scheduler.<agent>`: the only words an agent ever hears.
+    Scheduler(AgentId),
+    /// `agent.<agent>`: reports of that agent alone.
+    Agent(AgentId),
+    /// `leader.<role>`: elections.
+    Leader(Role),
+    /// `checkpoint`: the notary's signed digests.
+    Checkpoint,
+}
+
+impl Subject {
+    /// The full subject text in `cell`.
+    pub fn render(&self, cell: &CellId) -> String {
+        match self {
+            Self::Submit(q) => format!("conductor.{cell}.submit.{q}"),
+            Self::Control => format!("conductor.{cell}.control"),
+            Self::Orchestrator => format!("conductor.{cell}.orchestrator"),
+            Self::Scheduler(a) => format!("conductor.{cell}.scheduler.{a}"),
+            Self::Agent(a) => format!("conductor.{cell}.agent.{a}"),
+            Self::Leader(r) => format!("conductor.{cell}.leader.{r}"),
+            Self::Checkpoint => format!("conductor.{cell}.checkpoint"),
+        }
+    }
+
+    /// Reads a subject; `None` for one that no writer of `cell` owns.
+    pub fn parse(cell: &CellId, subject: &str) -> Option<Self> {
+        let rest = subject
+            .strip_prefix("conductor.")?
+            .strip_prefix(cell.as_str())?
+            .strip_prefix('.')?;
+        let (kind, name) = match rest.split_once('.') {
+            Some((kind, name)) if is_valid_name(name) => (kind, Some(name)),
+            Some(_) => return None,
+            None => (rest, None),
+        };
+        match (kind, name) {
+            ("submit", Some(q)) => Some(Self::Submit(QueueName::from_log(q))),
+            ("control", None) => Some(Self::Control),
+            ("orchestrator", None) => Some(Self::Orchestrator),
+            ("scheduler", Some(a)) => Some(Self::Scheduler(AgentId::from_log(a))),
+            ("agent", Some(a)) => Some(Self::Agent(AgentId::from_log(a))),
+            ("leader", Some("orchestrator")) => Some(Self::Leader(Role::Orchestrator)),
+            ("leader", Some("scheduler")) => Some(Self::Leader(Role::Scheduler)),
+            ("checkpoint", None) => Some(Self::Checkpoint),
+            _ => None,
+        }
+    }
+}
+
+/// The subjects the log of `cell` captures.
+pub fn log_subjects(cell: &CellId) -> Vec<String> {
+    [
+        "submit.*",
+        "control",
+        "orchestrator",
+        "scheduler.*",
+        "agent.*",
+        "leader.*",
+        "checkpoint",
+    ]
+    .iter()
+    .map(|s| format!("conductor.{cell}.{s}"))
+    .collect()
+}
+
+/// Where `agent` publishes what a task's attempts print.
+pub fn output(cell: &CellId, agent: &str, task: &str) -> String {
+    format!("conductor.{cell}.output.{agent}.{task}")
+}
+
+/// Where `agent` publishes its heartbeats.
+pub fn presence(cell: &CellId, agent: &str) -> String {
+    format!("conductor.{cell}.presence.{agent}")
+}
+
+/// Where replicas answer with their sequence and digest (a plain request, not in the log).
+pub fn inspect(cell: &CellId) -> String {
+    format!("conductor.{cell}.inspect")
+}
+
+/// Name of the log's stream.
+pub fn log_stream(cell: &CellId) -> String {
+    format!("LOG_{cell}")
+}
+
+/// Whether a submitter may ask for replies on `subject`.
+///
+/// Replies are published with the orchestrator's rights, so a reply subject must not
+/// reach into the log or the server's API (the confused deputy of nats-facts 7).
+pub fn is_allowed_reply(cell: &CellId, subject: &str) -> bool {
+    let own = format!("conductor.{cell}.reply.");
+    (subject.starts_with("_INBOX") || subject.starts_with(&own))
+        && subject.len() <= crate::limits::REPLY_BYTES_MAX
+        && subject
+            .split('.')
+            .all(|t| !t.is_empty() && t != "*" && t != ">" && !t.contains(char::is_whitespace))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subject_reads_back() {
+        let cell = CellId::default();
+        for subject in [
+            Subject::Submit(QueueName::from_log("q")),
+            Subject::Control,
+            Subject::Orchestrator,
+            Subject::Scheduler(AgentId::from_log("a1")),
+            Subject::Agent(AgentId::from_log("a1")),
+            Subject::Leader(Role::Scheduler),
+            Subject::Checkpoint,
+        ] {
+            assert_eq!(Subject::parse(&cell, &subject.render(&cell)), Some(subject));
+        }
+        for foreign in [
+            "conductor.other.control",
+            "conductor.local.agent.a.b",
+            "conductor.local",
+            "x",
+        ] {
+            assert_eq!(Subject::parse(&cell, foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn replies_stay_out_of_the_log() {
+        let cell = CellId::default();
+        assert!(is_allowed_reply(&cell, "_INBOX.abc.1"));
+        assert!(is_allowed_reply(&cell, "conductor.local.reply.me"));
+        for bad in [
+            "conductor.local.control",
+            "$JS.API.STREAM.DELETE.LOG_local",
+            "_INBOX.>",
+            "",
+            "_INBOX..a",
+        ] {
+            assert!(!is_allowed_reply(&cell, bad), "{bad}");
+        }
+    }
+}

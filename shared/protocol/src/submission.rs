@@ -1,0 +1,118 @@
+//! Submissions: what people write, read leniently in form and strictly in content.
+//!
+//! A wrong submission is answered with every bad field at once. Unlike events, unknown
+//! fields are errors here: a person who mistypes `prioritty` wants to be told.
+
+mod diagnose;
+mod resolve;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use diagnose::from_json_value;
+pub use resolve::{Context, Resolved, resolve_all};
+
+use crate::event::FieldError;
+use crate::frame::Encoding;
+use crate::human::{DurationMs, TimeMs};
+use crate::ids::TaskId;
+use crate::spec::{Concurrency, NeedPolicy, RetryPolicy, RunSpec, Timeouts};
+
+/// One task as submitted; only `run` must be there.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Submission {
+    /// A UUIDv7 of the submitter's own making.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<TaskId>,
+    /// Idempotency key: the same key again is the same task.
+    #[serde(
+        default,
+        alias = "idempotency_key",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub key: Option<String>,
+    /// What people call it; other tasks of the same submission may need it by this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunSpec>,
+    /// The queue; must be the one of the subject, which is the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// Whose it is; `default` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// 0 (lowest) to 9; 5 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
+    /// Labels an agent must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Tasks that must end first, by id or by name within this submission.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
+    /// What happens when one of them does not succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_need_failed: Option<NeedPolicy>,
+    /// When it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
+    /// How long things may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+    /// Not before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<TimeMs>,
+    /// Not before this long after it was submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<DurationMs>,
+    /// Limit shared with other tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
+    /// Slots it takes on its agent; 1 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u32>,
+    /// The submitter's own notes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Submission {
+    /// Reads one element of a submit record: what can be read, and every bad field.
+    pub fn read(encoding: Encoding, element: &[u8]) -> (Self, Vec<FieldError>) {
+        if let Some(clean) = decode_clean(encoding, element) {
+            return (clean, Vec::new());
+        }
+        match diagnose::to_value(encoding, element) {
+            Ok(value) => diagnose::read(value),
+            Err(errors) => (Self::default(), errors),
+        }
+    }
+
+    /// The submission as MessagePack, the way our own client writes it.
+    pub fn encode(&self) -> Result<Vec<u8>, rmp_serde::encode::Error> {
+        rmp_serde::to_vec_named(self)
+    }
+}
+
+/// The fast path: nothing wrong, nothing unknown.
+fn decode_clean(encoding: Encoding, element: &[u8]) -> Option<Submission> {
+    let mut is_clean = true;
+    let mut on_unknown = |_: serde_ignored::Path<'_>| is_clean = false;
+    let decoded: Option<Submission> = match encoding {
+        Encoding::Json => {
+            let mut de = serde_json::Deserializer::from_slice(element);
+            serde_ignored::deserialize(&mut de, &mut on_unknown).ok()
+        }
+        Encoding::Msgpack => {
+            let mut de = rmp_serde::Deserializer::from_read_ref(element);
+            serde_ignored::deserialize(&mut de, &mut on_unknown).ok()
+        }
+    };
+    decoded.filter(|_| is_clean)
+}
+
+#[cfg(test)]
+mod tests;

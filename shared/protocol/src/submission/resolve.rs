@@ -1,0 +1,411 @@
+//! From a submission to a task: every default filled in, every rule checked that
+//! needs no knowledge beyond the record itself.
+
+use std::collections::BTreeMap;
+
+use super::{Submission, diagnose::expected};
+use crate::event::FieldError;
+use crate::frame::Encoding;
+use crate::ids::{CellId, Namespace, Position, QueueName, TaskId, UnixMs, is_valid_name};
+use crate::limits;
+use crate::spec::{PRIORITY_DEFAULT, RunSpec, TaskSpec};
+use crate::subject::is_allowed_reply;
+
+/// What the record around a submission says.
+#[derive(Debug, Clone)]
+pub struct Context<'a> {
+    /// The cell.
+    pub cell: &'a CellId,
+    /// Sequence of the record.
+    pub seq: u64,
+    /// The record's time.
+    pub time_ms: UnixMs,
+    /// The queue of the subject.
+    pub queue: &'a QueueName,
+    /// The `Conductor-Reply` header.
+    pub reply: Option<&'a str>,
+    /// The `traceparent` header.
+    pub traceparent: Option<&'a str>,
+}
+
+/// A submission that is right in itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// The task's id, given or derived.
+    pub task: TaskId,
+    /// The task.
+    pub spec: TaskSpec,
+}
+
+/// Reads all submissions of one record; names among them are looked up here.
+pub fn resolve_all(
+    context: &Context<'_>,
+    encoding: Encoding,
+    elements: &[&[u8]],
+) -> Vec<Result<Resolved, Vec<FieldError>>> {
+    let read: Vec<_> = elements
+        .iter()
+        .map(|e| Submission::read(encoding, e))
+        .collect();
+    let names = names(context, &read);
+    let mut out = Vec::with_capacity(read.len());
+    for ((index, (submission, errors)), element) in read.into_iter().enumerate().zip(elements) {
+        let at = Position::new(context.seq, index as u32);
+        out.push(resolve(
+            context,
+            at,
+            submission,
+            errors,
+            element.len(),
+            &names,
+        ));
+    }
+    if !names.is_empty() {
+        refuse_broken_graphs(&mut out);
+    }
+    out
+}
+
+/// Task ids by name; `None` for a name that stands twice.
+type Names = BTreeMap<String, Option<TaskId>>;
+
+fn names(context: &Context<'_>, read: &[(Submission, Vec<FieldError>)]) -> Names {
+    let mut names = Names::new();
+    if read.len() < 2 {
+        return names;
+    }
+    for (index, (s, _)) in read.iter().enumerate() {
+        let Some(name) = &s.name else { continue };
+        let id = id_of(context, Position::new(context.seq, index as u32), s);
+        names
+            .entry(name.clone())
+            .and_modify(|other| *other = None)
+            .or_insert(Some(id));
+    }
+    names
+}
+
+fn id_of(context: &Context<'_>, at: Position, s: &Submission) -> TaskId {
+    s.id.unwrap_or_else(|| TaskId::derived(context.cell.as_str(), at, context.time_ms))
+}
+
+fn resolve(
+    context: &Context<'_>,
+    at: Position,
+    s: Submission,
+    mut errors: Vec<FieldError>,
+    bytes: usize,
+    names: &Names,
+) -> Result<Resolved, Vec<FieldError>> {
+    let task = id_of(context, at, &s);
+    check_scalars(context, &s, bytes, &mut errors);
+    check_maps(&s, &mut errors);
+    check_policies(&s, &mut errors);
+    let needs = needs(&s, names, &mut errors);
+    let Some(run) = checked_run(&s, &mut errors) else {
+        return Err(errors);
+    };
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let start_at_ms = match (s.start_at, s.delay) {
+        (Some(at), _) => Some(at.0),
+        (None, Some(delay)) => Some(context.time_ms.saturating_add(delay.0)),
+        (None, None) => None,
+    };
+    let runtime = run.runtime();
+    let spec = TaskSpec {
+        name: s.name,
+        queue: context.queue.clone(),
+        namespace: s
+            .namespace
+            .map_or_else(Namespace::default, |n| Namespace::from_log(&n)),
+        priority: s.priority.unwrap_or(PRIORITY_DEFAULT),
+        labels: s.labels,
+        needs,
+        on_need_failed: s.on_need_failed.unwrap_or_default(),
+        retry: s.retry.unwrap_or_default(),
+        timeouts: s.timeouts.unwrap_or_default(),
+        start_at_ms,
+        concurrency: s.concurrency,
+        slots: s.slots.unwrap_or(1),
+        metadata: s.metadata,
+        key: s.key,
+        reply: context.reply.map(str::to_owned),
+        traceparent: context.traceparent.map(str::to_owned),
+        runtime,
+        run: (bytes <= limits::RUN_INLINE_BYTES_MAX).then_some(run),
+    };
+    Ok(Resolved { task, spec })
+}
+
+fn wrong(errors: &mut Vec<FieldError>, field: &str, problem: impl Into<String>) {
+    errors.push(FieldError::new(field, problem, expected(field)));
+}
+
+fn check_text(errors: &mut Vec<FieldError>, field: &str, text: Option<&String>) {
+    match text.map(String::len) {
+        Some(0) => wrong(errors, field, "is empty"),
+        Some(n) if n > limits::KEY_BYTES_MAX => wrong(errors, field, format!("has {n} bytes")),
+        _ => {}
+    }
+}
+
+fn check_scalars(
+    context: &Context<'_>,
+    s: &Submission,
+    bytes: usize,
+    errors: &mut Vec<FieldError>,
+) {
+    if bytes > limits::SPEC_BYTES_MAX {
+        let problem = format!("has {bytes} bytes");
+        let expected = format!(
+            "at most {} bytes; put large inputs in a file",
+            limits::SPEC_BYTES_MAX
+        );
+        errors.push(FieldError::new("", problem, expected));
+    }
+    check_text(errors, "key", s.key.as_ref());
+    check_text(errors, "name", s.name.as_ref());
+    if let Some(queue) = s.queue.as_deref().filter(|q| *q != context.queue.as_str()) {
+        let problem = format!(
+            "is {queue:?} but the subject says {:?}",
+            context.queue.as_str()
+        );
+        wrong(errors, "queue", problem);
+    }
+    if s.namespace.as_deref().is_some_and(|n| !is_valid_name(n)) {
+        wrong(errors, "namespace", "is not a name");
+    }
+    if let Some(p) = s.priority.filter(|p| *p > limits::PRIORITY_MAX) {
+        wrong(errors, "priority", format!("is {p}"));
+    }
+    if let Some(n) = s.slots.filter(|n| !(1..=limits::SLOTS_MAX).contains(n)) {
+        wrong(errors, "slots", format!("is {n}"));
+    }
+    if let Some(c) = &s.concurrency {
+        check_text(errors, "concurrency.key", Some(&c.key));
+        if c.limit == 0 {
+            wrong(errors, "concurrency.limit", "is 0");
+        }
+    }
+    if s.start_at.is_some() && s.delay.is_some() {
+        wrong(errors, "delay", "stands beside start_at; give one of them");
+    }
+    check_duration(errors, "delay", s.delay.map(|d| d.0), 0);
+    if let Some(reply) = context.reply.filter(|r| !is_allowed_reply(context.cell, r)) {
+        errors.push(FieldError::new(
+            "Conductor-Reply",
+            format!("is {reply:?}"),
+            format!("a subject below _INBOX or conductor.{}.reply", context.cell),
+        ));
+    }
+}
+
+fn check_maps(s: &Submission, errors: &mut Vec<FieldError>) {
+    for (field, map) in [("labels", &s.labels), ("metadata", &s.metadata)] {
+        if map.len() > limits::MAP_ENTRIES_MAX {
+            wrong(
+                errors,
+                field,
+                format!("has {} entries, at most 64 are allowed", map.len()),
+            );
+        }
+        for (key, value) in map {
+            if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
+                wrong(errors, field, "has a key of 0 or more than 256 bytes");
+            }
+            if value.len() > limits::MAP_VALUE_BYTES_MAX {
+                let problem = format!("has {} bytes, at most 1024 are allowed", value.len());
+                wrong(errors, &format!("{field}.{key}"), problem);
+            }
+        }
+    }
+}
+
+fn check_duration(errors: &mut Vec<FieldError>, field: &str, ms: Option<u64>, least: u64) {
+    if let Some(ms) = ms.filter(|ms| *ms < least || *ms > limits::DURATION_MS_MAX) {
+        let problem = format!("is {ms} ms; {least} ms to 366 days are allowed");
+        wrong(errors, field, problem);
+    }
+}
+
+fn check_policies(s: &Submission, errors: &mut Vec<FieldError>) {
+    if let Some(r) = &s.retry {
+        if !(1..=limits::ATTEMPTS_MAX).contains(&r.max_attempts) {
+            wrong(
+                errors,
+                "retry.max_attempts",
+                format!("is {}", r.max_attempts),
+            );
+        }
+        if !(1.0..=100.0).contains(&r.factor) {
+            wrong(errors, "retry.factor", format!("is {}", r.factor));
+        }
+        if !(0.0..=1.0).contains(&r.jitter) {
+            wrong(errors, "retry.jitter", format!("is {}", r.jitter));
+        }
+        check_duration(errors, "retry.backoff", Some(r.backoff.0), 0);
+        check_duration(errors, "retry.max_backoff", Some(r.max_backoff.0), 0);
+    }
+    if let Some(t) = &s.timeouts {
+        for (field, value, least) in [
+            ("timeouts.queue", t.queue, 1),
+            ("timeouts.run", t.run, 1),
+            ("timeouts.heartbeat", t.heartbeat, 1_000),
+            ("timeouts.total", t.total, 1),
+        ] {
+            check_duration(errors, field, value.map(|d| d.0), least);
+        }
+    }
+}
+
+fn needs(s: &Submission, names: &Names, errors: &mut Vec<FieldError>) -> Vec<TaskId> {
+    if s.needs.len() > limits::NEEDS_MAX {
+        wrong(
+            errors,
+            "needs",
+            format!("has {} entries, at most 256 are allowed", s.needs.len()),
+        );
+    }
+    let mut out = Vec::with_capacity(s.needs.len());
+    for (i, need) in s.needs.iter().enumerate() {
+        let field = format!("needs[{i}]");
+        let id = match (names.get(need), need.parse::<TaskId>()) {
+            (Some(Some(id)), _) => *id,
+            (None, Ok(id)) => id,
+            (Some(None), _) => {
+                wrong(
+                    errors,
+                    &field,
+                    format!("the name {need:?} stands twice in this submission"),
+                );
+                continue;
+            }
+            (None, Err(_)) => {
+                wrong(
+                    errors,
+                    &field,
+                    format!("{need:?} is no task id and no name here"),
+                );
+                continue;
+            }
+        };
+        if !out.contains(&id) {
+            out.push(id);
+        }
+    }
+    out
+}
+
+fn checked_run(s: &Submission, errors: &mut Vec<FieldError>) -> Option<RunSpec> {
+    match &s.run {
+        None => {
+            if !errors
+                .iter()
+                .any(|e| e.field.is_empty() || e.field.starts_with("run"))
+            {
+                wrong(errors, "run", "is missing");
+            }
+            return None;
+        }
+        Some(RunSpec::Command(c)) => {
+            if c.argv.first().is_none_or(String::is_empty) {
+                wrong(errors, "run.command.argv", "names no program");
+            }
+            if c.argv.iter().any(|a| a.contains('\0')) {
+                wrong(errors, "run.command.argv", "holds a zero byte");
+            }
+            check_env(errors, "run.command.env", &c.env);
+            check_cwd(errors, "run.command.cwd", c.cwd.as_deref());
+        }
+        Some(RunSpec::Claude(c)) => {
+            if c.prompt.trim().is_empty() {
+                wrong(errors, "run.claude.prompt", "is empty");
+            }
+            if c.max_turns == Some(0) {
+                wrong(errors, "run.claude.max_turns", "is 0");
+            }
+            if c.max_budget_usd
+                .is_some_and(|usd| !usd.is_finite() || usd <= 0.0)
+            {
+                wrong(errors, "run.claude.max_budget_usd", "is not above 0");
+            }
+            check_env(errors, "run.claude.env", &c.env);
+            check_cwd(errors, "run.claude.cwd", c.cwd.as_deref());
+        }
+        Some(RunSpec::Noop(_)) => {}
+    }
+    s.run.clone()
+}
+
+fn check_env(errors: &mut Vec<FieldError>, field: &str, env: &BTreeMap<String, String>) {
+    for (key, value) in env {
+        if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
+            let problem = format!("{key:?} cannot be an environment variable");
+            errors.push(FieldError::new(
+                field,
+                problem,
+                "names without = and zero bytes",
+            ));
+        }
+    }
+}
+
+fn check_cwd(errors: &mut Vec<FieldError>, field: &str, cwd: Option<&str>) {
+    if cwd.is_some_and(|c| c.is_empty() || c.contains('\0')) {
+        errors.push(FieldError::new(
+            field,
+            "is empty or holds a zero byte",
+            "a path",
+        ));
+    }
+}
+
+/// A task whose need is refused is refused too, and so is every circle.
+fn refuse_broken_graphs(all: &mut [Result<Resolved, Vec<FieldError>>]) {
+    let here: BTreeMap<TaskId, usize> = all
+        .iter()
+        .enumerate()
+        .filter_map(|(i, r)| r.as_ref().ok().map(|r| (r.task, i)))
+        .collect();
+    // Peel off what needs nothing that is still unpeeled; a circle never peels.
+    let mut open: Vec<usize> = vec![0; all.len()];
+    let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); all.len()];
+    for (i, result) in all.iter().enumerate() {
+        let Ok(r) = result else { continue };
+        for n in r.spec.needs.iter().filter_map(|need| here.get(need)) {
+            if let (Some(count), Some(list)) = (open.get_mut(i), dependents.get_mut(*n)) {
+                *count += 1;
+                list.push(i);
+            }
+        }
+    }
+    let mut free: Vec<usize> = open
+        .iter()
+        .enumerate()
+        .filter(|(_, n)| **n == 0)
+        .map(|(i, _)| i)
+        .collect();
+    let mut peeled = vec![false; all.len()];
+    while let Some(i) = free.pop() {
+        if let Some(flag) = peeled.get_mut(i) {
+            *flag = true;
+        }
+        for d in dependents.get(i).into_iter().flatten() {
+            if let Some(count) = open.get_mut(*d) {
+                *count -= 1;
+                if *count == 0 {
+                    free.push(*d);
+                }
+            }
+        }
+    }
+    for (result, is_peeled) in all.iter_mut().zip(peeled) {
+        if result.is_ok() && !is_peeled {
+            let mut errors = Vec::new();
+            wrong(&mut errors, "needs", "form a circle");
+            *result = Err(errors);
+        }
+    }
+}
