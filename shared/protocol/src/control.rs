@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::frame::Encoding;
 use crate::human::DurationMs;
 use crate::ids::{AgentId, QueueName, TaskId};
 
@@ -88,4 +89,46 @@ pub struct ConfigChange {
     /// Fair-share weights by queue; absent ones weigh 1.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub queue_weight: BTreeMap<String, u32>,
+}
+
+impl Control {
+    /// The wire name.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Cancel { .. } => "task.cancel",
+            Self::Retry { .. } => "task.retry",
+            Self::PauseQueue { .. } => "queue.pause",
+            Self::ResumeQueue { .. } => "queue.resume",
+            Self::DrainAgent { .. } => "agent.drain",
+            Self::ResumeAgent { .. } => "agent.resume",
+            Self::PutConfig(_) => "config.put",
+        }
+    }
+
+    /// The task it speaks of.
+    pub fn task(&self) -> Option<TaskId> {
+        match self {
+            Self::Cancel { task, .. } | Self::Retry { task } => Some(*task),
+            _ => None,
+        }
+    }
+
+    /// Reads one element of a control record. `v`, where given, must be 1.
+    pub fn decode(encoding: Encoding, element: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            #[serde(default)]
+            v: Option<u64>,
+        }
+        fn read<'a, T: Deserialize<'a>>(encoding: Encoding, element: &'a [u8]) -> Option<T> {
+            match encoding {
+                Encoding::Json => serde_json::from_slice(element).ok(),
+                Encoding::Msgpack => rmp_serde::from_slice(element).ok(),
+            }
+        }
+        match read::<Versioned>(encoding, element)?.v {
+            None | Some(1) => read(encoding, element),
+            Some(_) => None,
+        }
+    }
 }

@@ -18,8 +18,9 @@ pub use orchestrator::{
     TaskCancelled, TaskDuplicate, TaskFailed, TaskReady, TaskRedriven, TaskRejected, TaskRetrySet,
     TaskTimedOut, TaskTimeout,
 };
-pub use scheduler::{AttemptAssigned, AttemptRevoked, RevokeReason};
+pub use scheduler::{AgentDismissed, AttemptAssigned, AttemptRevoked, RevokeReason};
 
+use crate::ids::TaskId;
 use crate::msgpack;
 
 /// Who may write an event.
@@ -126,6 +127,7 @@ events! {
     "agent.lost" v 1 Orchestrator => AgentLost(AgentLost),
     "attempt.assigned" v 1 Scheduler => AttemptAssigned(AttemptAssigned),
     "attempt.revoked" v 1 Scheduler => AttemptRevoked(AttemptRevoked),
+    "agent.dismissed" v 1 Scheduler => AgentDismissed(AgentDismissed),
     "agent.joined" v 1 Agent => AgentJoined(AgentJoined),
     "agent.draining" v 1 Agent => AgentDraining(AgentDraining),
     "agent.left" v 1 Agent => AgentLeft(AgentLeft),
@@ -154,6 +156,42 @@ impl Event {
         msgpack::put_short_str(out, "v");
         msgpack::put_uint(out, self.version());
         out.extend_from_slice(body.get(start..).unwrap_or_default());
+    }
+
+    /// The format the log must have reached for this kind to count (design section 2).
+    pub fn since_format(&self) -> u32 {
+        crate::limits::FORMAT_FIRST
+    }
+
+    /// The task it speaks of.
+    pub fn task(&self) -> Option<TaskId> {
+        match self {
+            Self::TaskAccepted(e) => Some(e.task),
+            Self::TaskDuplicate(e) => Some(e.task),
+            Self::TaskReady(e) => Some(e.task),
+            Self::TaskRetrySet(e) => Some(e.task),
+            Self::TaskFailed(e) => Some(e.task),
+            Self::TaskTimedOut(e) => Some(e.task),
+            Self::TaskCancelled(e) => Some(e.task),
+            Self::TaskRedriven(e) => Some(e.task),
+            Self::AttemptTimedOut(e) => Some(e.lease.task),
+            Self::AttemptAssigned(e) => Some(e.task),
+            Self::AttemptRevoked(e) => Some(e.lease.task),
+            Self::AttemptStarted(e) => Some(e.lease.task),
+            Self::AttemptProgress(e) => Some(e.lease.task),
+            Self::AttemptUsage(e) => Some(e.lease.task),
+            Self::AttemptSucceeded(e) => Some(e.lease.task),
+            Self::AttemptFailed(e) => Some(e.lease.task),
+            Self::AttemptStopped(e) => Some(e.lease.task),
+            Self::LogFormat(_)
+            | Self::TaskRejected(_)
+            | Self::AgentLost(_)
+            | Self::AgentDismissed(_)
+            | Self::AgentJoined(_)
+            | Self::AgentDraining(_)
+            | Self::AgentLeft(_)
+            | Self::LeaderElected(_) => None,
+        }
     }
 
     /// The event's bytes.

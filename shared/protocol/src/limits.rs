@@ -41,3 +41,7 @@ pub const SLOTS_MAX: u32 = 65_536;
 pub const DURATION_MS_MAX: u64 = 366 * 24 * 3600 * 1000;
 /// Deepest nesting of a message that is still read.
 pub const DEPTH_MAX: usize = 64;
+/// The format every log begins with.
+pub const FORMAT_FIRST: u32 = 1;
+/// The newest format this software knows; a reader stops where the log goes beyond it.
+pub const FORMAT_KNOWN: u32 = 1;

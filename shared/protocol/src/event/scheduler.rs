@@ -75,3 +75,11 @@ pub struct AttemptRevoked {
     /// Why.
     pub reason: RevokeReason,
 }
+
+/// An agent was declared lost and shall stop what it runs and join anew, should it
+/// still be there.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AgentDismissed {
+    /// The incarnation that is meant.
+    pub incarnation: u64,
+}

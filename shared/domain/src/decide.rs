@@ -1,0 +1,203 @@
+//! What the leading orchestrator decides, given the state, the time and some entropy.
+
+pub mod due;
+mod intake;
+mod overlay;
+
+use conductor_protocol::event::{
+    AgentLost, AttemptTimedOut, AttemptTimeout, CancelCause, Event, TaskCancelled, TaskFailed,
+    TaskReady, TaskRedriven, TaskRetrySet, TaskTimedOut, TaskTimeout,
+};
+use conductor_protocol::ids::{AgentId, Lease};
+use conductor_protocol::{OutcomeClass, TaskId, UnixMs};
+
+pub use overlay::Overlay;
+
+use crate::state::{State, Task};
+use due::Due;
+
+/// What one call to [`decide`] is given besides the state.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// Now, by the server's clock as far as it is known.
+    pub now_ms: UnixMs,
+    /// Agents that gave no sign of life, with the incarnation that fell silent.
+    pub silent_agents: &'a [(AgentId, u64)],
+    /// Leases whose agents live but no longer name them.
+    pub silent_leases: &'a [Lease],
+    /// Most events to decide now.
+    pub events_max: usize,
+}
+
+/// Decides all that is due. What is returned is noted in the overlay and not decided
+/// again until its record comes back.
+pub fn decide(
+    state: &State,
+    overlay: &mut Overlay,
+    input: Input<'_>,
+    entropy: &mut dyn FnMut() -> u64,
+) -> Vec<Event> {
+    let mut out = Vec::new();
+    intake::decide(state, overlay, input, &mut out);
+    for (agent, incarnation) in input.silent_agents {
+        let is_there = state
+            .agents
+            .get(agent)
+            .is_some_and(|a| a.incarnation == *incarnation && a.status.is_there());
+        if is_there && overlay.agents.insert(agent.clone()) {
+            out.push(
+                AgentLost {
+                    agent: agent.clone(),
+                    incarnation: *incarnation,
+                }
+                .into(),
+            );
+        }
+    }
+    for lease in input.silent_leases {
+        let is_current = state
+            .tasks
+            .get(&lease.task)
+            .and_then(|t| t.lease(lease.task));
+        if is_current == Some(*lease) && overlay.tasks.insert(lease.task) {
+            let timeout = AttemptTimeout::Heartbeat;
+            out.push(
+                AttemptTimedOut {
+                    lease: *lease,
+                    timeout,
+                }
+                .into(),
+            );
+        }
+    }
+    for (due_ms, id) in &state.index.agenda {
+        if *due_ms > input.now_ms || out.len() >= input.events_max {
+            break;
+        }
+        if overlay.tasks.contains(id) {
+            continue;
+        }
+        let Some(task) = state.tasks.get(id) else {
+            continue;
+        };
+        if let Some(event) = on_task(*id, task, input.now_ms, entropy) {
+            overlay.tasks.insert(*id);
+            out.push(event);
+        }
+    }
+    out
+}
+
+/// When [`decide`] has something to do again, should nothing happen before.
+pub fn next_wake(state: &State, overlay: &Overlay) -> Option<UnixMs> {
+    state
+        .index
+        .agenda
+        .iter()
+        .find(|(_, id)| !overlay.tasks.contains(id))
+        .map(|(at, _)| *at)
+}
+
+/// The decision a task needs now, if any.
+fn on_task(
+    id: TaskId,
+    task: &Task,
+    now_ms: UnixMs,
+    entropy: &mut dyn FnMut() -> u64,
+) -> Option<Event> {
+    let (at, due) = due::next(task)?;
+    if at > now_ms {
+        return None;
+    }
+    Some(match due {
+        Due::Redrive(control) => TaskRedriven { task: id, control }.into(),
+        Due::Cancel(control) => TaskCancelled {
+            task: id,
+            cause: CancelCause::Control(control),
+        }
+        .into(),
+        Due::AfterFailure(class) => after_failure(id, task, class, now_ms, entropy),
+        Due::FailForNeed(need) => TaskFailed {
+            task: id,
+            class: OutcomeClass::NeedFailed,
+            reason: format!("needs {need}, which did not succeed"),
+        }
+        .into(),
+        Due::SkipForNeed(need) => TaskCancelled {
+            task: id,
+            cause: CancelCause::NeedFailed(need),
+        }
+        .into(),
+        Due::Ready => TaskReady { task: id }.into(),
+        Due::TimeOut(timeout) => TaskTimedOut { task: id, timeout }.into(),
+        Due::RunTimeout => {
+            let lease = task.lease(id)?;
+            AttemptTimedOut {
+                lease,
+                timeout: AttemptTimeout::Run,
+            }
+            .into()
+        }
+    })
+}
+
+/// Another try, or the end.
+fn after_failure(
+    id: TaskId,
+    task: &Task,
+    class: OutcomeClass,
+    now_ms: UnixMs,
+    entropy: &mut dyn FnMut() -> u64,
+) -> Event {
+    let policy = &task.spec.retry;
+    let made = task.attempts_now();
+    if made < policy.max_attempts && policy.retries(class) {
+        let delay_ms = jittered(policy.delay_ms(made), policy.jitter, entropy());
+        let at_ms = now_ms.saturating_add(delay_ms);
+        return TaskRetrySet {
+            task: id,
+            attempt: task.attempts,
+            at_ms,
+            delay_ms,
+        }
+        .into();
+    }
+    match class {
+        OutcomeClass::Timeout => TaskTimedOut {
+            task: id,
+            timeout: TaskTimeout::Run,
+        }
+        .into(),
+        OutcomeClass::HeartbeatLost => TaskTimedOut {
+            task: id,
+            timeout: TaskTimeout::Heartbeat,
+        }
+        .into(),
+        _ => {
+            let of = policy.max_attempts;
+            let why = if made >= of {
+                "no attempt is left"
+            } else {
+                "its policy does not retry this"
+            };
+            let reason = format!("attempt {made} of {of} ended as {class}; {why}");
+            TaskFailed {
+                task: id,
+                class,
+                reason,
+            }
+            .into()
+        }
+    }
+}
+
+/// A delay of which the share `jitter` is random: between `delay × (1 - jitter)` and `delay`.
+fn jittered(delay_ms: u64, jitter: f64, entropy: u64) -> u64 {
+    let spread = (delay_ms as f64 * jitter.clamp(0.0, 1.0)) as u64;
+    delay_ms - spread
+        + if spread == 0 {
+            0
+        } else {
+            entropy % (spread + 1)
+        }
+}

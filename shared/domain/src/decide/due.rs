@@ -1,0 +1,88 @@
+//! What a task needs next, and when: the one place that knows.
+//!
+//! The same function sets the agenda (so that nothing is searched for), decides, and
+//! after a restart finds everything in motion again.
+
+use conductor_protocol::event::TaskTimeout;
+use conductor_protocol::ids::Position;
+use conductor_protocol::spec::NeedPolicy;
+use conductor_protocol::{OutcomeClass, TaskId, UnixMs};
+
+use crate::state::{Phase, Task};
+
+/// The agent enforces the run timeout itself and reports what the program left; the
+/// orchestrator steps in this much later, in milliseconds.
+pub const RUN_TIMEOUT_GRACE_MS: u64 = 10_000;
+
+/// A decision that is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Somebody asked to run it again.
+    Redrive(Position),
+    /// Somebody asked to cancel it.
+    Cancel(Position),
+    /// An attempt ended so: another, or the end.
+    AfterFailure(OutcomeClass),
+    /// A need did not succeed: fail.
+    FailForNeed(TaskId),
+    /// A need did not succeed: skip.
+    SkipForNeed(TaskId),
+    /// It may be assigned.
+    Ready,
+    /// A timeout ends it.
+    TimeOut(TaskTimeout),
+    /// A timeout ends its attempt.
+    RunTimeout,
+}
+
+/// What `task` needs next and from when on; 0 for at once.
+pub fn next(task: &Task) -> Option<(UnixMs, Due)> {
+    if task.is_final() {
+        return task.redrive.map(|at| (0, Due::Redrive(at)));
+    }
+    if let Some(at) = task.cancel {
+        return Some((0, Due::Cancel(at)));
+    }
+    let total = task.spec.timeouts.total.map(|t| {
+        (
+            task.accepted_ms.saturating_add(t.0),
+            Due::TimeOut(TaskTimeout::Total),
+        )
+    });
+    match (in_phase(task), total) {
+        (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
+        (a, b) => a.or(b),
+    }
+}
+
+fn in_phase(task: &Task) -> Option<(UnixMs, Due)> {
+    let timeouts = &task.spec.timeouts;
+    let queue = |since: UnixMs| {
+        timeouts
+            .queue
+            .map(|t| (since.saturating_add(t.0), Due::TimeOut(TaskTimeout::Queue)))
+    };
+    match &task.phase {
+        Phase::Pending { not_before_ms } => match (task.failed_need, task.spec.on_need_failed) {
+            (Some(need), NeedPolicy::Fail) => Some((0, Due::FailForNeed(need))),
+            (Some(need), NeedPolicy::Skip) => Some((0, Due::SkipForNeed(need))),
+            _ => (task.open_needs == 0).then_some((*not_before_ms, Due::Ready)),
+        },
+        Phase::Undecided => {
+            let class = task
+                .last_failure
+                .as_ref()
+                .map_or(OutcomeClass::AgentLost, |f| f.class);
+            Some((0, Due::AfterFailure(class)))
+        }
+        Phase::Ready { since_ms, .. } => queue(*since_ms),
+        Phase::Leased(assigned) => queue(assigned.ready_ms),
+        Phase::Running { started_ms, .. } => timeouts.run.map(|t| {
+            let at = started_ms
+                .saturating_add(t.0)
+                .saturating_add(RUN_TIMEOUT_GRACE_MS);
+            (at, Due::RunTimeout)
+        }),
+        Phase::Ended(_) => None,
+    }
+}

@@ -1,0 +1,191 @@
+//! Accepting and rejecting submissions.
+
+use std::collections::BTreeMap;
+
+use conductor_protocol::event::{Event, FieldError, TaskAccepted, TaskDuplicate, TaskRejected};
+use conductor_protocol::frame;
+use conductor_protocol::ids::Position;
+use conductor_protocol::submission::{Context, Resolved, resolve_all};
+use conductor_protocol::{TaskId, UnixMs};
+
+use super::{Input, Overlay};
+use crate::state::{Intake, State};
+
+/// Decides the submissions that came in since the last call.
+pub(super) fn decide(state: &State, overlay: &mut Overlay, input: Input<'_>, out: &mut Vec<Event>) {
+    let from = overlay.submissions_upto.saturating_add(1);
+    for (seq, intake) in state.intake.range(from..) {
+        if out.len() >= input.events_max {
+            break;
+        }
+        decide_record(state, overlay, *seq, intake, out);
+        overlay.submissions_upto = *seq;
+    }
+}
+
+fn decide_record(
+    state: &State,
+    overlay: &mut Overlay,
+    seq: u64,
+    intake: &Intake,
+    out: &mut Vec<Event>,
+) {
+    // The fold has split these bytes once already; should they not split, nothing is lost
+    // but this record's decision, and the audit shows it as undecided.
+    let Ok(elements) = frame::split_public(intake.encoding, &intake.payload) else {
+        return;
+    };
+    let context = Context {
+        cell: &state.cell,
+        seq,
+        time_ms: intake.time_ms,
+        queue: &intake.queue,
+        reply: intake.reply.as_deref(),
+        traceparent: intake.traceparent.as_deref(),
+    };
+    let resolved = resolve_all(&context, intake.encoding, &elements);
+    let order = needs_first(&resolved);
+    let mut resolved: Vec<_> = resolved.into_iter().map(Some).collect();
+    for index in order {
+        let submission = Position::new(seq, index as u32);
+        let Some(result) = resolved.get_mut(index).and_then(Option::take) else {
+            continue;
+        };
+        if !intake.undecided.contains(&submission.index) {
+            continue;
+        }
+        out.push(match result {
+            Ok(r) => decide_one(state, overlay, submission, intake.time_ms, r),
+            Err(errors) => TaskRejected { submission, errors }.into(),
+        });
+    }
+}
+
+/// Indices in an order in which every task comes after those it needs, as far as they
+/// are in the same record, and otherwise as submitted.
+fn needs_first(resolved: &[Result<Resolved, Vec<FieldError>>]) -> Vec<usize> {
+    let by_id: BTreeMap<TaskId, usize> = resolved
+        .iter()
+        .enumerate()
+        .filter_map(|(i, r)| r.as_ref().ok().map(|r| (r.task, i)))
+        .collect();
+    let mut order = Vec::with_capacity(resolved.len());
+    let mut is_visited = vec![false; resolved.len()];
+    for root in 0..resolved.len() {
+        // Depth first with a stack of our own: (task, needs looked at so far).
+        let mut stack = vec![(root, 0)];
+        while let Some((i, looked_at)) = stack.pop() {
+            if looked_at == 0 {
+                match is_visited.get_mut(i) {
+                    Some(visited) if !*visited => *visited = true,
+                    _ => continue,
+                }
+            }
+            let needs = match resolved.get(i) {
+                Some(Ok(r)) => r.spec.needs.as_slice(),
+                _ => &[],
+            };
+            match needs.get(looked_at) {
+                Some(need) => {
+                    stack.push((i, looked_at + 1));
+                    if let Some(n) = by_id.get(need) {
+                        stack.push((*n, 0));
+                    }
+                }
+                None => order.push(i),
+            }
+        }
+    }
+    order
+}
+
+fn decide_one(
+    state: &State,
+    overlay: &mut Overlay,
+    submission: Position,
+    submitted_ms: UnixMs,
+    resolved: Resolved,
+) -> Event {
+    let Resolved { task, spec } = resolved;
+    let key = spec.key.clone().map(|k| (spec.namespace.clone(), k));
+    let twin = key.as_ref().and_then(|k| {
+        state
+            .keys
+            .get(k)
+            .map(|used| used.task)
+            .or_else(|| overlay.keys.get(k).copied())
+    });
+    if let Some(first) = twin {
+        return TaskDuplicate {
+            submission,
+            task: first,
+        }
+        .into();
+    }
+    if state.knows(task) || overlay.accepted.contains_key(&task) {
+        return TaskDuplicate { submission, task }.into();
+    }
+    let mut errors = Vec::new();
+    if task != TaskId::derived(state.cell.as_str(), submission, submitted_ms) {
+        check_id_time(state, task, submitted_ms, &mut errors);
+    }
+    for (i, need) in spec.needs.iter().enumerate() {
+        if !state.knows(*need) && !overlay.accepted.contains_key(need) {
+            errors.push(FieldError::new(
+                format!("needs[{i}]"),
+                format!("{need} is not a task this cell knows"),
+                "a task accepted before, or in the same submission",
+            ));
+        }
+    }
+    let waiting =
+        state.backlog(&spec.queue) + overlay.backlog.get(&spec.queue).copied().unwrap_or(0);
+    let cap = state.config.backlog_max_of(spec.queue.as_str());
+    if waiting >= cap {
+        errors.push(FieldError::new(
+            "queue",
+            format!("{} is full: {waiting} tasks wait", spec.queue),
+            format!("fewer than {cap} waiting tasks; try again later or raise the cap"),
+        ));
+    }
+    if !errors.is_empty() {
+        return TaskRejected { submission, errors }.into();
+    }
+    overlay.accepted.insert(task, key.clone());
+    if let Some(key) = key {
+        overlay.keys.insert(key, task);
+    }
+    *overlay.backlog.entry(spec.queue.clone()).or_default() += 1;
+    TaskAccepted {
+        submission,
+        task,
+        spec,
+    }
+    .into()
+}
+
+/// An id too old to be told from a repeated one is refused, and so is one from the
+/// future, which would have to be remembered too long. Measured from when it was
+/// submitted: a submitter is not to blame for our being away.
+fn check_id_time(state: &State, task: TaskId, submitted_ms: UnixMs, errors: &mut Vec<FieldError>) {
+    let made = task.made_at_ms();
+    let window = state.config.idempotency_window_ms;
+    let oldest = submitted_ms.saturating_sub(window).max(state.id_floor_ms);
+    if made < oldest {
+        errors.push(FieldError::new(
+            "id",
+            format!(
+                "was made {} s before the oldest id still remembered",
+                (oldest - made) / 1000
+            ),
+            "a UUIDv7 made within the idempotency window",
+        ));
+    }
+    if made > submitted_ms.saturating_add(window) {
+        errors.push(FieldError::new(
+            "id",
+            format!("was made {} s in the future", (made - submitted_ms) / 1000),
+            "a UUIDv7 made by a clock that is about right",
+        ));
+    }
+}

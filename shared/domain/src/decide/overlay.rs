@@ -1,0 +1,70 @@
+//! What the deciding orchestrator has in flight: appended, but not seen in the tail yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conductor_protocol::TaskId;
+use conductor_protocol::event::Event;
+use conductor_protocol::ids::{AgentId, Namespace, QueueName};
+
+use crate::void::Verdict;
+
+/// Decisions in flight.
+#[derive(Clone, Debug, Default)]
+pub struct Overlay {
+    /// Submit records up to this sequence are decided, or have decisions in flight.
+    pub(super) submissions_upto: u64,
+    /// Tasks with a decision in flight.
+    pub(super) tasks: BTreeSet<TaskId>,
+    /// Agents with a decision in flight.
+    pub(super) agents: BTreeSet<AgentId>,
+    /// Tasks whose acceptance is in flight, with their key if they have one.
+    pub(super) accepted: BTreeMap<TaskId, Option<(Namespace, String)>>,
+    /// Keys whose acceptance is in flight.
+    pub(super) keys: BTreeMap<(Namespace, String), TaskId>,
+    /// How many tasks of each queue have their acceptance in flight.
+    pub(super) backlog: BTreeMap<QueueName, u64>,
+}
+
+impl Overlay {
+    /// Notes that a decision of ours came back in the tail. One that turned out void is
+    /// decided again, because it is no longer in the way.
+    pub fn on_folded(&mut self, event: &Event, verdict: Verdict) {
+        match event {
+            Event::TaskAccepted(e) => {
+                if let Some(key) = self.accepted.remove(&e.task).flatten() {
+                    self.keys.remove(&key);
+                }
+                if let Some(n) = self.backlog.get_mut(&e.spec.queue) {
+                    *n = n.saturating_sub(1);
+                }
+                self.on_submission(e.submission.seq, verdict);
+            }
+            Event::TaskRejected(e) => self.on_submission(e.submission.seq, verdict),
+            Event::TaskDuplicate(e) => self.on_submission(e.submission.seq, verdict),
+            Event::AgentLost(e) => {
+                self.agents.remove(&e.agent);
+            }
+            other => {
+                if let Some(task) = other.task() {
+                    self.tasks.remove(&task);
+                }
+            }
+        }
+    }
+
+    fn on_submission(&mut self, seq: u64, verdict: Verdict) {
+        if verdict != Verdict::Applied {
+            self.submissions_upto = self.submissions_upto.min(seq.saturating_sub(1));
+        }
+    }
+
+    /// How many decisions are in flight, submissions aside.
+    pub fn len(&self) -> usize {
+        self.tasks.len() + self.agents.len() + self.accepted.len()
+    }
+
+    /// Whether nothing is in flight.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

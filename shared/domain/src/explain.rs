@@ -1,0 +1,145 @@
+//! Why a task waits, in one sentence.
+
+use conductor_protocol::TaskId;
+use conductor_protocol::human::{DurationMs, format_time};
+
+use crate::fold::is_capable;
+use crate::state::{AgentStatus, Phase, State, Task};
+
+/// What a task waits for, or what became of it; `None` for one that is not known.
+pub fn why(state: &State, id: TaskId) -> Option<String> {
+    let Some(task) = state.tasks.get(&id) else {
+        return state
+            .tombstones
+            .get(&id)
+            .map(|outcome| format!("it ended ({}) and has left the state", outcome.as_str()));
+    };
+    Some(match &task.phase {
+        Phase::Ended(e) => match e.class {
+            Some(class) => format!("it ended as {} ({class})", e.outcome.as_str()),
+            None => format!("it ended as {}", e.outcome.as_str()),
+        },
+        Phase::Running {
+            assigned,
+            started_ms,
+        } => format!(
+            "it does not wait: attempt {} runs on {} since {}",
+            task.attempts,
+            assigned.agent,
+            format_time(*started_ms)
+        ),
+        Phase::Leased(assigned) => {
+            format!(
+                "attempt {} is assigned to {}, which has not started it yet",
+                task.attempts, assigned.agent
+            )
+        }
+        Phase::Undecided => "its last attempt did not succeed, and the orchestrator has not \
+                             decided yet what follows"
+            .to_owned(),
+        Phase::Pending { not_before_ms } => pending(state, task, *not_before_ms),
+        Phase::Ready { .. } => ready(state, task),
+    })
+}
+
+fn pending(state: &State, task: &Task, not_before_ms: u64) -> String {
+    if task.open_needs > 0 {
+        let open = task
+            .spec
+            .needs
+            .iter()
+            .find(|n| state.tasks.get(n).is_some_and(|t| !t.is_final()));
+        let first = open.map_or_else(String::new, |n| {
+            let of = state.tasks.get(n);
+            let what = of.map_or("gone", Task::state_name);
+            let name = of.and_then(|t| t.spec.name.as_deref()).unwrap_or("unnamed");
+            format!(", first {n} ({name}, {what})")
+        });
+        return format!(
+            "it needs {} task(s) that have not ended{first}",
+            task.open_needs
+        );
+    }
+    if not_before_ms > state.time_ms {
+        let wait = DurationMs(not_before_ms - state.time_ms);
+        let what = if task.attempts_now() > 0 {
+            "its next attempt"
+        } else {
+            "its start"
+        };
+        return format!(
+            "{what} is set for {} (in {wait})",
+            format_time(not_before_ms)
+        );
+    }
+    "everything it waited for is there; the orchestrator has not made it ready yet".to_owned()
+}
+
+fn ready(state: &State, task: &Task) -> String {
+    let spec = &task.spec;
+    if state.paused.contains(&spec.queue) {
+        return format!("queue {} is paused", spec.queue);
+    }
+    if let Some(c) = &spec.concurrency {
+        let running = state.key_running.get(&c.key).copied().unwrap_or(0);
+        if running >= c.limit {
+            return format!(
+                "{running} of {} tasks with concurrency key {:?} run",
+                c.limit, c.key
+            );
+        }
+    }
+    let there: Vec<_> = state
+        .agents
+        .values()
+        .filter(|a| a.status == AgentStatus::Up)
+        .collect();
+    if there.is_empty() {
+        return "no agent is there".to_owned();
+    }
+    let capable: Vec<_> = there.iter().filter(|a| is_capable(a, task)).collect();
+    if capable.is_empty() {
+        let labels: Vec<_> = spec
+            .labels
+            .iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect();
+        return format!(
+            "none of {} agent(s) offers the runtime {}{}",
+            there.len(),
+            spec.runtime,
+            if labels.is_empty() {
+                String::new()
+            } else {
+                format!(" with labels {}", labels.join(", "))
+            }
+        );
+    }
+    let open: Vec<_> = capable.iter().filter(|a| !a.is_drained).collect();
+    if open.is_empty() {
+        return format!(
+            "all {} agent(s) that could run it are drained",
+            capable.len()
+        );
+    }
+    let most = open.iter().map(|a| a.joined.slots).max().unwrap_or(0);
+    if most < spec.slots {
+        return format!(
+            "it takes {} slots, and the largest agent has {most}",
+            spec.slots
+        );
+    }
+    let free = open
+        .iter()
+        .map(|a| a.joined.slots.saturating_sub(a.slots_used()))
+        .max();
+    if free.unwrap_or(0) < spec.slots {
+        return format!(
+            "all {} agent(s) that could run it are busy; {} task(s) wait in queue {}",
+            open.len(),
+            state.backlog(&spec.queue),
+            spec.queue
+        );
+    }
+    "an agent is free; the scheduler has not assigned it yet".to_owned()
+}

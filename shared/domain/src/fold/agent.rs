@@ -1,0 +1,166 @@
+//! Reports of agents. A report counts only under the task's current lease.
+
+use conductor_protocol::OutcomeClass;
+use conductor_protocol::event::{AgentJoined, Event, Usage};
+use conductor_protocol::ids::{AgentId, Lease};
+
+use super::{At, Notice, Ruling, end};
+use crate::state::{Agent, AgentStatus, LeaseState, Outcome, Phase, State};
+use crate::void::VoidReason;
+
+pub(super) fn apply(
+    state: &mut State,
+    at: At,
+    id: &AgentId,
+    incarnation: Option<u64>,
+    event: &Event,
+    notices: &mut Vec<Notice>,
+) -> Ruling {
+    if event.since_format() > state.format {
+        return Err(VoidReason::FormatNotReached);
+    }
+    if let Event::AgentJoined(e) = event {
+        joined(state, at, id, e);
+        return Ok(());
+    }
+    let agent = state.agents.get(id).ok_or(VoidReason::UnknownAgent)?;
+    if incarnation != Some(agent.incarnation) {
+        return Err(VoidReason::StaleIncarnation);
+    }
+    if !agent.status.is_there() {
+        return Err(VoidReason::AgentGone);
+    }
+    match event {
+        Event::AgentDraining(_) => draining(state, at, id),
+        Event::AgentLeft(_) => {
+            end::agent_gone(state, at, id, AgentStatus::Left);
+            Ok(())
+        }
+        Event::AttemptStarted(e) => started(state, at, id, e.lease),
+        Event::AttemptProgress(e) => current(state, id, e.lease),
+        Event::AttemptUsage(e) => {
+            current(state, id, e.lease)?;
+            note_usage(state, e.lease, Some(&e.usage));
+            Ok(())
+        }
+        Event::AttemptSucceeded(e) => {
+            current(state, id, e.lease)?;
+            note_usage(state, e.lease, e.usage.as_ref());
+            let result = e.result.as_deref();
+            end::finish(
+                state,
+                at,
+                e.lease.task,
+                Outcome::Succeeded,
+                None,
+                result,
+                notices,
+            );
+            Ok(())
+        }
+        Event::AttemptFailed(e) => {
+            current(state, id, e.lease)?;
+            note_usage(state, e.lease, e.usage.as_ref());
+            end::attempt_failed(state, at, e.lease, e.class, end::Slot::Free);
+            Ok(())
+        }
+        Event::AttemptStopped(e) => stopped(state, at, id, e.lease),
+        _ => Err(VoidReason::WrongWriter),
+    }
+}
+
+fn joined(state: &mut State, at: At, id: &AgentId, e: &AgentJoined) {
+    end::agent_gone(state, at, id, AgentStatus::Left);
+    let before = state.agents.get(id);
+    if let Some(before) = before {
+        state.index.gone.remove(&(before.since_ms, id.clone()));
+    }
+    let agent = Agent {
+        incarnation: at.position.seq,
+        joined: e.clone(),
+        status: AgentStatus::Up,
+        since_ms: at.time_ms,
+        is_drained: before.is_some_and(|b| b.is_drained),
+        is_dismissal_due: false,
+        slots: std::collections::BTreeMap::new(),
+    };
+    state.agents.insert(id.clone(), agent);
+    state.reindex_agent(id);
+}
+
+fn draining(state: &mut State, at: At, id: &AgentId) -> Ruling {
+    let agent = state.agents.get_mut(id).ok_or(VoidReason::UnknownAgent)?;
+    if agent.status == AgentStatus::Draining {
+        return Err(VoidReason::NoChange);
+    }
+    agent.status = AgentStatus::Draining;
+    agent.since_ms = at.time_ms;
+    Ok(())
+}
+
+/// Whether `lease` is its task's current one and this agent's.
+fn current(state: &State, id: &AgentId, lease: Lease) -> Ruling {
+    let task = state
+        .tasks
+        .get(&lease.task)
+        .ok_or(VoidReason::UnknownTask)?;
+    let is_ours = task.assigned().is_some_and(|a| a.agent == *id);
+    if is_ours && task.lease(lease.task) == Some(lease) {
+        Ok(())
+    } else {
+        Err(VoidReason::LeaseNotCurrent)
+    }
+}
+
+fn started(state: &mut State, at: At, id: &AgentId, lease: Lease) -> Ruling {
+    current(state, id, lease)?;
+    let task = state
+        .tasks
+        .get(&lease.task)
+        .ok_or(VoidReason::UnknownTask)?;
+    let Phase::Leased(assigned) = task.phase.clone() else {
+        return Err(VoidReason::Duplicate);
+    };
+    end::change(state, lease.task, |task| {
+        task.phase = Phase::Running {
+            assigned,
+            started_ms: at.time_ms,
+        };
+    });
+    Ok(())
+}
+
+/// Usage is cumulative within an attempt; what earlier attempts used is kept in the
+/// event log and summed by those who ask, so that nothing is counted twice here.
+fn note_usage(state: &mut State, lease: Lease, usage: Option<&Usage>) {
+    if let (Some(task), Some(usage)) = (state.tasks.get_mut(&lease.task), usage) {
+        task.usage = Some(Box::new(usage.clone()));
+    }
+}
+
+fn stopped(state: &mut State, at: At, id: &AgentId, lease: Lease) -> Ruling {
+    let agent = state.agents.get(id).ok_or(VoidReason::UnknownAgent)?;
+    let slot = agent
+        .slots
+        .get(&lease.assigned)
+        .ok_or(VoidReason::LeaseUnknown)?;
+    match slot.lease {
+        // It stopped what it should be running, so another has to.
+        LeaseState::Current => {
+            let class = OutcomeClass::LeaseExpired;
+            end::attempt_failed(state, at, lease_of(slot, lease), class, end::Slot::Free);
+        }
+        LeaseState::Over | LeaseState::Told => {
+            end::free_slot(state, id, lease.assigned, end::Slot::Free);
+        }
+    }
+    Ok(())
+}
+
+fn lease_of(slot: &crate::state::SlotUse, lease: Lease) -> Lease {
+    Lease {
+        task: slot.task,
+        attempt: slot.attempt,
+        assigned: lease.assigned,
+    }
+}

@@ -1,0 +1,221 @@
+//! How attempts and tasks end, whoever says so, and how ended tasks are forgotten.
+
+use conductor_protocol::ids::{AgentId, Lease, Position};
+use conductor_protocol::{OutcomeClass, TaskId};
+
+use super::{At, Notice, Word};
+use crate::state::{AgentStatus, Ended, Failure, LeaseState, Outcome, Phase, State, Task};
+
+/// Most agents remembered after they are gone.
+const GONE_AGENTS_MAX: usize = 1_000;
+
+/// What becomes of an attempt's slots when its lease ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// The agent itself says that the attempt is over.
+    Free,
+    /// The agent is to be told, and says when it is over.
+    StillBusy,
+    /// The agent is gone, and its slots with it.
+    Gone,
+}
+
+/// Changes a task, with everything that is derived from it.
+pub(super) fn change(state: &mut State, id: TaskId, change: impl FnOnce(&mut Task)) {
+    state.unindex(id);
+    if let Some(task) = state.tasks.get_mut(&id) {
+        change(task);
+    }
+    state.reindex(id);
+}
+
+/// Ends the lease in force, if any: frees the key, and the slots or marks them.
+fn end_lease(state: &mut State, id: TaskId, slot: Slot) {
+    let Some(task) = state.tasks.get(&id) else {
+        return;
+    };
+    let Some(assigned) = task.assigned().cloned() else {
+        return;
+    };
+    if let Some(c) = &task.spec.concurrency
+        && let Some(n) = state.key_running.get_mut(&c.key)
+    {
+        *n = n.saturating_sub(1);
+        if *n == 0 {
+            state.key_running.remove(&c.key);
+        }
+    }
+    free_slot(state, &assigned.agent, assigned.at, slot);
+}
+
+pub(super) fn free_slot(state: &mut State, agent: &AgentId, at: Position, slot: Slot) {
+    let Some(a) = state.agents.get_mut(agent) else {
+        return;
+    };
+    match slot {
+        Slot::Free | Slot::Gone => {
+            a.slots.remove(&at);
+            state.index.revocations.remove(&(agent.clone(), at));
+        }
+        Slot::StillBusy => {
+            if let Some(used) = a
+                .slots
+                .get_mut(&at)
+                .filter(|s| s.lease == LeaseState::Current)
+            {
+                used.lease = LeaseState::Over;
+                state.index.revocations.insert((agent.clone(), at));
+            }
+        }
+    }
+}
+
+/// The attempt of the current lease did not succeed: what follows is to be decided.
+pub(super) fn attempt_failed(
+    state: &mut State,
+    at: At,
+    lease: Lease,
+    class: OutcomeClass,
+    slot: Slot,
+) {
+    end_lease(state, lease.task, slot);
+    change(state, lease.task, |task| {
+        task.last_failure = Some(Failure {
+            class,
+            attempt: task.attempts,
+            at: at.position,
+        });
+        task.phase = Phase::Undecided;
+    });
+}
+
+/// The task has ended.
+pub(super) fn finish(
+    state: &mut State,
+    at: At,
+    id: TaskId,
+    outcome: Outcome,
+    class: Option<OutcomeClass>,
+    result: Option<&str>,
+    notices: &mut Vec<Notice>,
+) {
+    // Only the agent's own word that it succeeded frees its slots at once.
+    let slot = if outcome == Outcome::Succeeded {
+        Slot::Free
+    } else {
+        Slot::StillBusy
+    };
+    end_lease(state, id, slot);
+    stop_waiting(state, id);
+    *state.counters.ended.entry(outcome).or_default() += 1;
+    let ended = Ended {
+        outcome,
+        class,
+        at: at.position,
+        at_ms: at.time_ms,
+    };
+    change(state, id, |task| task.phase = Phase::Ended(ended));
+    if let Some(reply) = state.tasks.get(&id).and_then(|t| t.spec.reply.clone()) {
+        let result = result.map(str::to_owned);
+        let word = Word::Ended {
+            task: id,
+            outcome,
+            class,
+            at: at.position,
+            result,
+        };
+        notices.push(Notice { reply, word });
+    }
+    for dependent in state.index.dependents.remove(&id).unwrap_or_default() {
+        change(state, dependent, |task| {
+            task.open_needs = task.open_needs.saturating_sub(1);
+            if outcome != Outcome::Succeeded && task.failed_need.is_none() {
+                task.failed_need = Some(id);
+            }
+        });
+    }
+}
+
+/// A task that has ended no longer waits for those it needs.
+fn stop_waiting(state: &mut State, id: TaskId) {
+    let Some(task) = state.tasks.get(&id).filter(|t| t.open_needs > 0) else {
+        return;
+    };
+    for need in &task.spec.needs {
+        if let Some(waiting) = state.index.dependents.get_mut(need) {
+            waiting.remove(&id);
+            if waiting.is_empty() {
+                state.index.dependents.remove(need);
+            }
+        }
+    }
+}
+
+/// An agent is gone, or back as another incarnation: its leases are over.
+pub(super) fn agent_gone(state: &mut State, at: At, agent: &AgentId, status: AgentStatus) {
+    let Some(a) = state.agents.get_mut(agent) else {
+        return;
+    };
+    state.index.gone.remove(&(a.since_ms, agent.clone()));
+    a.status = status;
+    a.since_ms = at.time_ms;
+    let slots = std::mem::take(&mut a.slots);
+    for (position, used) in slots {
+        state.index.revocations.remove(&(agent.clone(), position));
+        if used.lease == LeaseState::Current {
+            let lease = Lease {
+                task: used.task,
+                attempt: used.attempt,
+                assigned: position,
+            };
+            attempt_failed(state, at, lease, OutcomeClass::AgentLost, Slot::Gone);
+        }
+    }
+    state.reindex_agent(agent);
+}
+
+/// Forgets what is beyond its retention. Bounded by what came in, since each record
+/// brings in at most what it holds.
+pub(super) fn expire(state: &mut State) {
+    let now = state.time_ms;
+    while let Some((ended_ms, id)) = state.index.ended.first().copied() {
+        let is_due = ended_ms.saturating_add(state.config.finished_retention_ms) <= now
+            || state.index.ended.len() as u64 > state.config.finished_max;
+        if !is_due {
+            break;
+        }
+        state.unindex(id);
+        if let Some(outcome) = state.tasks.remove(&id).and_then(|t| t.outcome()) {
+            state.tombstones.insert(id, outcome);
+        }
+    }
+    while let Some((id, _)) = state.tombstones.first_key_value() {
+        let made = id.made_at_ms();
+        let is_old = made.saturating_add(state.config.idempotency_window_ms) < now;
+        if !is_old && state.tombstones.len() as u64 <= state.config.tombstones_max {
+            break;
+        }
+        // The floor is what makes forgetting safe: an id below it is refused for ever.
+        state.id_floor_ms = state.id_floor_ms.max(made + 1);
+        state.tombstones.pop_first();
+    }
+    while state
+        .index
+        .key_expiry
+        .first()
+        .is_some_and(|(until, ..)| *until < now)
+    {
+        if let Some((until, namespace, key)) = state.index.key_expiry.pop_first() {
+            let key = (namespace, key);
+            if state.keys.get(&key).is_some_and(|k| k.until_ms == until) {
+                state.keys.remove(&key);
+            }
+        }
+    }
+    while state.index.gone.len() > GONE_AGENTS_MAX {
+        if let Some((_, agent)) = state.index.gone.pop_first() {
+            state.agents.remove(&agent);
+            state.index.dismissals.remove(&agent);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Submissions, from the record that brings them to the decision about each.
+
+use conductor_protocol::event::{TaskAccepted, TaskRejected};
+use conductor_protocol::ids::Position;
+use conductor_protocol::{TaskId, UnixMs};
+
+use super::{At, Notice, Ruling, Word};
+use crate::record::SubmitRecord;
+use crate::state::{Intake, KeyUse, Outcome, Phase, State, Task};
+use crate::void::VoidReason;
+
+/// Submissions wait, as they came, for the orchestrator to look into them.
+pub(super) fn submitted(state: &mut State, seq: u64, time_ms: UnixMs, submit: &SubmitRecord) {
+    state.counters.submitted += u64::from(submit.count);
+    state.intake.insert(
+        seq,
+        Intake {
+            queue: submit.queue.clone(),
+            time_ms,
+            encoding: submit.encoding,
+            reply: submit.reply.clone(),
+            traceparent: submit.traceparent.clone(),
+            payload: submit.payload.clone(),
+            undecided: (0..submit.count).collect(),
+        },
+    );
+}
+
+/// Marks a submission as decided; returns where its verdict is also published.
+fn settle(state: &mut State, submission: Position) -> Result<Option<String>, VoidReason> {
+    let intake = state
+        .intake
+        .get_mut(&submission.seq)
+        .ok_or(VoidReason::SubmissionDecided)?;
+    if !intake.undecided.remove(&submission.index) {
+        return Err(VoidReason::SubmissionDecided);
+    }
+    let reply = intake.reply.clone();
+    if intake.undecided.is_empty() {
+        state.intake.remove(&submission.seq);
+    }
+    // The orchestrator refuses a reply subject that is not allowed; it must not then
+    // be told so on that very subject.
+    Ok(reply.filter(|r| conductor_protocol::subject::is_allowed_reply(&state.cell, r)))
+}
+
+/// Whether a task's id is the one derived from its submission, which nobody else can
+/// have used; void where the submission is not there or decided.
+fn is_derived(state: &State, at: Position, task: TaskId) -> Result<bool, VoidReason> {
+    let intake = state
+        .intake
+        .get(&at.seq)
+        .filter(|i| i.undecided.contains(&at.index));
+    let intake = intake.ok_or(VoidReason::SubmissionDecided)?;
+    Ok(task == TaskId::derived(state.cell.as_str(), at, intake.time_ms))
+}
+
+/// `task.accepted`.
+pub(super) fn accepted(
+    state: &mut State,
+    at: At,
+    e: &TaskAccepted,
+    notices: &mut Vec<Notice>,
+) -> Ruling {
+    let is_derived = is_derived(state, e.submission, e.task)?;
+    let key = e.spec.key.clone().map(|k| (e.spec.namespace.clone(), k));
+    let is_key_taken = key.as_ref().is_some_and(|k| state.keys.contains_key(k));
+    let is_forgotten = !is_derived && e.task.made_at_ms() < state.id_floor_ms;
+    if state.knows(e.task) || is_key_taken || is_forgotten {
+        return Err(VoidReason::Duplicate);
+    }
+    if let Some(reply) = settle(state, e.submission)? {
+        let word = Word::Accepted {
+            submission: e.submission,
+            task: e.task,
+        };
+        notices.push(Notice { reply, word });
+    }
+    if let Some(key) = key {
+        let until_ms = at
+            .time_ms
+            .saturating_add(state.config.idempotency_window_ms);
+        state
+            .index
+            .key_expiry
+            .insert((until_ms, key.0.clone(), key.1.clone()));
+        state.keys.insert(
+            key,
+            KeyUse {
+                task: e.task,
+                until_ms,
+            },
+        );
+    }
+    state.counters.accepted += 1;
+    let task = new_task(state, at, e);
+    state.tasks.insert(e.task, task);
+    state.reindex(e.task);
+    Ok(())
+}
+
+fn new_task(state: &mut State, at: At, e: &TaskAccepted) -> Task {
+    let (mut open_needs, mut failed_need) = (0, None);
+    for need in &e.spec.needs {
+        let is_open = state.tasks.get(need).is_some_and(|t| !t.is_final());
+        if is_open {
+            open_needs += 1;
+            state
+                .index
+                .dependents
+                .entry(*need)
+                .or_default()
+                .insert(e.task);
+        } else if state.outcome_of(*need) != Some(Outcome::Succeeded) && failed_need.is_none() {
+            failed_need = Some(*need);
+        }
+    }
+    let not_before_ms = e.spec.start_at_ms.unwrap_or(0);
+    let waits = open_needs > 0 || failed_need.is_some() || not_before_ms > at.time_ms;
+    let phase = if waits {
+        Phase::Pending { not_before_ms }
+    } else {
+        Phase::Ready {
+            since_ms: at.time_ms,
+            at: at.position,
+        }
+    };
+    Task {
+        submission: e.submission,
+        accepted_ms: at.time_ms,
+        spec: Box::new(e.spec.clone()),
+        phase,
+        attempts: 0,
+        attempts_before: 0,
+        open_needs,
+        failed_need,
+        last_failure: None,
+        cancel: None,
+        redrive: None,
+        usage: None,
+        wake_ms: None,
+    }
+}
+
+/// `task.rejected`.
+pub(super) fn rejected(state: &mut State, e: &TaskRejected, notices: &mut Vec<Notice>) -> Ruling {
+    let reply = settle(state, e.submission)?;
+    state.counters.rejected += 1;
+    if let Some(reply) = reply {
+        let word = Word::Rejected {
+            submission: e.submission,
+            errors: e.errors.clone(),
+        };
+        notices.push(Notice { reply, word });
+    }
+    Ok(())
+}
+
+/// `task.duplicate`.
+pub(super) fn duplicate(
+    state: &mut State,
+    submission: Position,
+    task: TaskId,
+    notices: &mut Vec<Notice>,
+) -> Ruling {
+    let reply = settle(state, submission)?;
+    state.counters.duplicates += 1;
+    if let Some(reply) = reply {
+        notices.push(Notice {
+            reply,
+            word: Word::Duplicate { submission, task },
+        });
+    }
+    Ok(())
+}

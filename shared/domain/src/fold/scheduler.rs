@@ -1,0 +1,165 @@
+//! Decisions of the leading scheduler.
+
+use conductor_protocol::event::{AttemptAssigned, Event};
+use conductor_protocol::ids::{AgentId, Position};
+
+use super::{At, Ruling, end};
+use crate::state::{Agent, Assigned, LeaseState, Phase, SlotUse, State, Task};
+use crate::void::VoidReason;
+
+pub(super) fn apply(state: &mut State, at: At, agent: &AgentId, event: &Event) -> Ruling {
+    if event.since_format() > state.format {
+        return Err(VoidReason::FormatNotReached);
+    }
+    match event {
+        Event::AttemptAssigned(e) => assigned(state, at, agent, e),
+        Event::AttemptRevoked(e) => {
+            let a = state
+                .agents
+                .get_mut(agent)
+                .ok_or(VoidReason::UnknownAgent)?;
+            if a.incarnation != e.incarnation {
+                return Err(VoidReason::StaleIncarnation);
+            }
+            let slot = a
+                .slots
+                .get_mut(&e.lease.assigned)
+                .ok_or(VoidReason::LeaseUnknown)?;
+            match slot.lease {
+                LeaseState::Current => Err(VoidReason::LeaseUnknown),
+                LeaseState::Told => Err(VoidReason::Duplicate),
+                LeaseState::Over => {
+                    slot.lease = LeaseState::Told;
+                    state
+                        .index
+                        .revocations
+                        .remove(&(agent.clone(), e.lease.assigned));
+                    Ok(())
+                }
+            }
+        }
+        Event::AgentDismissed(e) => {
+            let a = state
+                .agents
+                .get_mut(agent)
+                .ok_or(VoidReason::UnknownAgent)?;
+            if a.incarnation != e.incarnation {
+                return Err(VoidReason::StaleIncarnation);
+            }
+            if !a.is_dismissal_due {
+                return Err(VoidReason::NoChange);
+            }
+            a.is_dismissal_due = false;
+            state.reindex_agent(agent);
+            Ok(())
+        }
+        _ => Err(VoidReason::WrongWriter),
+    }
+}
+
+fn assigned(state: &mut State, at: At, agent: &AgentId, e: &AttemptAssigned) -> Ruling {
+    let a = state.agents.get(agent).ok_or(VoidReason::UnknownAgent)?;
+    // An agent tells by itself that such words are not meant for it.
+    if a.incarnation != e.incarnation {
+        return Err(VoidReason::StaleIncarnation);
+    }
+    if !a.status.is_there() {
+        return Err(VoidReason::AgentGone);
+    }
+    let verdict = may_assign(state, a, e);
+    let slot = SlotUse {
+        task: e.task,
+        attempt: e.attempt,
+        cost: e.slots,
+        lease: if verdict.is_ok() {
+            LeaseState::Current
+        } else {
+            LeaseState::Over
+        },
+    };
+    // The agent cannot see that an assignment is void and will begin: it occupies its
+    // slots and has to be told, like every lease that is over.
+    if let Some(a) = state.agents.get_mut(agent) {
+        a.slots.insert(at.position, slot);
+    }
+    if let Err(reason) = verdict {
+        state.index.revocations.insert((agent.clone(), at.position));
+        return Err(reason);
+    }
+    take(state, at, agent, e);
+    Ok(())
+}
+
+fn may_assign(state: &State, agent: &Agent, e: &AttemptAssigned) -> Ruling {
+    let task = state.tasks.get(&e.task).ok_or(VoidReason::UnknownTask)?;
+    if task.is_final() {
+        return Err(VoidReason::AlreadyFinal);
+    }
+    if task.cancel.is_some() {
+        return Err(VoidReason::CancelRequested);
+    }
+    if !matches!(task.phase, Phase::Ready { .. }) {
+        return Err(VoidReason::NotReady);
+    }
+    if e.attempt != task.attempts + 1 {
+        return Err(VoidReason::WrongAttempt);
+    }
+    if state.paused.contains(&task.spec.queue) {
+        return Err(VoidReason::QueuePaused);
+    }
+    if !agent.takes_work() {
+        return Err(VoidReason::AgentDraining);
+    }
+    if !is_capable(agent, task) {
+        return Err(VoidReason::NotCapable);
+    }
+    let free = agent.joined.slots.saturating_sub(agent.slots_used());
+    if e.slots != task.spec.slots || free < task.spec.slots {
+        return Err(VoidReason::NoCapacity);
+    }
+    if let Some(c) = &task.spec.concurrency
+        && state.key_running.get(&c.key).copied().unwrap_or(0) >= c.limit
+    {
+        return Err(VoidReason::KeySaturated);
+    }
+    Ok(())
+}
+
+/// Whether an agent has the runtime and every label a task requires.
+pub(crate) fn is_capable(agent: &Agent, task: &Task) -> bool {
+    agent.joined.runtimes.contains_key(&task.spec.runtime)
+        && task
+            .spec
+            .labels
+            .iter()
+            .all(|(k, v)| agent.joined.labels.get(k) == Some(v))
+}
+
+fn take(state: &mut State, at: At, agent: &AgentId, e: &AttemptAssigned) {
+    state.counters.attempts += 1;
+    let key = state
+        .tasks
+        .get(&e.task)
+        .and_then(|t| t.spec.concurrency.as_ref());
+    if let Some(key) = key.map(|c| c.key.clone()) {
+        *state.key_running.entry(key).or_default() += 1;
+    }
+    end::change(state, e.task, |task| {
+        let ready_ms = match task.phase {
+            Phase::Ready { since_ms, .. } => since_ms,
+            _ => at.time_ms,
+        };
+        task.attempts += 1;
+        task.phase = Phase::Leased(new_assignment(agent, at, ready_ms));
+    });
+}
+
+fn new_assignment(agent: &AgentId, at: At, ready_ms: u64) -> Assigned {
+    let position: Position = at.position;
+    Assigned {
+        agent: agent.clone(),
+        at: position,
+        ready_ms,
+        since_ms: at.time_ms,
+    }
+}

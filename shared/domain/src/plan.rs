@@ -1,0 +1,219 @@
+//! What the leading scheduler decides: which agent runs what, now.
+//!
+//! Fairness comes first: among namespaces, then among the queues of one, whoever uses
+//! the smallest share of slots for its weight is next. Within a queue the rank decides:
+//! priority, made up for by waiting. Planning twice changes nothing, because what was
+//! planned stands in the overlay until it comes back in the tail.
+
+mod agents;
+mod lanes;
+
+use std::collections::BTreeMap;
+
+use conductor_protocol::TaskId;
+use conductor_protocol::event::{AgentDismissed, AttemptRevoked, Event, RevokeReason};
+use conductor_protocol::ids::{AgentId, Lease, Namespace, Position, QueueName};
+
+use crate::state::{LeaseState, Outcome, State};
+use agents::FreeAgents;
+use lanes::{Lanes, Pick};
+
+/// An attempt that an agent shall run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The task.
+    pub task: TaskId,
+    /// Which try.
+    pub attempt: u32,
+    /// The agent.
+    pub agent: AgentId,
+    /// The agent's incarnation.
+    pub incarnation: u64,
+}
+
+/// What the scheduler has in flight: appended, but not seen in the tail yet.
+#[derive(Clone, Debug, Default)]
+pub struct Overlay {
+    tasks: BTreeMap<TaskId, Claim>,
+    slots: BTreeMap<AgentId, u32>,
+    keys: BTreeMap<String, u32>,
+    load: BTreeMap<Namespace, BTreeMap<QueueName, u64>>,
+    told: std::collections::BTreeSet<(AgentId, Option<Position>)>,
+}
+
+/// What an assignment in flight takes.
+#[derive(Clone, Debug)]
+struct Claim {
+    agent: AgentId,
+    cost: u32,
+    key: Option<String>,
+    namespace: Namespace,
+    queue: QueueName,
+}
+
+impl Overlay {
+    /// Notes that a decision of ours came back in the tail, whatever became of it.
+    pub fn on_folded(&mut self, agent: &AgentId, event: &Event) {
+        match event {
+            Event::AttemptAssigned(e) => self.release(e.task),
+            Event::AttemptRevoked(e) => {
+                self.told.remove(&(agent.clone(), Some(e.lease.assigned)));
+            }
+            Event::AgentDismissed(_) => {
+                self.told.remove(&(agent.clone(), None));
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives up an assignment that will not be appended.
+    pub fn release(&mut self, task: TaskId) {
+        let Some(claim) = self.tasks.remove(&task) else {
+            return;
+        };
+        if let Some(n) = self.slots.get_mut(&claim.agent) {
+            *n = n.saturating_sub(claim.cost);
+        }
+        if let Some(n) = claim.key.and_then(|k| self.keys.get_mut(&k)) {
+            *n = n.saturating_sub(1);
+        }
+        let queues = self.load.get_mut(&claim.namespace);
+        if let Some(n) = queues.and_then(|q| q.get_mut(&claim.queue)) {
+            *n = n.saturating_sub(u64::from(claim.cost));
+        }
+    }
+
+    fn claim(&mut self, task: TaskId, claim: Claim) {
+        *self.slots.entry(claim.agent.clone()).or_default() += claim.cost;
+        if let Some(key) = &claim.key {
+            *self.keys.entry(key.clone()).or_default() += 1;
+        }
+        let queues = self.load.entry(claim.namespace.clone()).or_default();
+        *queues.entry(claim.queue.clone()).or_default() += u64::from(claim.cost);
+        self.tasks.insert(task, claim);
+    }
+
+    /// How many assignments are in flight.
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Whether no assignment is in flight.
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+}
+
+/// Plans at most `max` assignments and notes them in the overlay.
+pub fn plan(state: &State, overlay: &mut Overlay, max: usize) -> Vec<Assignment> {
+    let mut out = Vec::new();
+    if state.index.ready.is_empty() {
+        return out;
+    }
+    let mut agents = FreeAgents::of(state, overlay);
+    if agents.is_empty() {
+        return out;
+    }
+    let mut lanes = Lanes::of(state, overlay);
+    while out.len() < max && !agents.is_empty() {
+        let Some(pick) = lanes.next(state) else { break };
+        let Pick { id, task, .. } = pick;
+        // Lanes may share a key: one that was free when the planning began may not be now.
+        if lanes.is_blocked(state, overlay, pick) {
+            lanes.close(pick);
+            continue;
+        }
+        let Some((agent, incarnation)) = agents.take(state, task) else {
+            lanes.close(pick);
+            continue;
+        };
+        overlay.claim(
+            id,
+            Claim {
+                agent: agent.clone(),
+                cost: task.spec.slots,
+                key: task.spec.concurrency.as_ref().map(|c| c.key.clone()),
+                namespace: task.spec.namespace.clone(),
+                queue: task.spec.queue.clone(),
+            },
+        );
+        lanes.taken(state, overlay, pick);
+        out.push(Assignment {
+            task: id,
+            attempt: task.attempts + 1,
+            agent,
+            incarnation,
+        });
+    }
+    out
+}
+
+/// What agents are to be told besides assignments: leases that are over, and that they
+/// were declared lost. Noted in the overlay.
+pub fn revocations(state: &State, overlay: &mut Overlay, max: usize) -> Vec<(AgentId, Event)> {
+    let mut out = Vec::new();
+    for (id, position) in &state.index.revocations {
+        if out.len() >= max {
+            break;
+        }
+        let Some(agent) = state.agents.get(id) else {
+            continue;
+        };
+        let Some(slot) = agent.slots.get(position) else {
+            continue;
+        };
+        if slot.lease != LeaseState::Over || !overlay.told.insert((id.clone(), Some(*position))) {
+            continue;
+        }
+        let lease = Lease {
+            task: slot.task,
+            attempt: slot.attempt,
+            assigned: *position,
+        };
+        let reason = reason(state, lease);
+        let incarnation = agent.incarnation;
+        out.push((
+            id.clone(),
+            AttemptRevoked {
+                lease,
+                incarnation,
+                reason,
+            }
+            .into(),
+        ));
+    }
+    for id in &state.index.dismissals {
+        let Some(agent) = state.agents.get(id) else {
+            continue;
+        };
+        if overlay.told.insert((id.clone(), None)) {
+            out.push((
+                id.clone(),
+                AgentDismissed {
+                    incarnation: agent.incarnation,
+                }
+                .into(),
+            ));
+        }
+    }
+    out
+}
+
+fn reason(state: &State, lease: Lease) -> RevokeReason {
+    let Some(task) = state.tasks.get(&lease.task) else {
+        return RevokeReason::LeaseOver;
+    };
+    match task.outcome() {
+        Some(Outcome::Cancelled) => RevokeReason::Cancelled,
+        Some(Outcome::TimedOut) => RevokeReason::TimedOut,
+        Some(_) => RevokeReason::LeaseOver,
+        None if task
+            .last_failure
+            .as_ref()
+            .is_some_and(|f| f.attempt == lease.attempt) =>
+        {
+            RevokeReason::TimedOut
+        }
+        None => RevokeReason::Void,
+    }
+}

@@ -1,0 +1,204 @@
+//! Records as they come from the log, and what they say.
+
+use bytes::Bytes;
+use conductor_protocol::event::{Event, EventError, Writer};
+use conductor_protocol::frame::{self, Encoding, FrameHead};
+use conductor_protocol::ids::{AgentId, QueueName};
+use conductor_protocol::subject::{Role, Subject};
+use conductor_protocol::{CellId, Control, UnixMs};
+
+use crate::void::VoidReason;
+
+/// One JetStream message of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its stream sequence, from 1: its identity.
+    pub seq: u64,
+    /// The server's timestamp.
+    pub time_ms: UnixMs,
+    /// The subject it was published on.
+    pub subject: String,
+    /// `Content-Type`.
+    pub content_type: Option<String>,
+    /// `Conductor-Reply`.
+    pub reply: Option<String>,
+    /// `traceparent`.
+    pub traceparent: Option<String>,
+    /// The frame.
+    pub payload: Bytes,
+}
+
+/// A record, read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    /// Its stream sequence.
+    pub seq: u64,
+    /// The server's timestamp.
+    pub time_ms: UnixMs,
+    /// What it says.
+    pub content: Content,
+}
+
+/// An event of a frame, or why it is none.
+pub type Item<T> = Result<T, VoidReason>;
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// Submissions, not looked into yet: only their number is known.
+    Submit(SubmitRecord),
+    /// What operators and clients say.
+    Control {
+        /// One per element.
+        items: Vec<Item<Control>>,
+        /// Where verdicts are also published.
+        reply: Option<String>,
+    },
+    /// Decisions of a leader.
+    Leader {
+        /// Orchestrator, or scheduler.
+        role: Role,
+        /// The agent spoken to, for the scheduler.
+        agent: Option<AgentId>,
+        /// The frame's authority.
+        head: FrameHead,
+        /// One per event.
+        items: Vec<Item<Event>>,
+    },
+    /// Reports of an agent.
+    Agent {
+        /// Who.
+        agent: AgentId,
+        /// The frame's authority.
+        head: FrameHead,
+        /// One per event.
+        items: Vec<Item<Event>>,
+    },
+    /// Elections.
+    Election {
+        /// The role taken.
+        role: Role,
+        /// One per event.
+        items: Vec<Item<Event>>,
+    },
+    /// Nothing that can be read.
+    Void(VoidReason),
+}
+
+/// A record of submissions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubmitRecord {
+    /// The queue of the subject.
+    pub queue: QueueName,
+    /// How it is encoded.
+    pub encoding: Encoding,
+    /// Where verdicts and outcomes are also published.
+    pub reply: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// The bytes.
+    pub payload: Bytes,
+    /// How many submissions it holds.
+    pub count: u32,
+}
+
+/// Reads a record. Total: whatever cannot be read is void.
+pub fn decode(cell: &CellId, record: &Record) -> Decoded {
+    let content = match Subject::parse(cell, &record.subject) {
+        Some(subject) => content(subject, record),
+        None => Content::Void(VoidReason::WrongWriter),
+    };
+    Decoded {
+        seq: record.seq,
+        time_ms: record.time_ms,
+        content,
+    }
+}
+
+fn content(subject: Subject, record: &Record) -> Content {
+    match subject {
+        Subject::Submit(queue) => submit(queue, record),
+        Subject::Control => control(record),
+        Subject::Orchestrator => events(record, Writer::Orchestrator, |head, items| {
+            Content::Leader {
+                role: Role::Orchestrator,
+                agent: None,
+                head,
+                items,
+            }
+        }),
+        Subject::Scheduler(agent) => {
+            events(record, Writer::Scheduler, |head, items| Content::Leader {
+                role: Role::Scheduler,
+                agent: Some(agent),
+                head,
+                items,
+            })
+        }
+        Subject::Agent(agent) => events(record, Writer::Agent, |head, items| Content::Agent {
+            agent,
+            head,
+            items,
+        }),
+        Subject::Leader(role) => events(record, Writer::Leader, |_, items| Content::Election {
+            role,
+            items,
+        }),
+        // The notary's records mean nothing to the state.
+        Subject::Checkpoint => Content::Void(VoidReason::UnknownKind),
+    }
+}
+
+fn submit(queue: QueueName, record: &Record) -> Content {
+    let encoding = Encoding::of(record.content_type.as_deref(), &record.payload);
+    match frame::split_public(encoding, &record.payload) {
+        Ok(elements) => Content::Submit(SubmitRecord {
+            queue,
+            encoding,
+            reply: record.reply.clone(),
+            traceparent: record.traceparent.clone(),
+            payload: record.payload.clone(),
+            count: elements.len() as u32,
+        }),
+        Err(_) => Content::Void(VoidReason::Malformed),
+    }
+}
+
+fn control(record: &Record) -> Content {
+    let encoding = Encoding::of(record.content_type.as_deref(), &record.payload);
+    match frame::split_public(encoding, &record.payload) {
+        Ok(elements) => Content::Control {
+            items: elements
+                .into_iter()
+                .map(|e| Control::decode(encoding, e).ok_or(VoidReason::Malformed))
+                .collect(),
+            reply: record.reply.clone(),
+        },
+        Err(_) => Content::Void(VoidReason::Malformed),
+    }
+}
+
+fn events(
+    record: &Record,
+    writer: Writer,
+    wrap: impl FnOnce(FrameHead, Vec<Item<Event>>) -> Content,
+) -> Content {
+    let Ok(frame) = frame::split(&record.payload) else {
+        return Content::Void(VoidReason::Malformed);
+    };
+    let items = frame
+        .events
+        .into_iter()
+        .map(|bytes| item(bytes, writer))
+        .collect();
+    wrap(frame.head, items)
+}
+
+fn item(bytes: &[u8], writer: Writer) -> Item<Event> {
+    match Event::decode(bytes) {
+        Ok(event) if event.writer() == writer => Ok(event),
+        Ok(_) => Err(VoidReason::WrongWriter),
+        Err(EventError::Malformed) => Err(VoidReason::Malformed),
+        Err(EventError::Unknown { .. }) => Err(VoidReason::UnknownKind),
+    }
+}

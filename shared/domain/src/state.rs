@@ -1,0 +1,261 @@
+//! The state: what decisions need, and nothing that the log could not rebuild.
+
+pub mod index;
+mod snapshot;
+mod task;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use conductor_protocol::event::AgentJoined;
+use conductor_protocol::frame::Encoding;
+use conductor_protocol::ids::{AgentId, Namespace, Position, QueueName};
+use conductor_protocol::subject::Role;
+use conductor_protocol::{CellId, TaskId, UnixMs, limits};
+use serde::{Deserialize, Serialize};
+
+pub use index::Index;
+pub use snapshot::{Digest, STATE_VERSION, SnapshotError};
+pub use task::{Assigned, Ended, Failure, Outcome, Phase, Task};
+
+use crate::config::Config;
+use crate::void::VoidReason;
+
+/// The state of a cell after a record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The cell.
+    pub cell: CellId,
+    /// Sequence of the last record folded; 0 before the first.
+    pub seq: u64,
+    /// Latest record time seen: time within the log never goes back.
+    pub time_ms: UnixMs,
+    /// The log's format.
+    pub format: u32,
+    /// Settings in force.
+    pub config: Config,
+    /// Who leads, by role.
+    pub leaders: BTreeMap<Role, Leader>,
+    /// Submit records with submissions that are not decided yet, by sequence.
+    pub intake: BTreeMap<u64, Intake>,
+    /// Tasks that have not ended, and ended ones within their retention.
+    pub tasks: BTreeMap<TaskId, Task>,
+    /// Outcomes of tasks that have left `tasks`, by id: oldest first.
+    pub tombstones: BTreeMap<TaskId, Outcome>,
+    /// Ids made before this time are no longer known, and therefore refused.
+    pub id_floor_ms: UnixMs,
+    /// Idempotency keys.
+    pub keys: BTreeMap<(Namespace, String), KeyUse>,
+    /// Agents, gone ones included for a while.
+    pub agents: BTreeMap<AgentId, Agent>,
+    /// Queues that are paused.
+    pub paused: BTreeSet<QueueName>,
+    /// How many tasks run under each concurrency key.
+    pub key_running: BTreeMap<String, u32>,
+    /// Counters since the first record.
+    pub counters: Counters,
+    /// What is derived from the rest.
+    #[serde(skip)]
+    pub index: Index,
+}
+
+/// Who leads a role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leader {
+    /// Sequence of its election.
+    pub epoch: u64,
+    /// Who.
+    pub holder: String,
+    /// Version of its software.
+    pub version: String,
+}
+
+/// A submit record with submissions that are not decided yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Intake {
+    /// The queue of the subject.
+    pub queue: QueueName,
+    /// The record's time.
+    pub time_ms: UnixMs,
+    /// How the record is encoded.
+    pub encoding: Encoding,
+    /// Where verdicts and outcomes are also published.
+    pub reply: Option<String>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    /// The record's bytes.
+    pub payload: Bytes,
+    /// Indices that are not decided yet.
+    pub undecided: BTreeSet<u32>,
+}
+
+/// An idempotency key in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyUse {
+    /// The task it stands for.
+    pub task: TaskId,
+    /// Forgotten after this time.
+    pub until_ms: UnixMs,
+}
+
+/// Whether an agent can be spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentStatus {
+    /// It takes assignments.
+    Up,
+    /// It finishes what it has.
+    Draining,
+    /// It left.
+    Left,
+    /// It was declared lost.
+    Lost,
+}
+
+impl AgentStatus {
+    /// Whether its reports count.
+    pub fn is_there(self) -> bool {
+        matches!(self, Self::Up | Self::Draining)
+    }
+
+    /// The wire name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Left => "left",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// An agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Sequence of its latest `agent.joined`.
+    pub incarnation: u64,
+    /// What it said of itself then.
+    pub joined: AgentJoined,
+    /// Whether it can be spoken to.
+    pub status: AgentStatus,
+    /// When the status last changed.
+    pub since_ms: UnixMs,
+    /// An operator wants nothing more assigned to it; outlives its restarts.
+    pub is_drained: bool,
+    /// It was declared lost and has not been told.
+    pub is_dismissal_due: bool,
+    /// What occupies its slots, by the position of the assignment.
+    pub slots: BTreeMap<Position, SlotUse>,
+}
+
+impl Agent {
+    /// Slots in use, those of leases that are over but still running included.
+    pub fn slots_used(&self) -> u32 {
+        self.slots
+            .values()
+            .map(|s| s.cost)
+            .fold(0, u32::saturating_add)
+    }
+
+    /// Whether it may be assigned anything at all.
+    pub fn takes_work(&self) -> bool {
+        self.status == AgentStatus::Up && !self.is_drained
+    }
+}
+
+/// What occupies slots of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotUse {
+    /// The task.
+    pub task: TaskId,
+    /// Which try.
+    pub attempt: u32,
+    /// How many slots.
+    pub cost: u32,
+    /// Whether the lease is current, over, or over and the agent told.
+    pub lease: LeaseState,
+}
+
+/// How a lease stands, seen from the agent that was given it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeaseState {
+    /// The task's current lease.
+    Current,
+    /// Over; the agent is to be told.
+    Over,
+    /// Over, and the agent was told.
+    Told,
+}
+
+/// Counts since the first record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Records folded.
+    pub records: u64,
+    /// Submissions seen.
+    pub submitted: u64,
+    /// Submissions that became tasks.
+    pub accepted: u64,
+    /// Submissions refused.
+    pub rejected: u64,
+    /// Submissions that already were tasks.
+    pub duplicates: u64,
+    /// Attempts assigned.
+    pub attempts: u64,
+    /// Retries set.
+    pub retries: u64,
+    /// Tasks that ended, by outcome.
+    pub ended: BTreeMap<Outcome, u64>,
+    /// Agents declared lost.
+    pub agents_lost: u64,
+    /// Void events, by reason.
+    pub void: BTreeMap<VoidReason, u64>,
+}
+
+impl State {
+    /// The state before the first record.
+    pub fn new(cell: CellId) -> Self {
+        Self {
+            cell,
+            seq: 0,
+            time_ms: 0,
+            format: limits::FORMAT_FIRST,
+            config: Config::default(),
+            leaders: BTreeMap::new(),
+            intake: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+            id_floor_ms: 0,
+            keys: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            paused: BTreeSet::new(),
+            key_running: BTreeMap::new(),
+            counters: Counters::default(),
+            index: Index::default(),
+        }
+    }
+
+    /// The epoch in force for a role; 0 before the first election.
+    pub fn epoch(&self, role: Role) -> u64 {
+        self.leaders.get(&role).map_or(0, |l| l.epoch)
+    }
+
+    /// How a task ended, if it is known to have.
+    pub fn outcome_of(&self, task: TaskId) -> Option<Outcome> {
+        match self.tasks.get(&task) {
+            Some(t) => t.outcome(),
+            None => self.tombstones.get(&task).copied(),
+        }
+    }
+
+    /// Whether anything is known of a task.
+    pub fn knows(&self, task: TaskId) -> bool {
+        self.tasks.contains_key(&task) || self.tombstones.contains_key(&task)
+    }
+
+    /// How many tasks of a queue wait, for whatever reason.
+    pub fn backlog(&self, queue: &QueueName) -> u64 {
+        self.index.backlog.get(queue).copied().unwrap_or(0)
+    }
+}

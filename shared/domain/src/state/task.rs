@@ -1,0 +1,194 @@
+//! A task as the state knows it.
+
+use conductor_protocol::event::Usage;
+use conductor_protocol::ids::{AgentId, Lease, Position};
+use conductor_protocol::{OutcomeClass, TaskId, TaskSpec, UnixMs};
+use serde::{Deserialize, Serialize};
+
+/// How a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Its work was done.
+    Succeeded,
+    /// It failed for good.
+    Failed,
+    /// It was cancelled, or skipped.
+    Cancelled,
+    /// A timeout ended it.
+    TimedOut,
+}
+
+impl Outcome {
+    /// The wire name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::TimedOut => "timed_out",
+        }
+    }
+}
+
+/// An accepted task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Where it was submitted; its body is there when the spec holds none.
+    pub submission: Position,
+    /// When it was accepted.
+    pub accepted_ms: UnixMs,
+    /// What it is.
+    pub spec: Box<TaskSpec>,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Attempts assigned so far.
+    pub attempts: u32,
+    /// Attempts that had been assigned when it was last redriven: the retry policy
+    /// counts from there.
+    pub attempts_before: u32,
+    /// How many of its needs have not ended.
+    pub open_needs: u32,
+    /// The first of its needs that did not succeed.
+    pub failed_need: Option<TaskId>,
+    /// Why the last attempt did not succeed.
+    pub last_failure: Option<Failure>,
+    /// Where somebody asked to cancel it.
+    pub cancel: Option<Position>,
+    /// Where somebody asked to run it again.
+    pub redrive: Option<Position>,
+    /// What its attempts have used: the last report of each, summed by the fold.
+    pub usage: Option<Box<Usage>>,
+    /// When it next needs a decision; derived.
+    #[serde(skip)]
+    pub wake_ms: Option<UnixMs>,
+}
+
+/// Why an attempt did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The class.
+    pub class: OutcomeClass,
+    /// Which try.
+    pub attempt: u32,
+    /// Where that was reported.
+    pub at: Position,
+}
+
+/// Where a task stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It waits for its needs, its time or its next try.
+    Pending {
+        /// Not before this time; 0 for at once.
+        not_before_ms: UnixMs,
+    },
+    /// Its last attempt did not succeed, and it is not decided yet what follows.
+    Undecided,
+    /// It may be assigned.
+    Ready {
+        /// Since when.
+        since_ms: UnixMs,
+        /// Since which event: the order within its lane.
+        at: Position,
+    },
+    /// It is assigned.
+    Leased(Assigned),
+    /// It runs.
+    Running {
+        /// Where.
+        assigned: Assigned,
+        /// Since when.
+        started_ms: UnixMs,
+    },
+    /// It ended.
+    Ended(Ended),
+}
+
+/// An assignment in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assigned {
+    /// The agent.
+    pub agent: AgentId,
+    /// Where in the log: with task and attempt, the lease.
+    pub at: Position,
+    /// When the task became ready: the queue timeout counts from there.
+    pub ready_ms: UnixMs,
+    /// When it was assigned.
+    pub since_ms: UnixMs,
+}
+
+/// How, where and when a task ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// Why, where it did not succeed.
+    pub class: Option<OutcomeClass>,
+    /// By which event; its result is there.
+    pub at: Position,
+    /// When.
+    pub at_ms: UnixMs,
+}
+
+impl Task {
+    /// How it ended.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match &self.phase {
+            Phase::Ended(e) => Some(e.outcome),
+            _ => None,
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn is_final(&self) -> bool {
+        matches!(self.phase, Phase::Ended(_))
+    }
+
+    /// Whether it is neither assigned nor ended.
+    pub fn is_waiting(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Pending { .. } | Phase::Undecided | Phase::Ready { .. }
+        )
+    }
+
+    /// Whether it ended otherwise than asked for, and can be redriven.
+    pub fn is_dead_letter(&self) -> bool {
+        matches!(self.outcome(), Some(Outcome::Failed | Outcome::TimedOut))
+    }
+
+    /// The assignment in force.
+    pub fn assigned(&self) -> Option<&Assigned> {
+        match &self.phase {
+            Phase::Leased(assigned) | Phase::Running { assigned, .. } => Some(assigned),
+            _ => None,
+        }
+    }
+
+    /// The current lease.
+    pub fn lease(&self, task: TaskId) -> Option<Lease> {
+        self.assigned().map(|a| Lease {
+            task,
+            attempt: self.attempts,
+            assigned: a.at,
+        })
+    }
+
+    /// Attempts since it was accepted or last redriven.
+    pub fn attempts_now(&self) -> u32 {
+        self.attempts.saturating_sub(self.attempts_before)
+    }
+
+    /// The word people see (design section 4).
+    pub fn state_name(&self) -> &'static str {
+        match &self.phase {
+            Phase::Pending { .. } | Phase::Undecided => "pending",
+            Phase::Ready { .. } => "ready",
+            Phase::Leased(_) => "leased",
+            Phase::Running { .. } => "running",
+            Phase::Ended(e) => e.outcome.as_str(),
+        }
+    }
+}
