@@ -1,0 +1,17 @@
+//! JetStream: the log of record, and the streams beside it.
+//!
+//! One [`Connection`] per process. What it offers is split by room: [`provision`] makes
+//! and checks the streams, [`log`] appends and tails, [`locks`] says who may try to
+//! lead, [`presence`] carries heartbeats, [`output`] what attempts print, [`snapshots`]
+//! saved states, [`requests`] questions to live replicas.
+
+mod connection;
+pub mod locks;
+mod log;
+pub mod output;
+pub mod presence;
+pub mod provision;
+pub mod requests;
+mod snapshots;
+
+pub use connection::{Connect, ConnectError, Connection};

@@ -1,0 +1,183 @@
+//! The one connection of a process.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_nats::jetstream::{self, Context, context::ContextBuilder};
+use async_nats::{Client, ConnectOptions, Event};
+use conductor_protocol::CellId;
+use tokio::sync::watch;
+
+/// How long an append or request may take before it is repeated.
+pub(crate) const ACK_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a silent link is probed: the default of 60 s would notice a dead one
+/// after 180 s (nats-facts 9.3).
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How to connect.
+#[derive(Clone, Debug)]
+pub struct Connect {
+    /// Server URLs, comma-separated.
+    pub url: String,
+    /// Name shown in the server's lists.
+    pub name: String,
+    /// The cell.
+    pub cell: CellId,
+    /// Credentials file (JWT and seed), where the server wants one.
+    pub credentials: Option<PathBuf>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody answers.
+    #[error("cannot reach NATS at {url}: {problem}")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// Why.
+        problem: String,
+    },
+    /// The server answers no.
+    #[error("NATS at {url} refuses the connection: {problem}; check the credentials")]
+    Denied {
+        /// Where.
+        url: String,
+        /// Why.
+        problem: String,
+    },
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// A connection to the servers of a cell. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub(crate) client: Client,
+    pub(crate) js: Context,
+    pub(crate) cell: CellId,
+    is_up: watch::Receiver<bool>,
+}
+
+impl Connection {
+    /// Connects once.
+    pub async fn open(connect: &Connect) -> Result<Self, ConnectError> {
+        let (up, is_up) = watch::channel(true);
+        let mut options = ConnectOptions::new()
+            .name(&connect.name)
+            .ping_interval(PING_INTERVAL)
+            .request_timeout(Some(Duration::from_secs(5)))
+            .client_capacity(8192)
+            .reconnect_delay_callback(reconnect_delay)
+            .event_callback(move |event| {
+                on_event(&event, &up);
+                async {}
+            });
+        if let Some(path) = &connect.credentials {
+            options = options.credentials_file(path).await.map_err(|e| {
+                ConnectError::Invalid(format!("cannot read credentials {}: {e}", path.display()))
+            })?;
+        }
+        let servers: Vec<String> = connect
+            .url
+            .split(',')
+            .map(str::trim)
+            .map(str::to_owned)
+            .collect();
+        let client = options.connect(servers).await.map_err(|e| {
+            let (url, problem) = (connect.url.clone(), e.to_string());
+            match e.kind() {
+                async_nats::ConnectErrorKind::Authentication
+                | async_nats::ConnectErrorKind::AuthorizationViolation => {
+                    ConnectError::Denied { url, problem }
+                }
+                async_nats::ConnectErrorKind::ServerParse => {
+                    ConnectError::Invalid(format!("{url} is not a NATS URL: {problem}"))
+                }
+                _ => ConnectError::Unreachable { url, problem },
+            }
+        })?;
+        let js = ContextBuilder::new()
+            .timeout(ACK_TIMEOUT)
+            .ack_timeout(ACK_TIMEOUT)
+            .max_ack_inflight(4096)
+            .build(client.clone());
+        Ok(Self {
+            client,
+            js,
+            cell: connect.cell.clone(),
+            is_up,
+        })
+    }
+
+    /// Connects, trying again with growing pauses until somebody answers.
+    pub async fn open_patiently(connect: &Connect) -> Result<Self, ConnectError> {
+        let mut pause = Duration::from_millis(200);
+        loop {
+            match Self::open(connect).await {
+                Err(ConnectError::Unreachable { url, problem }) => {
+                    tracing::warn!(url, problem, retry_in = ?pause, "cannot reach NATS, trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The cell.
+    pub fn cell(&self) -> &CellId {
+        &self.cell
+    }
+
+    /// Whether the link is up; changes are seen.
+    pub fn is_up(&self) -> watch::Receiver<bool> {
+        self.is_up.clone()
+    }
+
+    /// Version of the server connected to.
+    pub fn server_version(&self) -> String {
+        self.client.server_info().version
+    }
+
+    /// Waits until everything published is on its way.
+    pub async fn flush(&self) {
+        // A link that is down has nothing more to give at shutdown.
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.client.flush()).await;
+    }
+
+    pub(crate) fn stream_name(&self, of: &str) -> String {
+        format!("{of}_{}", self.cell)
+    }
+
+    pub(crate) async fn stream(&self, name: &str) -> Result<jetstream::stream::Stream<()>, String> {
+        self.js
+            .get_stream_no_info(name)
+            .await
+            .map_err(|e| e.to_string())
+    }
+}
+
+/// Quick at first, for a server that restarts; then gentle.
+fn reconnect_delay(attempts: usize) -> Duration {
+    let doubled = 25_u64.saturating_mul(1 << attempts.min(6));
+    Duration::from_millis(doubled.min(1_000))
+}
+
+fn on_event(event: &Event, up: &watch::Sender<bool>) {
+    match event {
+        Event::Connected => {
+            tracing::info!("connected to NATS");
+            up.send_replace(true);
+        }
+        Event::Disconnected => {
+            tracing::warn!("lost the connection to NATS, reconnecting");
+            up.send_replace(false);
+        }
+        Event::SlowConsumer(id) => {
+            tracing::error!(id, "a subscription overflowed and lost messages")
+        }
+        other => tracing::debug!(event = %other, "NATS event"),
+    }
+}

@@ -1,0 +1,118 @@
+//! `LOCKS_<cell>`: who may try to lead a role. Liveness only: what decides is the
+//! `elected` record in the log, so a lock that is held twice does no harm.
+
+use std::time::Duration;
+
+use async_nats::jetstream::kv::{self, Store};
+use async_nats::jetstream::message::PublishMessage;
+use conductor_protocol::subject::Role;
+use futures::StreamExt;
+
+use super::Connection;
+use crate::port::LogError;
+
+/// A lock that is held; renewed until it is released or lost.
+#[derive(Debug)]
+pub struct Lock {
+    role: Role,
+    holder: String,
+    ttl: Duration,
+    revision: u64,
+}
+
+fn unavailable(e: impl std::fmt::Display) -> LogError {
+    LogError::Unavailable(e.to_string())
+}
+
+impl Connection {
+    async fn locks(&self) -> Result<Store, LogError> {
+        let bucket = self.stream_name("LOCKS");
+        if let Ok(store) = self.js.get_key_value(&bucket).await {
+            return Ok(store);
+        }
+        let config = kv::Config {
+            bucket,
+            description: "Who may try to lead a role; liveness only".to_owned(),
+            history: 1,
+            num_replicas: self.log_replicas().await,
+            // Watchers learn of an expiry by its delete marker.
+            limit_markers: Some(Duration::from_secs(60)),
+            ..Default::default()
+        };
+        self.js.create_key_value(config).await.map_err(unavailable)
+    }
+
+    /// Takes the lock if nobody holds it.
+    pub async fn try_lock(
+        &self,
+        role: Role,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<Lock>, LogError> {
+        let store = self.locks().await?;
+        let value = holder.to_owned().into();
+        match store.create_with_ttl(role.as_str(), value, ttl).await {
+            Ok(revision) => Ok(Some(Lock {
+                role,
+                holder: holder.to_owned(),
+                ttl,
+                revision,
+            })),
+            Err(e) if e.kind() == kv::CreateErrorKind::AlreadyExists => Ok(None),
+            Err(e) => Err(unavailable(e)),
+        }
+    }
+
+    /// Renews the lock; `false` when somebody else has it by now.
+    pub async fn renew(&self, lock: &mut Lock) -> Result<bool, LogError> {
+        use async_nats::jetstream::context::PublishErrorKind;
+        // kv.update() knows no TTL, so the entry is written as what it is.
+        let message = PublishMessage::build()
+            .payload(lock.holder.clone().into())
+            .expected_last_subject_sequence(lock.revision)
+            .ttl(lock.ttl);
+        let subject = format!("$KV.{}.{}", self.stream_name("LOCKS"), lock.role);
+        let sent = self
+            .js
+            .send_publish(subject, message)
+            .await
+            .map_err(unavailable)?;
+        match sent.await {
+            Ok(ack) => {
+                lock.revision = ack.sequence;
+                Ok(true)
+            }
+            Err(e) if e.kind() == PublishErrorKind::WrongLastSequence => Ok(false),
+            Err(e) => Err(unavailable(e)),
+        }
+    }
+
+    /// Gives the lock back, so that another takes over at once.
+    pub async fn unlock(&self, lock: Lock) -> Result<(), LogError> {
+        let store = self.locks().await?;
+        let deleted = store
+            .delete_expect_revision(lock.role.as_str(), Some(lock.revision))
+            .await;
+        deleted.map_err(unavailable)
+    }
+
+    /// Returns when the role's lock is free, or after `at_most`.
+    pub async fn wait_unlocked(&self, role: Role, at_most: Duration) -> Result<(), LogError> {
+        let store = self.locks().await?;
+        let mut changes = store
+            .watch_with_history(role.as_str())
+            .await
+            .map_err(unavailable)?;
+        let freed = async {
+            while let Some(change) = changes.next().await {
+                match change {
+                    Ok(entry) if entry.operation == kv::Operation::Put => {}
+                    _ => break,
+                }
+            }
+        };
+        // No word within the time: the caller looks for itself.
+        let _ = tokio::time::timeout(at_most, freed).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+//! Appending to and tailing `LOG_<cell>`.
+
+use std::collections::VecDeque;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::message::{Message, PublishMessage, StreamMessage};
+use async_trait::async_trait;
+use conductor_domain::Record;
+use conductor_protocol::CellId;
+use conductor_protocol::subject::log_stream;
+use futures::{FutureExt, StreamExt};
+
+use super::Connection;
+use crate::port::{Append, AppendError, Appended, EventLog, LogError, Tail, TailBatch};
+
+/// Most records a tail hands out at once.
+const BATCH_MAX: usize = 256;
+
+#[async_trait]
+impl EventLog for Connection {
+    fn cell(&self) -> &CellId {
+        &self.cell
+    }
+
+    async fn append(&self, append: &Append) -> Result<Appended, AppendError> {
+        let mut message = PublishMessage::build()
+            .payload(append.payload.clone())
+            .message_id(&append.id);
+        if let Some(seq) = append.expected_last {
+            message = message.expected_last_subject_sequence(seq);
+        }
+        let sent = self.js.send_publish(append.subject.clone(), message).await;
+        let ack = sent
+            .map_err(|e| append_error(&e))?
+            .await
+            .map_err(|e| append_error(&e))?;
+        Ok(Appended {
+            seq: ack.sequence,
+            is_duplicate: ack.duplicate,
+        })
+    }
+
+    async fn tail(&self, from: u64, subjects: Vec<String>) -> Result<Box<dyn Tail>, LogError> {
+        let unavailable = |e: String| LogError::Unavailable(e);
+        let stream = self
+            .stream(&log_stream(&self.cell))
+            .await
+            .map_err(unavailable)?;
+        let config = pull::OrderedConfig {
+            deliver_policy: DeliverPolicy::ByStartSequence {
+                start_sequence: from.max(1),
+            },
+            filter_subjects: subjects,
+            ..Default::default()
+        };
+        let consumer = stream.create_consumer(config).await;
+        let consumer = consumer.map_err(|e| LogError::Unavailable(e.to_string()))?;
+        let messages = consumer.messages().await;
+        let messages = messages.map_err(|e| LogError::Unavailable(e.to_string()))?;
+        Ok(Box::new(JetStreamTail {
+            messages,
+            ready: VecDeque::new(),
+        }))
+    }
+
+    async fn read(&self, seq: u64) -> Result<Option<Record>, LogError> {
+        use async_nats::jetstream::stream::DirectGetErrorKind;
+        let stream = self
+            .stream(&log_stream(&self.cell))
+            .await
+            .map_err(LogError::Unavailable)?;
+        match stream.direct_get(seq).await {
+            Ok(message) => Ok(Some(record_of_stored(message))),
+            Err(e) if e.kind() == DirectGetErrorKind::NotFound => Ok(None),
+            Err(e) => Err(LogError::Unavailable(e.to_string())),
+        }
+    }
+
+    /// Asks the stream's leader, not whichever replica is near: who reads this wants
+    /// to append after it.
+    async fn last_on(&self, subject: &str) -> Result<Option<Record>, LogError> {
+        use async_nats::jetstream::stream::LastRawMessageErrorKind;
+        let stream = self
+            .stream(&log_stream(&self.cell))
+            .await
+            .map_err(LogError::Unavailable)?;
+        match stream.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => Ok(Some(record_of_stored(message))),
+            Err(e) if matches!(e.kind(), LastRawMessageErrorKind::NoMessageFound) => Ok(None),
+            Err(e) => Err(LogError::Unavailable(e.to_string())),
+        }
+    }
+
+    async fn last_seq(&self) -> Result<u64, LogError> {
+        let stream = self.js.get_stream(log_stream(&self.cell)).await;
+        let stream = stream.map_err(|e| LogError::Unavailable(e.to_string()))?;
+        Ok(stream.cached_info().state.last_sequence)
+    }
+}
+
+fn append_error(e: &PublishError) -> AppendError {
+    use async_nats::jetstream::{Error, ErrorCode};
+    use std::error::Error as _;
+    match e.kind() {
+        PublishErrorKind::WrongLastSequence => AppendError::Conflict,
+        PublishErrorKind::MaxPayloadExceeded => AppendError::Refused(e.to_string()),
+        // On replicated streams a conflict in flight has a code of its own (nats-facts 2).
+        _ => match e.source().and_then(|s| s.downcast_ref::<Error>()) {
+            Some(s) if s.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
+                AppendError::Conflict
+            }
+            _ => AppendError::Unavailable(e.to_string()),
+        },
+    }
+}
+
+struct JetStreamTail {
+    messages: pull::Ordered,
+    ready: VecDeque<(Record, u64)>,
+}
+
+#[async_trait]
+impl Tail for JetStreamTail {
+    async fn next(&mut self) -> Result<TailBatch, LogError> {
+        while self.ready.is_empty() {
+            let item = self.messages.next().await;
+            self.take(item)?;
+        }
+        while self.ready.len() < BATCH_MAX {
+            match self.messages.next().now_or_never() {
+                Some(item) => self.take(item)?,
+                None => break,
+            }
+        }
+        let mut batch = TailBatch::default();
+        for (record, pending) in self.ready.drain(..) {
+            batch.records.push(record);
+            batch.pending = pending;
+        }
+        Ok(batch)
+    }
+}
+
+impl JetStreamTail {
+    fn take(&mut self, item: Option<Result<Message, pull::OrderedError>>) -> Result<(), LogError> {
+        match item {
+            Some(Ok(message)) => {
+                self.ready.push_back(record_of_message(message)?);
+                Ok(())
+            }
+            // A warning only: the stream goes on or reopens by itself (nats-facts 9.3).
+            Some(Err(e)) if e.kind() == pull::OrderedErrorKind::MissingHeartbeat => Ok(()),
+            Some(Err(e)) => Err(LogError::Unavailable(e.to_string())),
+            None => Err(LogError::Unavailable("the tail has ended".to_owned())),
+        }
+    }
+}
+
+fn record_of_message(message: Message) -> Result<(Record, u64), LogError> {
+    let info = message
+        .info()
+        .map_err(|e| LogError::Unavailable(e.to_string()))?;
+    let (seq, pending) = (info.stream_sequence, info.pending);
+    let time_ms = unix_ms(info.published);
+    let (message, _) = message.split();
+    let headers = message.headers.unwrap_or_default();
+    let subject = message.subject.to_string();
+    Ok((
+        record(seq, time_ms, subject, &headers, message.payload),
+        pending,
+    ))
+}
+
+fn record_of_stored(m: StreamMessage) -> Record {
+    record(
+        m.sequence,
+        unix_ms(m.time),
+        m.subject.to_string(),
+        &m.headers,
+        m.payload,
+    )
+}
+
+fn record(
+    seq: u64,
+    time_ms: u64,
+    subject: String,
+    headers: &HeaderMap,
+    payload: bytes::Bytes,
+) -> Record {
+    let header = |name: &str| headers.get(name).map(|v| v.as_str().to_owned());
+    Record {
+        seq,
+        time_ms,
+        subject,
+        content_type: header("Content-Type"),
+        reply: header("Conductor-Reply"),
+        traceparent: header("traceparent"),
+        payload,
+    }
+}
+
+pub(super) fn unix_ms(time: time::OffsetDateTime) -> u64 {
+    u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
+}
