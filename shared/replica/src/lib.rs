@@ -1,1 +1,22 @@
-//! Placeholder while the workspace is being laid out.
+//! A replica follows the log, holds the folded state and hosts the roles that decide.
+//!
+//! Reading order: [`follow`] (records in order, come what may) → [`reader`] (a state
+//! from them: replay, CLI) → [`role`] (what a decider looks like) → [`replica`] (the
+//! actor that folds and lets roles decide), with [`election`] and [`appender`] beside it.
+//!
+//! # Invariants
+//! - A process tails the log once, however many roles it runs.
+//! - Nothing asynchronous stands between reading the state and deciding from it.
+//! - What is decided takes effect only by coming back in the tail.
+
+pub mod appender;
+pub mod clock;
+pub mod election;
+pub mod follow;
+pub mod reader;
+pub mod replica;
+pub mod role;
+pub mod snapshot;
+
+pub use follow::{Follower, Gap};
+pub use reader::{ReadFrom, Reader};

@@ -1,0 +1,135 @@
+//! A state from the log alone: replay, and whatever the CLI shows.
+
+use std::sync::Arc;
+
+use conductor_domain::fold::{self, Folded};
+use conductor_domain::{Decoded, State};
+use conductor_eventlog::{EventLog, LogError, SnapshotStore};
+
+use crate::follow::{Follower, Gap};
+use crate::snapshot;
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy)]
+pub enum ReadFrom<'a> {
+    /// At the first record.
+    Genesis,
+    /// At the newest good snapshot, or else at the first record.
+    Snapshot(&'a dyn SnapshotStore),
+}
+
+/// How far to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// The record at this sequence, included.
+    Seq(u64),
+    /// The last record stamped at or before this time.
+    TimeMs(u64),
+}
+
+/// Why reading stopped short.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The log goes beyond what this software knows.
+    #[error(
+        "record {seq} raises the log to format {format}, which this version does not know; \
+         use a newer conductor"
+    )]
+    UnknownFormat {
+        /// Where.
+        seq: u64,
+        /// The format.
+        format: u32,
+    },
+}
+
+/// Reads the log into a state.
+#[derive(Debug)]
+pub struct Reader {
+    /// The state after the last record read.
+    pub state: State,
+    /// Sequences found missing.
+    pub gaps: Vec<Gap>,
+    /// Sequence the reading began after: that of the snapshot, or 0.
+    pub began_at: u64,
+    follower: Follower,
+    ahead: std::collections::VecDeque<Decoded>,
+}
+
+impl Reader {
+    /// Begins. A snapshot beyond `at_most` is not used.
+    pub async fn open(log: Arc<dyn EventLog>, from: ReadFrom<'_>, at_most: u64) -> Self {
+        let loaded = match from {
+            ReadFrom::Genesis => None,
+            ReadFrom::Snapshot(store) => snapshot::load_newest(store, at_most).await,
+        };
+        let state = loaded.unwrap_or_else(|| State::new(log.cell().clone()));
+        let follower = Follower::new(log, state.seq + 1);
+        Self {
+            began_at: state.seq,
+            state,
+            gaps: Vec::new(),
+            follower,
+            ahead: std::collections::VecDeque::new(),
+        }
+    }
+
+    /// Folds the next record, waiting for it, and returns it with what became of it.
+    pub async fn next(&mut self) -> Result<(Decoded, Folded), ReadError> {
+        let record = self.take().await?;
+        let folded = fold::apply(&mut self.state, &record);
+        if let Some(format) = folded.stop {
+            return Err(ReadError::UnknownFormat {
+                seq: record.seq,
+                format,
+            });
+        }
+        Ok((record, folded))
+    }
+
+    /// Folds up to `until`, which must be in the log already, showing each record to
+    /// `seen` after it was folded.
+    pub async fn read_until(
+        &mut self,
+        until: Until,
+        last_seq: u64,
+        mut seen: impl FnMut(&Decoded, &Folded, &State),
+    ) -> Result<(), ReadError> {
+        let last = match until {
+            Until::Seq(seq) => seq.min(last_seq),
+            Until::TimeMs(_) => last_seq,
+        };
+        while self.state.seq < last {
+            let record = self.take().await?;
+            let is_beyond =
+                record.seq > last || matches!(until, Until::TimeMs(at) if record.time_ms > at);
+            if is_beyond {
+                self.ahead.push_front(record);
+                break;
+            }
+            let folded = fold::apply(&mut self.state, &record);
+            if let Some(format) = folded.stop {
+                return Err(ReadError::UnknownFormat {
+                    seq: record.seq,
+                    format,
+                });
+            }
+            seen(&record, &folded, &self.state);
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self) -> Result<Decoded, ReadError> {
+        loop {
+            if let Some(record) = self.ahead.pop_front() {
+                return Ok(record);
+            }
+            let batch = self.follower.try_next().await?;
+            self.gaps.extend(batch.gaps);
+            self.ahead.extend(batch.records);
+        }
+    }
+}
