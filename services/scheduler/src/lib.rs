@@ -1,1 +1,149 @@
-//! Placeholder while the workspace is being laid out.
+//! The scheduler: decides which agent runs what, when.
+//!
+//! The rules are `conductor_domain::plan`; this turns what they planned into the words
+//! that agents hear.
+//!
+//! # Invariants
+//! - Its subjects carry the only words an agent ever hears.
+//! - It plans only while it leads, and only from folded state.
+
+use std::time::Instant;
+
+use conductor_domain::fold::Folded;
+use conductor_domain::plan::{self, Assignment, Overlay};
+use conductor_domain::record::Content;
+use conductor_domain::state::Task;
+use conductor_domain::{Decoded, Record, State, Verdict, VoidReason};
+use conductor_protocol::event::{AttemptAssigned, Event};
+use conductor_protocol::frame::{Encoding, split_public};
+use conductor_protocol::subject::{Role as Name, Subject};
+use conductor_protocol::submission::Submission;
+use conductor_protocol::{AgentId, CellId, RunSpec, UnixMs};
+use conductor_replica::role::{Draft, Now, Role};
+
+/// Most assignments planned at once.
+const ASSIGNMENTS_MAX: usize = 4_096;
+/// Subjects with an append in flight at once: each agent has its own, and its order
+/// holds within it.
+const SUBJECTS_IN_FLIGHT_MAX: usize = 16;
+
+/// The scheduler's role.
+#[derive(Debug)]
+pub struct Scheduler {
+    cell: CellId,
+    overlay: Overlay,
+}
+
+impl Scheduler {
+    /// A scheduler of `cell`.
+    pub fn new(cell: &CellId) -> Self {
+        Self {
+            cell: cell.clone(),
+            overlay: Overlay::default(),
+        }
+    }
+
+    fn subject(&self, agent: &AgentId) -> String {
+        Subject::Scheduler(agent.clone()).render(&self.cell)
+    }
+
+    fn draft(&self, state: &State, assignment: &Assignment) -> Option<Draft> {
+        let task = state.tasks.get(&assignment.task)?;
+        let subject = self.subject(&assignment.agent);
+        if let Some(run) = &task.spec.run {
+            let event = assigned(assignment, task, run.clone());
+            return Some(Draft::Event {
+                subject,
+                event: event.encode(),
+            });
+        }
+        let (assignment, task) = (assignment.clone(), task.clone());
+        let index = task.submission.index;
+        Some(Draft::WithRecord {
+            seq: task.submission.seq,
+            complete: Box::new(move |record| {
+                let run = run_of(record, index)?;
+                Some((subject, assigned(&assignment, &task, run).encode()))
+            }),
+        })
+    }
+}
+
+/// What a submission asks to run, read from its record.
+fn run_of(record: &Record, index: u32) -> Option<RunSpec> {
+    let encoding = Encoding::of(record.content_type.as_deref(), &record.payload);
+    let elements = split_public(encoding, &record.payload).ok()?;
+    let element = elements.get(usize::try_from(index).ok()?)?;
+    Submission::read(encoding, element).0.run
+}
+
+fn assigned(assignment: &Assignment, task: &Task, run: RunSpec) -> Event {
+    let spec = &task.spec;
+    AttemptAssigned {
+        task: assignment.task,
+        attempt: assignment.attempt,
+        incarnation: assignment.incarnation,
+        slots: spec.slots,
+        run,
+        timeouts: spec.timeouts.clone(),
+        queue: spec.queue.clone(),
+        namespace: spec.namespace.clone(),
+        name: spec.name.clone(),
+        metadata: spec.metadata.clone(),
+        traceparent: spec.traceparent.clone(),
+    }
+    .into()
+}
+
+impl Role for Scheduler {
+    fn name(&self) -> Name {
+        Name::Scheduler
+    }
+
+    fn on_elected(&mut self, _: Instant) {
+        self.overlay = Overlay::default();
+    }
+
+    fn on_folded(&mut self, record: &Decoded, folded: &Folded) {
+        let Content::Leader {
+            agent: Some(agent),
+            items,
+            ..
+        } = &record.content
+        else {
+            return;
+        };
+        for (item, verdict) in items.iter().zip(&folded.verdicts) {
+            let Ok(event) = item else { continue };
+            // Words of an earlier leader say nothing about what we have in flight.
+            if *verdict != Verdict::Void(VoidReason::StaleEpoch) {
+                self.overlay.on_folded(agent, event);
+            }
+        }
+    }
+
+    fn decide(&mut self, state: &State, _: Now) -> Vec<Draft> {
+        let told = plan::revocations(state, &mut self.overlay, ASSIGNMENTS_MAX);
+        let mut drafts: Vec<Draft> = told
+            .into_iter()
+            .map(|(agent, event)| Draft::Event {
+                subject: self.subject(&agent),
+                event: event.encode(),
+            })
+            .collect();
+        let planned = plan::plan(state, &mut self.overlay, ASSIGNMENTS_MAX);
+        drafts.extend(planned.iter().filter_map(|a| self.draft(state, a)));
+        drafts
+    }
+
+    /// Nothing becomes due for the scheduler by time alone, but for a large task that
+    /// has waited long enough to have slots kept free for it.
+    fn next_wake(&self, state: &State, now: Now) -> Option<UnixMs> {
+        let waits = !state.index.ready.is_empty();
+        waits.then_some(now.server_ms + state.config.aging_ms.max(1_000))
+    }
+
+    fn in_flight_max(&self) -> usize {
+        SUBJECTS_IN_FLIGHT_MAX
+    }
+}

@@ -55,7 +55,6 @@ pub enum EventError {
 macro_rules! events {
     ($($name:literal v $v:literal $writer:ident => $variant:ident($ty:ident)),* $(,)?) => {
         /// An event of any kind.
-        #[expect(clippy::large_enum_variant, reason = "events are decoded, applied and dropped")]
         #[derive(Clone, PartialEq, Debug)]
         pub enum Event {
             $(#[doc = concat!("`", $name, "` v", stringify!($v), ".")] $variant($ty),)*

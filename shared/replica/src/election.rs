@@ -1,1 +1,159 @@
-//! In progress.
+//! Taking and keeping a role.
+//!
+//! The lock keeps candidates from duelling; the `elected` record, appended with a
+//! compare-and-set on its literal subject, is what makes a leader.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conductor_eventlog::jetstream::Connection;
+use conductor_eventlog::jetstream::locks::Lock;
+use conductor_eventlog::{Append, AppendError, EventLog, LogError};
+use conductor_protocol::event::{Event, LeaderElected};
+use conductor_protocol::frame::{self, FrameHead};
+use conductor_protocol::subject::{Role, Subject};
+use tokio::sync::watch;
+
+/// What a candidate needs.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The servers.
+    pub connection: Arc<Connection>,
+    /// The role.
+    pub role: Role,
+    /// Who: host, process and a random part.
+    pub holder: String,
+    /// How long a lock outlives its holder.
+    pub ttl: Duration,
+}
+
+/// What became of a candidacy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It leads, under this epoch.
+    Elected(u64),
+    /// It leads no longer.
+    Deposed,
+}
+
+impl Candidate {
+    /// Stands for the role until told to stop, telling every change to `tell`.
+    /// `deposed_by` shows the newest epoch seen in the tail: a newer leader than
+    /// oneself ends the term at once.
+    pub async fn stand(
+        self,
+        mut stop: watch::Receiver<bool>,
+        mut deposed_by: watch::Receiver<u64>,
+        tell: impl Fn(Outcome) + Send,
+    ) {
+        loop {
+            let taken = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                taken = self.take() => taken,
+            };
+            let (mut lock, epoch) = match taken {
+                Ok(Some(taken)) => taken,
+                Ok(None) => continue,
+                Err(e) => {
+                    tracing::debug!(role = %self.role, error = %e, "cannot stand for a role now");
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                    continue;
+                }
+            };
+            tell(Outcome::Elected(epoch));
+            let is_stopped = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => true,
+                _ = deposed_by.wait_for(|newest| *newest > epoch) => false,
+                () = self.keep(&mut lock) => false,
+            };
+            tell(Outcome::Deposed);
+            // Given back so that the next need not wait; a lock that is lost is not ours to give.
+            if let Err(e) = self.connection.unlock(lock).await {
+                tracing::debug!(role = %self.role, error = %e, "the lock was not given back");
+            }
+            if is_stopped {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the lock, takes it, and is elected.
+    async fn take(&self) -> Result<Option<(Lock, u64)>, LogError> {
+        let lock = self
+            .connection
+            .try_lock(self.role, &self.holder, self.ttl)
+            .await?;
+        let Some(lock) = lock else {
+            self.connection.wait_unlocked(self.role, self.ttl).await?;
+            return Ok(None);
+        };
+        match self.elect().await {
+            Ok(Some(epoch)) => Ok(Some((lock, epoch))),
+            Ok(None) => {
+                self.connection.unlock(lock).await?;
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Appends `elected`; `None` when another candidate was faster.
+    async fn elect(&self) -> Result<Option<u64>, LogError> {
+        let subject = Subject::Leader(self.role).render(self.connection.cell());
+        let before = self
+            .connection
+            .last_on(&subject)
+            .await?
+            .map_or(0, |r| r.seq);
+        let event = Event::from(LeaderElected {
+            holder: self.holder.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        });
+        let append = Append {
+            payload: frame::join(FrameHead::default(), &[event.encode()]).into(),
+            id: format!("elected-{}-{}-{before}", self.role, self.holder),
+            expected_last: Some(before),
+            subject: subject.clone(),
+        };
+        let started = Instant::now();
+        loop {
+            match self.connection.append(&append).await {
+                Ok(appended) => return Ok(Some(appended.seq)),
+                Err(AppendError::Conflict) => break,
+                Err(AppendError::Refused(problem)) => return Err(LogError::Refused(problem)),
+                Err(AppendError::Unavailable(problem)) if started.elapsed() > self.ttl => {
+                    return Err(LogError::Unavailable(problem));
+                }
+                Err(AppendError::Unavailable(_)) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        // On one node a repeated append meets the check before the dedup (nats-facts 2):
+        // the record that came first may be our own.
+        let last = self.connection.last_on(&subject).await?;
+        Ok(last
+            .filter(|r| r.seq > before && r.payload == append.payload)
+            .map(|r| r.seq))
+    }
+
+    /// Renews the lock until it is lost, or could not be renewed for most of its time.
+    async fn keep(&self, lock: &mut Lock) {
+        let mut renewed = Instant::now();
+        loop {
+            tokio::time::sleep(self.ttl / 3).await;
+            match self.connection.renew(lock).await {
+                Ok(true) => renewed = Instant::now(),
+                Ok(false) => {
+                    tracing::warn!(role = %self.role, "another process has the lock");
+                    return;
+                }
+                Err(e) if renewed.elapsed() * 3 > self.ttl * 2 => {
+                    tracing::warn!(role = %self.role, error = %e, "the lock could not be renewed in time");
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}

@@ -1,1 +1,74 @@
-//! In progress.
+//! What a decider looks like to the replica that hosts it.
+
+use std::time::Instant;
+
+use conductor_domain::fold::Folded;
+use conductor_domain::{Decoded, Record, State};
+use conductor_eventlog::jetstream::presence::Beat;
+use conductor_protocol::UnixMs;
+use conductor_protocol::subject::Role as Name;
+
+/// What a role wants appended.
+pub enum Draft {
+    /// An event, ready.
+    Event {
+        /// The subject.
+        subject: String,
+        /// The encoded event.
+        event: Vec<u8>,
+    },
+    /// An event that needs a record whose body was too large for the state.
+    WithRecord {
+        /// The record's sequence.
+        seq: u64,
+        /// Makes subject and event from it; `None` if the record is of no use.
+        complete: Box<dyn FnOnce(&Record) -> Option<(String, Vec<u8>)> + Send>,
+    },
+}
+
+impl std::fmt::Debug for Draft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Event { subject, event } => {
+                write!(f, "Event({subject}, {} bytes)", event.len())
+            }
+            Self::WithRecord { seq, .. } => write!(f, "WithRecord({seq})"),
+        }
+    }
+}
+
+/// The time, twice.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// By the server's clock, as far as it is known.
+    pub server_ms: UnixMs,
+    /// By a clock that only goes on.
+    pub instant: Instant,
+}
+
+/// A decider. Everything here is synchronous: effects are what it returns.
+pub trait Role: Send + 'static {
+    /// Which role it is.
+    fn name(&self) -> Name;
+
+    /// It leads from now on: nothing of an earlier term is in flight any more.
+    fn on_elected(&mut self, now: Instant);
+
+    /// A record was folded. Called only while leading.
+    fn on_folded(&mut self, record: &Decoded, folded: &Folded);
+
+    /// Decides what is due.
+    fn decide(&mut self, state: &State, now: Now) -> Vec<Draft>;
+
+    /// When it has something to decide, should nothing happen before.
+    fn next_wake(&self, state: &State, now: Now) -> Option<UnixMs>;
+
+    /// On how many subjects it may have an append in flight at once.
+    fn in_flight_max(&self) -> usize;
+
+    /// A sign of life of an agent.
+    fn on_beat(&mut self, _beat: &Beat, _now: Instant) {}
+
+    /// Signs of life could not be heard until now.
+    fn on_presence_restored(&mut self, _now: Instant) {}
+}

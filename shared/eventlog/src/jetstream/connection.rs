@@ -176,7 +176,7 @@ fn on_event(event: &Event, up: &watch::Sender<bool>) {
             up.send_replace(false);
         }
         Event::SlowConsumer(id) => {
-            tracing::error!(id, "a subscription overflowed and lost messages")
+            tracing::error!(id, "a subscription overflowed and lost messages");
         }
         other => tracing::debug!(event = %other, "NATS event"),
     }
