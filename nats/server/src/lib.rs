@@ -1,1 +1,20 @@
-//! Placeholder while the workspace is being laid out.
+//! The nats-server that Conductor starts by itself: finding it, configuring it, keeping
+//! it, and never leaving it behind.
+//!
+//! Reading order: [`locate`] → [`config`] → [`server`], with [`guard`] (nothing outlives
+//! its parent) and [`data_dir`] (one process per directory) beside them.
+//!
+//! # Invariants
+//! - Speaks no NATS: that is `conductor-eventlog`.
+//! - Every child dies with its parent, even by `kill -9`.
+
+pub mod config;
+pub mod data_dir;
+pub mod guard;
+pub mod locate;
+pub mod server;
+
+pub use config::{Cluster, ServerConfig};
+pub use data_dir::{DataDir, DataDirError};
+pub use locate::{FLOOR, LocateError, PINNED, Version, locate};
+pub use server::{Server, ServerError};

@@ -1,1 +1,19 @@
-//! Placeholder while the workspace is being laid out.
+//! The agent: runs attempts, isolated, and reports what became of them.
+//!
+//! Reading order: [`service`] (joins, hears assignments, reports) → [`attempt`] (one
+//! attempt from assignment to end) → [`runtime`] (what to run, how to read it) →
+//! [`process`] and [`reaper`] (a process tree that is gone afterwards), [`output`].
+//!
+//! # Invariants
+//! - It hears the scheduler alone and speaks of its own attempts alone.
+//! - Whatever ends an attempt, nothing of its process tree is left.
+//! - Output may be dropped and counted; facts are never dropped.
+
+pub mod attempt;
+pub mod dirs;
+pub mod lines;
+pub mod output;
+pub mod process;
+pub mod reaper;
+pub mod runtime;
+pub mod service;

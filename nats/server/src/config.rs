@@ -1,0 +1,68 @@
+//! The server's configuration, from the templates in `nats/`.
+
+use std::path::PathBuf;
+
+const STANDALONE: &str = include_str!("../../standalone.conf");
+const CLUSTER: &str = include_str!("../../cluster.conf");
+
+/// What a server is started with.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Its name.
+    pub name: String,
+    /// Client port on loopback; `None` for any free one.
+    pub port: Option<u16>,
+    /// Monitoring port on loopback; `None` for any free one.
+    pub monitor_port: Option<u16>,
+    /// Where JetStream keeps its files.
+    pub store_dir: PathBuf,
+    /// `always`, or a duration such as `2m`.
+    pub sync_interval: String,
+    /// For a node of a cluster.
+    pub cluster: Option<Cluster>,
+}
+
+/// A node's place in its cluster.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Port for the other nodes, on loopback.
+    pub port: u16,
+    /// Ports of all nodes.
+    pub peers: Vec<u16>,
+}
+
+impl ServerConfig {
+    /// A single durable node.
+    pub fn standalone(name: impl Into<String>, store_dir: PathBuf) -> Self {
+        Self {
+            name: name.into(),
+            port: None,
+            monitor_port: None,
+            store_dir,
+            sync_interval: "always".to_owned(),
+            cluster: None,
+        }
+    }
+
+    /// The configuration file's text.
+    pub fn render(&self) -> String {
+        let port = |p: Option<u16>| p.map_or_else(|| "-1".to_owned(), |p| p.to_string());
+        let mut text = STANDALONE
+            .replace("{name}", &self.name)
+            .replace("{port}", &port(self.port))
+            .replace("{monitor_port}", &port(self.monitor_port))
+            .replace("{store_dir}", &self.store_dir.display().to_string())
+            .replace("{sync_interval}", &self.sync_interval);
+        if let Some(cluster) = &self.cluster {
+            let routes: Vec<String> = cluster
+                .peers
+                .iter()
+                .map(|p| format!("\"nats://127.0.0.1:{p}\""))
+                .collect();
+            text += &CLUSTER
+                .replace("{cluster_port}", &cluster.port.to_string())
+                .replace("{routes}", &routes.join(", "));
+        }
+        text
+    }
+}

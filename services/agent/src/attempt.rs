@@ -1,0 +1,395 @@
+//! One attempt, from its assignment to its end.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use conductor_protocol::OutcomeClass;
+use conductor_protocol::event::{
+    AttemptAssigned, AttemptFailed, AttemptStarted, AttemptStopped, AttemptSucceeded, AttemptUsage,
+    Event,
+};
+use conductor_protocol::ids::Lease;
+use conductor_protocol::limits::MESSAGE_BYTES_MAX;
+use tokio::io::AsyncReadExt;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::dirs::AttemptDirs;
+use crate::output::{Channel, Output};
+use crate::process::{Process, ReaperProgram};
+use crate::reaper::Status;
+use crate::runtime::{self, Host, Job, Runtime, Signal, Step, Verdict};
+
+/// How long a program may take to end after its last word.
+const GRACE_AFTER_FINAL: Duration = Duration::from_secs(10);
+
+/// Why an attempt shall stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It shall not.
+    No,
+    /// Its lease is over: nobody waits for its result.
+    Revoked,
+    /// The log could not be reached for longer than the lease.
+    LeaseExpired,
+    /// The agent shuts down and waits no longer.
+    Shutdown,
+}
+
+/// What an attempt needs.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The lease.
+    pub lease: Lease,
+    /// The assignment.
+    pub assigned: AttemptAssigned,
+    /// Below here its directories are made.
+    pub base: PathBuf,
+    /// What the agent lends it.
+    pub host: Host,
+    /// How its reaper is started.
+    pub reaper: ReaperProgram,
+    /// Where its output goes.
+    pub output: Output,
+    /// Where its facts go, in order; the last is its end.
+    pub facts: mpsc::UnboundedSender<Event>,
+    /// Whether it shall stop.
+    pub stop: watch::Receiver<Stop>,
+}
+
+/// What ended the waiting for a program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Ended,
+    Stopped(Stop),
+    RunTimeout,
+    Silent,
+    Lingering,
+}
+
+impl Attempt {
+    /// Runs it to its end; nothing of it is left running afterwards.
+    pub async fn run(mut self) {
+        let lease = self.lease;
+        let Some(mut runtime) = runtime::of(&self.assigned.run, &self.host) else {
+            self.tell(AttemptStarted {
+                lease,
+                session: None,
+            });
+            self.tell(AttemptSucceeded {
+                lease,
+                result: None,
+                exit_code: None,
+                usage: None,
+                output: None,
+            });
+            return;
+        };
+        let dirs = AttemptDirs::of(&self.base, &lease);
+        match self.start(runtime.as_mut(), &dirs) {
+            Ok(started) => {
+                let (why, status) = self.attend(runtime.as_mut(), started).await;
+                self.report_end(runtime.as_mut(), why, &status);
+            }
+            Err(problem) => {
+                self.tell(AttemptStarted {
+                    lease,
+                    session: None,
+                });
+                let status = Status::NotStarted(problem);
+                self.report_end(runtime.as_mut(), Why::Ended, &status);
+            }
+        }
+        dirs.remove();
+    }
+
+    fn tell(&self, fact: impl Into<Event>) {
+        // The service lives longer than its attempts; when it is killed nobody reports.
+        let _ = self.facts.send(fact.into());
+    }
+
+    fn start(
+        &self,
+        runtime: &mut dyn Runtime,
+        dirs: &AttemptDirs,
+    ) -> Result<
+        (
+            Process,
+            tokio::process::ChildStdout,
+            tokio::process::ChildStderr,
+        ),
+        String,
+    > {
+        let job = Job {
+            lease: self.lease,
+            assigned: &self.assigned,
+            dirs,
+            host: &self.host,
+        };
+        let launch = runtime.prepare(&job)?;
+        dirs.create(&launch.stdin).map_err(|e| {
+            format!("cannot make its directories below {}: {e}; free some space there or name another --data-dir", self.base.display())
+        })?;
+        let lease = format!(
+            "{}/{}/{}",
+            self.lease.task, self.lease.attempt, self.lease.assigned
+        );
+        let started = Process::start(&launch, dirs, &lease, &self.reaper)?;
+        let session = match &self.assigned.run {
+            conductor_protocol::RunSpec::Claude(spec) => Some(
+                spec.resume
+                    .clone()
+                    .unwrap_or_else(|| runtime::session_id(&self.lease)),
+            ),
+            _ => None,
+        };
+        self.tell(AttemptStarted {
+            lease: self.lease,
+            session,
+        });
+        Ok(started)
+    }
+
+    /// Reads the program's outputs and waits for its end, or brings it about.
+    async fn attend(
+        &mut self,
+        runtime: &mut dyn Runtime,
+        (mut process, mut stdout, mut stderr): (
+            Process,
+            tokio::process::ChildStdout,
+            tokio::process::ChildStderr,
+        ),
+    ) -> (Why, Status) {
+        let run_deadline = self
+            .assigned
+            .timeouts
+            .run
+            .map(|t| Instant::now() + Duration::from_millis(t.0));
+        let mut watch = Watch::new(run_deadline, runtime);
+        let (mut out, mut err) = (vec![0_u8; 32 * 1024], vec![0_u8; 32 * 1024]);
+        let (mut out_open, mut err_open) = (true, true);
+        let mut stop = self.stop.clone();
+        while out_open || err_open {
+            tokio::select! {
+                read = stdout.read(&mut out), if out_open => {
+                    out_open = self.take(runtime, Channel::Stdout, read, &out, &mut watch);
+                }
+                read = stderr.read(&mut err), if err_open => {
+                    err_open = self.take(runtime, Channel::Stderr, read, &err, &mut watch);
+                }
+                changed = stop.changed(), if watch.why == Why::Ended => {
+                    let reason = if changed.is_ok() { *stop.borrow_and_update() } else { Stop::Shutdown };
+                    if reason != Stop::No {
+                        watch.begin_stop(Why::Stopped(reason));
+                        watch.step(&mut process).await;
+                    }
+                }
+                () = tokio::time::sleep_until(watch.next()) => {
+                    watch.on_time(&mut process).await;
+                }
+            }
+        }
+        let status = loop {
+            tokio::select! {
+                status = process.wait() => break status,
+                changed = stop.changed(), if watch.why == Why::Ended => {
+                    let reason = if changed.is_ok() { *stop.borrow_and_update() } else { Stop::Shutdown };
+                    if reason != Stop::No {
+                        watch.begin_stop(Why::Stopped(reason));
+                        process.kill();
+                    }
+                }
+                () = tokio::time::sleep_until(watch.next()) => watch.on_time(&mut process).await,
+            }
+        };
+        (watch.why, status)
+    }
+
+    /// Hands what was read to the runtime; returns whether there can be more.
+    fn take(
+        &self,
+        runtime: &mut dyn Runtime,
+        channel: Channel,
+        read: std::io::Result<usize>,
+        buffer: &[u8],
+        watch: &mut Watch,
+    ) -> bool {
+        let bytes = read.ok().filter(|n| *n > 0).and_then(|n| buffer.get(..n));
+        let signals = match bytes {
+            Some(bytes) => {
+                watch.heard();
+                runtime.read(channel, bytes)
+            }
+            None => runtime.end(channel),
+        };
+        for signal in signals {
+            match signal {
+                Signal::Text(channel, text) => self.output.write(channel, Bytes::from(text)),
+                Signal::Usage(usage) => self.tell(AttemptUsage {
+                    lease: self.lease,
+                    usage,
+                }),
+                Signal::Final => watch.on_final(),
+            }
+        }
+        bytes.is_some()
+    }
+
+    fn report_end(&self, runtime: &mut dyn Runtime, why: Why, status: &Status) {
+        let lease = self.lease;
+        let verdict = runtime.judge(status);
+        let output = self.output.stats();
+        let failure = match why {
+            Why::Stopped(Stop::Revoked) => {
+                self.tell(AttemptStopped { lease });
+                return;
+            }
+            Why::Ended | Why::Lingering => verdict.failure,
+            Why::RunTimeout => {
+                let limit = self.assigned.timeouts.run.unwrap_or_default();
+                Some((OutcomeClass::Timeout, format!("ran longer than {limit}")))
+            }
+            Why::Silent => {
+                let limit = runtime.silence().unwrap_or_default();
+                Some((OutcomeClass::Stalled, format!("said nothing for {limit:?}")))
+            }
+            Why::Stopped(Stop::LeaseExpired) => Some((
+                OutcomeClass::LeaseExpired,
+                "the log could not be reached".to_owned(),
+            )),
+            Why::Stopped(_) => Some((OutcomeClass::AgentLost, "the agent shut down".to_owned())),
+        };
+        let Verdict { result, usage, .. } = verdict;
+        let (exit_code, signal) = match status {
+            Status::Exited(code) => (Some(*code), None),
+            Status::Signalled(signal) => (None, Some(*signal)),
+            Status::NotStarted(_) => (None, None),
+        };
+        match failure {
+            None => self.tell(AttemptSucceeded {
+                lease,
+                result,
+                exit_code,
+                usage,
+                output,
+            }),
+            Some((class, message)) => self.tell(AttemptFailed {
+                lease,
+                class,
+                message: cut(message),
+                result,
+                exit_code,
+                signal,
+                usage,
+                output,
+            }),
+        }
+    }
+}
+
+fn cut(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES_MAX {
+        let end = (0..=MESSAGE_BYTES_MAX - 4)
+            .rev()
+            .find(|i| message.is_char_boundary(*i));
+        message.truncate(end.unwrap_or(0));
+        message.push('…');
+    }
+    message
+}
+
+/// The clocks of an attempt, and how far it is on the way to being stopped.
+struct Watch {
+    run_deadline: Option<Instant>,
+    silence: Option<Duration>,
+    heard: Instant,
+    is_final: bool,
+    why: Why,
+    ladder: std::slice::Iter<'static, Step>,
+    step_deadline: Option<Instant>,
+}
+
+/// Far enough to mean never.
+const NEVER: Duration = Duration::from_secs(366 * 24 * 3600);
+
+impl Watch {
+    fn new(run_deadline: Option<Instant>, runtime: &dyn Runtime) -> Self {
+        Self {
+            run_deadline,
+            silence: runtime.silence(),
+            heard: Instant::now(),
+            is_final: false,
+            why: Why::Ended,
+            ladder: runtime.ladder().iter(),
+            step_deadline: None,
+        }
+    }
+
+    fn heard(&mut self) {
+        self.heard = Instant::now();
+    }
+
+    fn on_final(&mut self) {
+        self.is_final = true;
+    }
+
+    fn silent_at(&self) -> Option<(Instant, Why)> {
+        if self.is_final {
+            return Some((self.heard + GRACE_AFTER_FINAL, Why::Lingering));
+        }
+        self.silence
+            .map(|silence| (self.heard + silence, Why::Silent))
+    }
+
+    /// When something is due next.
+    fn next(&self) -> Instant {
+        let clocks = if self.why == Why::Ended {
+            [self.run_deadline, self.silent_at().map(|(at, _)| at)]
+        } else {
+            [self.step_deadline, None]
+        };
+        clocks
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or_else(|| Instant::now() + NEVER)
+    }
+
+    async fn on_time(&mut self, process: &mut Process) {
+        let now = Instant::now();
+        if self.why == Why::Ended {
+            match self.silent_at() {
+                _ if self.run_deadline.is_some_and(|at| at <= now) => {
+                    self.begin_stop(Why::RunTimeout);
+                }
+                Some((at, why)) if at <= now => self.begin_stop(why),
+                _ => return,
+            }
+        }
+        self.step(process).await;
+    }
+
+    fn begin_stop(&mut self, why: Why) {
+        self.why = why;
+    }
+
+    /// The next step of the ladder; at its end the whole tree is killed.
+    async fn step(&mut self, process: &mut Process) {
+        let pause = match self.ladder.next() {
+            Some(Step::Interrupt(pause)) => {
+                process.interrupt().await;
+                *pause
+            }
+            Some(Step::Terminate(pause)) => {
+                process.terminate().await;
+                *pause
+            }
+            None => {
+                process.kill();
+                NEVER
+            }
+        };
+        self.step_deadline = Some(Instant::now() + pause);
+    }
+}

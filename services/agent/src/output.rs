@@ -1,0 +1,195 @@
+//! What an attempt prints, on its way to the output stream: joined, limited, counted.
+//!
+//! A slow stream never holds up an attempt: what does not fit in the queue is dropped
+//! and counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use conductor_protocol::event::OutputStats;
+use tokio::sync::mpsc;
+
+/// Most bytes of one piece.
+pub const CHUNK_BYTES_MAX: usize = 32 * 1024;
+/// Longest that output waits to be joined with more.
+pub const CHUNK_DELAY: Duration = Duration::from_millis(250);
+/// Most bytes of one attempt that are stored.
+pub const STORED_BYTES_MAX: u64 = 64 << 20;
+/// Pieces that may wait for the stream.
+const QUEUE: usize = 256;
+
+/// Which of a program's two outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl Channel {
+    /// The name in the output stream.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// A piece of output.
+pub type Piece = (Channel, Bytes);
+
+/// Takes an attempt's output, never waiting.
+#[derive(Clone, Debug)]
+pub struct Output {
+    queue: mpsc::Sender<Piece>,
+    bytes: Arc<AtomicU64>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Output {
+    /// An output, and the pieces that come out of it.
+    pub fn new() -> (Self, mpsc::Receiver<Piece>) {
+        let (queue, pieces) = mpsc::channel(QUEUE);
+        (
+            Self {
+                queue,
+                bytes: Arc::default(),
+                dropped: Arc::default(),
+            },
+            pieces,
+        )
+    }
+
+    /// Adds what the program wrote.
+    pub fn write(&self, channel: Channel, bytes: Bytes) {
+        let len = bytes.len() as u64;
+        let before = self.bytes.fetch_add(len, Ordering::Relaxed);
+        let is_full = before.saturating_add(len) > STORED_BYTES_MAX;
+        if is_full || self.queue.try_send((channel, bytes)).is_err() {
+            self.dropped.fetch_add(len, Ordering::Relaxed);
+        }
+    }
+
+    /// What became of it so far; `None` when nothing was written.
+    pub fn stats(&self) -> Option<OutputStats> {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        let dropped = self.dropped.load(Ordering::Relaxed);
+        (bytes > 0).then_some(OutputStats { bytes, dropped })
+    }
+}
+
+/// Joins pieces of the same channel until there is enough or it is time.
+#[derive(Debug)]
+pub struct Joiner {
+    pieces: mpsc::Receiver<Piece>,
+    ahead: Option<Piece>,
+}
+
+impl Joiner {
+    /// Joins what comes out of an output.
+    pub fn new(pieces: mpsc::Receiver<Piece>) -> Self {
+        Self {
+            pieces,
+            ahead: None,
+        }
+    }
+
+    /// The next joined piece; `None` once the output is over.
+    pub async fn next(&mut self) -> Option<Piece> {
+        let (channel, first) = match self.ahead.take() {
+            Some(piece) => piece,
+            None => self.pieces.recv().await?,
+        };
+        let mut joined = BytesMut::from(first);
+        let deadline = tokio::time::Instant::now() + CHUNK_DELAY;
+        while joined.len() < CHUNK_BYTES_MAX {
+            match tokio::time::timeout_at(deadline, self.pieces.recv()).await {
+                Ok(Some((next, bytes)))
+                    if next == channel && joined.len() + bytes.len() <= CHUNK_BYTES_MAX =>
+                {
+                    joined.extend_from_slice(&bytes);
+                }
+                Ok(Some(other)) => {
+                    self.ahead = Some(other);
+                    break;
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Some((channel, joined.freeze()))
+    }
+}
+
+/// The end of a text, kept for a result.
+#[derive(Debug, Default)]
+pub struct Tail {
+    bytes: std::collections::VecDeque<u8>,
+    is_cut: bool,
+}
+
+impl Tail {
+    /// Adds bytes; keeps at most `max`.
+    pub fn push(&mut self, bytes: &[u8], max: usize) {
+        self.bytes.extend(bytes);
+        while self.bytes.len() > max {
+            self.bytes.pop_front();
+            self.is_cut = true;
+        }
+    }
+
+    /// The text, its cut marked; `None` when there is nothing but white space.
+    pub fn text(self) -> Option<String> {
+        let bytes: Vec<u8> = self.bytes.into();
+        let text = String::from_utf8_lossy(&bytes);
+        let text = text.trim();
+        let mark = if self.is_cut { "…" } else { "" };
+        (!text.is_empty()).then(|| format!("{mark}{text}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn pieces_are_joined_until_there_is_enough() {
+        let (output, pieces) = Output::new();
+        let mut joiner = Joiner::new(pieces);
+        output.write(Channel::Stdout, Bytes::from_static(b"a"));
+        output.write(Channel::Stdout, Bytes::from_static(b"b"));
+        output.write(Channel::Stderr, Bytes::from_static(b"c"));
+        drop(output);
+        assert_eq!(
+            joiner.next().await,
+            Some((Channel::Stdout, Bytes::from_static(b"ab")))
+        );
+        assert_eq!(
+            joiner.next().await,
+            Some((Channel::Stderr, Bytes::from_static(b"c")))
+        );
+        assert_eq!(joiner.next().await, None);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let (output, _pieces) = Output::new();
+        for _ in 0..QUEUE + 10 {
+            output.write(Channel::Stdout, Bytes::from_static(b"xx"));
+        }
+        let stats = output.stats().unwrap();
+        assert_eq!((stats.bytes, stats.dropped), ((QUEUE as u64 + 10) * 2, 20));
+    }
+
+    #[test]
+    fn a_result_is_the_end_of_what_was_said() {
+        let mut tail = Tail::default();
+        tail.push(b"hello ", 5);
+        tail.push(b"w\xff\n", 5);
+        assert_eq!(tail.text().unwrap(), "…o w\u{fffd}");
+        assert_eq!(Tail::default().text(), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! A program under its reaper.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+
+use crate::dirs::AttemptDirs;
+use crate::reaper::{self, INTERRUPT, Status, TERMINATE};
+
+/// What to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// The program; looked up on the launch's own PATH.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its whole environment.
+    pub env: BTreeMap<String, String>,
+    /// What it reads on standard input.
+    pub stdin: Vec<u8>,
+    /// Where it begins.
+    pub cwd: PathBuf,
+}
+
+/// How the reaper is started.
+#[derive(Clone, Debug)]
+pub enum ReaperProgram {
+    /// A binary with the hidden subcommand.
+    Subcommand(PathBuf),
+    /// A binary that is nothing but the reaper.
+    Binary(PathBuf),
+}
+
+/// A program that runs.
+#[derive(Debug)]
+pub struct Process {
+    reaper: Child,
+    control: Option<ChildStdin>,
+    marker: String,
+    status: PathBuf,
+}
+
+/// Marks everything that belongs to a lease, for the sweep.
+pub fn marker(lease: &str) -> String {
+    format!("CONDUCTOR_LEASE={lease}")
+}
+
+impl Process {
+    /// Starts `launch` for `lease`; its outputs are handed to the caller.
+    pub fn start(
+        launch: &Launch,
+        dirs: &AttemptDirs,
+        lease: &str,
+        reaper: &ReaperProgram,
+    ) -> Result<(Self, ChildStdout, ChildStderr), String> {
+        let cwd = check_cwd(&launch.cwd)?;
+        let program = find(&launch.program, &launch.env, cwd)?;
+        let mut command = match reaper {
+            ReaperProgram::Subcommand(binary) => {
+                let mut command = Command::new(binary);
+                command.arg(reaper::SUBCOMMAND);
+                command
+            }
+            ReaperProgram::Binary(binary) => Command::new(binary),
+        };
+        command
+            .arg(&dirs.stdin)
+            .arg(&dirs.status)
+            .arg(program)
+            .args(&launch.args);
+        command
+            .env_clear()
+            .envs(&launch.env)
+            .env("CONDUCTOR_LEASE", lease);
+        command.current_dir(cwd).process_group(0);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .map_err(|e| format!("the reaper does not start: {e}"))?;
+        let control = child.stdin.take();
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err("its outputs are not there".to_owned());
+        };
+        let status = dirs.status.clone();
+        Ok((
+            Self {
+                reaper: child,
+                control,
+                marker: marker(lease),
+                status,
+            },
+            stdout,
+            stderr,
+        ))
+    }
+
+    /// Interrupts it (SIGINT to its group).
+    pub async fn interrupt(&mut self) {
+        self.tell(INTERRUPT).await;
+    }
+
+    /// Asks it to end (SIGTERM to its group).
+    pub async fn terminate(&mut self) {
+        self.tell(TERMINATE).await;
+    }
+
+    /// Kills its whole tree: the reaper does so when the pipe ends.
+    pub fn kill(&mut self) {
+        self.control = None;
+    }
+
+    async fn tell(&mut self, word: u8) {
+        if let Some(control) = &mut self.control {
+            // A reaper that has ended needs telling nothing.
+            let _ = control.write_all(&[word]).await;
+        }
+    }
+
+    /// How it ended; by then nothing of its tree is left.
+    pub async fn wait(&mut self) -> Status {
+        let reaped = self.reaper.wait().await;
+        let status = std::fs::read(&self.status).ok();
+        if let Some(status) = status.and_then(|s| serde_json::from_slice(&s).ok()) {
+            return status;
+        }
+        // The reaper itself was killed, so what it kept has to be found.
+        while reaper::sweep(&self.marker) > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        match reaped {
+            Ok(_) => Status::Signalled(9),
+            Err(e) => Status::NotStarted(e.to_string()),
+        }
+    }
+}
+
+fn check_cwd(cwd: &Path) -> Result<&Path, String> {
+    if cwd.is_dir() {
+        Ok(cwd)
+    } else {
+        Err(format!(
+            "its working directory {} is not there; name one that is, or none",
+            cwd.display()
+        ))
+    }
+}
+
+/// The program's path, looked up as the program itself would.
+fn find(program: &str, env: &BTreeMap<String, String>, cwd: &Path) -> Result<PathBuf, String> {
+    if program.contains('/') {
+        return Ok(cwd.join(program));
+    }
+    let path = env.get("PATH").map(String::as_str).unwrap_or_default();
+    std::env::split_paths(path)
+        .map(|dir| dir.join(program))
+        .find(|candidate| candidate.is_file())
+        .ok_or_else(|| {
+            format!("the program {program:?} is not on the agent's PATH ({path}); install it or name its full path")
+        })
+}
