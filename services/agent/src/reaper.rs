@@ -42,8 +42,8 @@ pub enum Status {
 }
 
 /// The reaper's whole life. `args` are those after [`SUBCOMMAND`].
-pub fn main(args: Vec<OsString>) -> ExitCode {
-    let [stdin, status, program, rest @ ..] = args.as_slice() else {
+pub fn main(args: &[OsString]) -> ExitCode {
+    let [stdin, status, program, rest @ ..] = args else {
         return ExitCode::from(2);
     };
     let status_file = PathBuf::from(status);

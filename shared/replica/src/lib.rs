@@ -20,3 +20,4 @@ pub mod snapshot;
 
 pub use follow::{Follower, Gap};
 pub use reader::{ReadFrom, Reader};
+pub use replica::{Replica, ReplicaOptions, ReplicaStatus};

@@ -1,0 +1,149 @@
+//! Long-running commands: the whole system, one role, or a demonstration.
+
+mod demo;
+mod local;
+mod stack;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use conductor_eventlog::jetstream::provision::Risk;
+
+use crate::exit::{Failure, Outcome};
+use crate::settings::Settings;
+use stack::{AgentPlan, Plan};
+
+/// What to run.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum RunCommand {
+    /// Run the whole system on this machine: server, orchestrator, scheduler, agents
+    Up(UpArgs),
+    /// Run an orchestrator; any number may run, one leads
+    Orchestrator(RoleArgs),
+    /// Run a scheduler; any number may run, one leads
+    Scheduler(RoleArgs),
+    /// Run an agent
+    Agent(AgentArgs),
+    /// Show it all in a minute: start, run sample tasks, replay, stop
+    Demo,
+}
+
+/// How to provision and lead.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RoleArgs {
+    /// Accept a risk by name: lazy-sync
+    #[arg(long, value_name = "RISK")]
+    accept_risk: Vec<Risk>,
+    /// Replicas of the streams, where they do not exist yet
+    #[arg(long, default_value_t = 1)]
+    replicas: usize,
+    /// How long a dead leader's lock outlives it
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    lock_ttl: Duration,
+    /// Records between snapshots; 0 for none
+    #[arg(long, default_value_t = 100_000)]
+    snapshot_every: u64,
+}
+
+/// How to run the whole system.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    role: RoleArgs,
+    /// How many agents
+    #[arg(long, default_value_t = 2)]
+    agents: u32,
+    /// Slots of each agent
+    #[arg(long, default_value_t = 4)]
+    slots: u32,
+    /// Labels of the agents, as key=value
+    #[arg(long = "label", value_parser = key_value, value_name = "KEY=VALUE")]
+    labels: Vec<(String, String)>,
+    /// Client port of the server it starts; another free one when it is taken
+    #[arg(long, default_value_t = 4222)]
+    nats_port: u16,
+    /// How long running attempts may go on after Ctrl-C
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    drain_timeout: Duration,
+}
+
+/// How to run an agent.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct AgentArgs {
+    /// Its name, stable across restarts [default: the host's name]
+    #[arg(long)]
+    name: Option<String>,
+    /// How many slots it offers
+    #[arg(long, default_value_t = 4)]
+    slots: u32,
+    /// Its labels, as key=value
+    #[arg(long = "label", value_parser = key_value, value_name = "KEY=VALUE")]
+    labels: Vec<(String, String)>,
+    /// How long running attempts may go on after SIGTERM
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    drain_timeout: Duration,
+}
+
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    conductor_protocol::human::parse_duration(text)
+        .map(|d| Duration::from_millis(d.0))
+        .ok_or_else(|| format!("{text:?} is no duration; write 90s, 5m or 1h 30m"))
+}
+
+pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not of the form key=value")),
+    }
+}
+
+/// Runs it until it is told to stop.
+pub(crate) async fn main(command: RunCommand, settings: &Settings) -> Outcome {
+    match command {
+        RunCommand::Up(args) => local::up(args, settings).await,
+        RunCommand::Orchestrator(args) => {
+            let roles = vec![conductor_protocol::subject::Role::Orchestrator];
+            stack::serve(settings, plan(args, roles, Vec::new())).await
+        }
+        RunCommand::Scheduler(args) => {
+            let roles = vec![conductor_protocol::subject::Role::Scheduler];
+            stack::serve(settings, plan(args, roles, Vec::new())).await
+        }
+        RunCommand::Agent(args) => agent(args, settings).await,
+        RunCommand::Demo => demo::run().await,
+    }
+}
+
+fn plan(
+    args: RoleArgs,
+    roles: Vec<conductor_protocol::subject::Role>,
+    agents: Vec<AgentPlan>,
+) -> Plan {
+    Plan {
+        roles,
+        agents,
+        replicas: args.replicas,
+        accepted_risks: args.accept_risk,
+        lock_ttl: args.lock_ttl,
+        snapshot_every: args.snapshot_every,
+        drain_timeout: Duration::from_secs(10),
+    }
+}
+
+async fn agent(args: AgentArgs, settings: &Settings) -> Outcome {
+    let name = args.name.unwrap_or_else(|| {
+        conductor_agent::service::hostname().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+    });
+    let id = name.parse().map_err(|e| Failure::usage(format!("--name {name:?}: {e}")))?;
+    let labels: BTreeMap<_, _> = args.labels.into_iter().collect();
+    let agent = AgentPlan { id, slots: args.slots, labels };
+    let role = RoleArgs {
+        accept_risk: Vec::new(),
+        replicas: 1,
+        lock_ttl: Duration::from_secs(5),
+        snapshot_every: 0,
+    };
+    let mut plan = plan(role, Vec::new(), vec![agent]);
+    plan.drain_timeout = args.drain_timeout;
+    stack::serve(settings, plan).await
+}

@@ -1,0 +1,152 @@
+//! The standalone mode: one process supervises a local server and runs everything.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use conductor_eventlog::jetstream::Connect;
+use conductor_nats::guard::GuardProgram;
+use conductor_nats::{DataDir, Server, ServerConfig, locate};
+use conductor_protocol::AgentId;
+use conductor_protocol::subject::Role as RoleName;
+use tokio::sync::watch;
+
+use super::stack::{AgentPlan, Place, Stack, signals};
+use super::{UpArgs, plan};
+use crate::exit::{Exit, Outcome};
+use crate::out;
+use crate::settings::Settings;
+
+/// How long the server may take to be ready.
+const SERVER_START: Duration = Duration::from_secs(60);
+
+pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
+    let started = Instant::now();
+    let data = DataDir::open(&settings.data_dir)?;
+    let server = match &settings.nats_url {
+        Some(_) => None,
+        None => Some(start_server(data.path(), Some(args.nats_port))?),
+    };
+    let place = place(settings, data.path(), server.as_ref());
+    let mut stop = signals();
+    let mut watched = server.map(watch_server);
+    let plan = up_plan(args);
+    let agents = plan.agents.clone();
+    let mut stack = tokio::select! {
+        stack = Stack::start(&place, plan) => stack?,
+        _ = stop.wait_for(|stop| *stop) => return Ok(Exit::Ok),
+    };
+    tokio::select! {
+        _ = stack.wait_leading(2, Duration::from_secs(30)) => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    introduce(&stack, &place, data.path(), &agents, started);
+    let outcome = stack.wait(&mut stop).await;
+    out::say("draining (again Ctrl-C ends at once) …");
+    stack.stop().await;
+    if let Some((stop_server, watcher)) = watched.take() {
+        stop_server.send_replace(true);
+        // It was asked to end and is killed where it does not.
+        let _ = tokio::task::spawn_blocking(move || watcher.join()).await;
+    }
+    for file in ["nats.url", "nats.monitor"] {
+        // Stale files only cost the next command a clear error.
+        let _ = std::fs::remove_file(data.path().join(file));
+    }
+    out::say("stopped");
+    outcome
+}
+
+fn up_plan(args: UpArgs) -> super::stack::Plan {
+    let labels: std::collections::BTreeMap<_, _> = args.labels.into_iter().collect();
+    let agents = (1..=args.agents)
+        .map(|n| AgentPlan {
+            id: AgentId::from_log(&format!("a{n}")),
+            slots: args.slots,
+            labels: labels.clone(),
+        })
+        .collect();
+    let mut plan = plan(args.role, RoleName::ALL.to_vec(), agents);
+    plan.drain_timeout = args.drain_timeout;
+    plan
+}
+
+/// Starts the local server in `data`, on `port` if it is free.
+pub(super) fn start_server(data: &Path, port: Option<u16>) -> Outcome<Server> {
+    let binary = locate()?;
+    let dir = data.join("nats");
+    std::fs::create_dir_all(&dir)?;
+    let mut config = ServerConfig::standalone("conductor", dir.join("store"));
+    config.port = port.filter(|p| TcpListener::bind(("127.0.0.1", *p)).is_ok());
+    let guard = GuardProgram::current_exe();
+    let server = Server::start(config, &binary, &dir, guard, SERVER_START)?;
+    std::fs::write(data.join("nats.url"), server.url())?;
+    std::fs::write(data.join("nats.monitor"), server.monitor_url())?;
+    Ok(server)
+}
+
+fn place(settings: &Settings, data: &Path, server: Option<&Server>) -> Place {
+    let connect = settings.connect("conductor-up");
+    match server {
+        Some(server) => local_place(connect, data, server),
+        None => Place { connect, monitor_url: settings.monitor_url(), data: data.join("attempts") },
+    }
+}
+
+pub(super) fn local_place(connect: Connect, data: &Path, server: &Server) -> Place {
+    Place {
+        connect: Connect { url: server.url(), ..connect },
+        monitor_url: Some(server.monitor_url()),
+        data: data.join("attempts"),
+    }
+}
+
+/// Keeps the server running from a thread of its own: the server dies with the thread
+/// that started it, so it is started again from one that lives as long.
+fn watch_server(mut server: Server) -> (watch::Sender<bool>, std::thread::JoinHandle<()>) {
+    let (stop, stopped) = watch::channel(false);
+    let watcher = std::thread::spawn(move || {
+        let mut pause = Duration::from_millis(100);
+        while !*stopped.borrow() {
+            if let Some(status) = server.exit_status() {
+                tracing::error!(status, "nats-server ended; starting it again");
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_secs(5));
+                if let Err(e) = server.start_again(SERVER_START) {
+                    tracing::error!(error = %e, "nats-server does not start");
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        server.stop(Duration::from_secs(5));
+    });
+    (stop, watcher)
+}
+
+fn introduce(stack: &Stack, place: &Place, data: &Path, agents: &[AgentPlan], started: Instant) {
+    let ready = started.elapsed().as_secs_f64();
+    out::say(&format!("conductor is up after {ready:.2} s"));
+    out::say(&format!("  nats      {}", place.connect.url));
+    if let Some(monitor) = &place.monitor_url {
+        out::say(&format!("  monitor   {monitor}"));
+    }
+    let cell = &place.connect.cell;
+    if let Some(log) = &stack.provisioned {
+        let state = if log.is_new { "new" } else { "continued" };
+        out::say(&format!(
+            "  log       LOG_{cell}, {state} at record {}, {} replica(s), {}",
+            log.last_seq, log.replicas, log.durability
+        ));
+    }
+    let agents: Vec<String> =
+        agents.iter().map(|a| format!("{} ({} slots)", a.id, a.slots)).collect();
+    out::say(&format!("  agents    {}", agents.join(", ")));
+    out::say(&format!("  data      {}", data.display()));
+    out::say("");
+    out::say("submit a task with any NATS client, or with the CLI:");
+    out::say(&format!(
+        "  nats -s {} pub conductor.{cell}.submit.default '{{\"run\":{{\"command\":[\"sh\",\"-c\",\"echo hi\"]}}}}'",
+        place.connect.url
+    ));
+    out::say("  conductor submit --wait -- sh -c 'echo hi'");
+}

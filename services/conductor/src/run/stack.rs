@@ -1,0 +1,301 @@
+//! The parts of the system that run in this process, kept running.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use conductor_agent::process::ReaperProgram;
+use conductor_agent::runtime::Host;
+use conductor_agent::service::{Agent, AgentMsg, AgentOptions, hostname};
+use conductor_eventlog::jetstream::provision::{Provision, Provisioned, Risk};
+use conductor_eventlog::jetstream::{Connect, Connection};
+use conductor_orchestrator::Orchestrator;
+use conductor_protocol::AgentId;
+use conductor_protocol::subject::Role as RoleName;
+use conductor_replica::replica::{ReplicaArgs, ReplicaMsg};
+use conductor_replica::role::Role;
+use conductor_replica::{Replica, ReplicaOptions, ReplicaStatus};
+use conductor_scheduler::Scheduler;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::out;
+use crate::settings::Settings;
+
+/// What runs in this process.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) roles: Vec<RoleName>,
+    pub(super) agents: Vec<AgentPlan>,
+    pub(super) replicas: usize,
+    pub(super) accepted_risks: Vec<Risk>,
+    pub(super) lock_ttl: Duration,
+    pub(super) snapshot_every: u64,
+    pub(super) drain_timeout: Duration,
+}
+
+/// An agent of this process.
+#[derive(Clone, Debug)]
+pub(super) struct AgentPlan {
+    pub(super) id: AgentId,
+    pub(super) slots: u32,
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+/// Where a stack runs.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) connect: Connect,
+    pub(super) monitor_url: Option<String>,
+    /// Below here attempts have their directories.
+    pub(super) data: PathBuf,
+}
+
+/// What runs, until it is stopped.
+#[derive(Debug)]
+pub(super) struct Stack {
+    pub(super) connection: Arc<Connection>,
+    pub(super) provisioned: Option<Provisioned>,
+    pub(super) status: watch::Receiver<ReplicaStatus>,
+    stop: watch::Sender<bool>,
+    parts: JoinSet<()>,
+    superseded: Vec<Arc<AtomicBool>>,
+}
+
+/// Runs a plan against the settings' servers until SIGTERM or Ctrl-C.
+pub(super) async fn serve(settings: &Settings, plan: Plan) -> Outcome {
+    let what: Vec<String> = plan
+        .roles
+        .iter()
+        .map(|r| r.to_string())
+        .chain(plan.agents.iter().map(|a| format!("agent {} ({} slots)", a.id, a.slots)))
+        .collect();
+    let what = what.join(", ");
+    let place = Place {
+        connect: settings.connect(&format!("conductor-{}", what.split(' ').next().unwrap_or("role"))),
+        monitor_url: settings.monitor_url(),
+        data: settings.data_dir.join("attempts"),
+    };
+    let mut stop = signals();
+    let mut stack = tokio::select! {
+        stack = Stack::start(&place, plan) => stack?,
+        _ = stop.wait_for(|stop| *stop) => return Ok(Exit::Ok),
+    };
+    out::say(&format!("{what} on {} in cell {}", place.connect.url, place.connect.cell));
+    let outcome = stack.wait(&mut stop).await;
+    out::say("draining …");
+    stack.stop().await;
+    outcome
+}
+
+/// Becomes true with the first SIGTERM or Ctrl-C; the second ends the process at once.
+pub(super) fn signals() -> watch::Receiver<bool> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (stop, stopped) = watch::channel(false);
+    let (Ok(mut int), Ok(mut term)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return stopped;
+    };
+    tokio::spawn(async move {
+        for is_second in [false, true] {
+            tokio::select! {
+                _ = int.recv() => {}
+                _ = term.recv() => {}
+            }
+            if is_second {
+                std::process::exit(130);
+            }
+            stop.send_replace(true);
+        }
+    });
+    stopped
+}
+
+impl Stack {
+    /// Connects, provisions where this process leads anything, and starts the parts.
+    pub(super) async fn start(place: &Place, plan: Plan) -> Outcome<Self> {
+        let connection = Arc::new(Connection::open_patiently(&place.connect).await?);
+        let provisioned = if plan.roles.is_empty() {
+            None
+        } else {
+            let how = Provision {
+                replicas: plan.replicas,
+                accepted_risks: plan.accepted_risks.clone(),
+                monitor_url: place.monitor_url.clone(),
+            };
+            let provisioned = provision_patiently(&connection, &how).await?;
+            tracing::info!(durability = %provisioned.durability, replicas = provisioned.replicas, "the log is there");
+            Some(provisioned)
+        };
+        let (stop, _) = watch::channel(false);
+        let (shown, status) = watch::channel(ReplicaStatus::default());
+        let mut parts = JoinSet::new();
+        if !plan.roles.is_empty() {
+            let (connection, stop) = (Arc::clone(&connection), stop.subscribe());
+            parts.spawn(keep_replica(connection, plan.clone(), shown, stop));
+        }
+        let mut superseded = Vec::new();
+        for agent in &plan.agents {
+            let is_superseded = Arc::new(AtomicBool::new(false));
+            superseded.push(Arc::clone(&is_superseded));
+            let options = AgentOptions {
+                id: agent.id.clone(),
+                slots: agent.slots,
+                labels: agent.labels.clone(),
+                data: place.data.join(agent.id.as_str()),
+                reaper: ReaperProgram::Subcommand(std::env::current_exe()?),
+                host: Host::from_env(),
+                drain_timeout: plan.drain_timeout,
+                is_superseded,
+            };
+            parts.spawn(keep_agent(Arc::clone(&connection), options, stop.subscribe()));
+        }
+        Ok(Self { connection, provisioned, status, stop, parts, superseded })
+    }
+
+    /// Waits until it leads the roles it stands for, or at most so long.
+    pub(super) async fn wait_leading(&mut self, roles: usize, at_most: Duration) -> bool {
+        let leads = self.status.wait_for(|s| s.leads.len() >= roles && s.is_caught_up);
+        tokio::time::timeout(at_most, leads).await.is_ok_and(|r| r.is_ok())
+    }
+
+    /// Waits until it is told to stop, or something in it cannot go on.
+    pub(super) async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Outcome {
+        loop {
+            let stopped = self.status.borrow().stopped.clone();
+            if let Some(problem) = stopped {
+                return Err(Failure::new(Exit::Failure, problem));
+            }
+            if self.superseded.iter().any(|s| s.load(Ordering::Acquire)) {
+                let message = "another process joined under the same agent name";
+                return Err(Failure::new(Exit::Conflict, message)
+                    .hint("give each agent a name of its own with --name"));
+            }
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return Ok(Exit::Ok),
+                changed = self.status.changed() => {
+                    if changed.is_err() {
+                        // A process of agents alone has no replica to look at.
+                        tokio::time::sleep(Duration::from_millis(250)).await;
+                    }
+                }
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+    }
+
+    /// Drains everything: agents first, so that their last reports are still counted.
+    pub(super) async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while self.parts.join_next().await.is_some() {}
+        self.connection.flush().await;
+    }
+}
+
+/// Provisions; servers that are still electing among themselves are given time.
+async fn provision_patiently(connection: &Connection, how: &Provision) -> Outcome<Provisioned> {
+    use conductor_eventlog::jetstream::provision::ProvisionError;
+    let mut pause = Duration::from_millis(100);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        match connection.provision(how).await {
+            Err(e @ (ProvisionError::Unavailable(_) | ProvisionError::Refused { .. }))
+                if tokio::time::Instant::now() < deadline =>
+            {
+                tracing::warn!(error = %e, retry_in = ?pause, "the log is not there yet");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(2));
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+fn role(name: RoleName, connection: &Connection) -> Box<dyn Role> {
+    match name {
+        RoleName::Orchestrator => {
+            let seed = uuid::Uuid::new_v4().as_u64_pair().0;
+            Box::new(Orchestrator::new(connection.cell(), seed))
+        }
+        RoleName::Scheduler => Box::new(Scheduler::new(connection.cell())),
+    }
+}
+
+/// Returns once it is true, or nobody is left to say so.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // The value itself is a lock that must not be held over an await.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Keeps a replica running; one that ends by itself is started again.
+async fn keep_replica(
+    connection: Arc<Connection>,
+    plan: Plan,
+    status: watch::Sender<ReplicaStatus>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let args = ReplicaArgs {
+            connection: Arc::clone(&connection),
+            roles: plan.roles.iter().map(|r| role(*r, &connection)).collect(),
+            options: ReplicaOptions {
+                instance: ReplicaOptions::new_instance(&hostname()),
+                lock_ttl: plan.lock_ttl,
+                snapshot_every: plan.snapshot_every,
+            },
+            status: status.clone(),
+        };
+        match Replica::start(args).await {
+            Ok((actor, mut handle)) => tokio::select! {
+                _ = &mut handle => tracing::error!("the replica ended; starting it again"),
+                () = stopped(&mut stop) => {
+                    // Agents report their last words first: they have their own patience.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    let drained = ractor::call_t!(actor, ReplicaMsg::Drain, 10_000);
+                    if drained.is_err() {
+                        tracing::warn!("the replica did not drain in time");
+                        actor.kill();
+                    }
+                    return;
+                }
+            },
+            Err(e) => tracing::error!(error = %e, "the replica does not start"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// Keeps an agent running; one that ends by itself is started again, unless another
+/// process has its name now.
+async fn keep_agent(
+    connection: Arc<Connection>,
+    options: AgentOptions,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut pause = Duration::from_millis(100);
+    let patience = options.drain_timeout + Duration::from_secs(20);
+    while !options.is_superseded.load(Ordering::Acquire) {
+        match Agent::start(Arc::clone(&connection), options.clone()).await {
+            Ok((actor, mut handle)) => tokio::select! {
+                _ = &mut handle => tracing::error!(agent = %options.id, "the agent ended"),
+                () = stopped(&mut stop) => {
+                    let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+                    if ractor::call_t!(actor, AgentMsg::Drain, patience).is_err() {
+                        tracing::warn!(agent = %options.id, "the agent did not drain in time");
+                        actor.kill();
+                    }
+                    return;
+                }
+            },
+            Err(e) => tracing::error!(agent = %options.id, error = %e, "the agent does not start"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
