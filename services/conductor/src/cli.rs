@@ -1,6 +1,15 @@
 //! The command line.
 
-use clap::Parser;
+mod cell;
+mod control;
+mod doctor;
+mod log;
+pub(crate) mod read;
+mod replay;
+mod submit;
+mod task;
+
+use clap::{CommandFactory, Parser};
 
 use crate::exit::{Failure, Outcome};
 use crate::run::{self, RunCommand};
@@ -21,6 +30,30 @@ pub(crate) struct Cli {
 enum Command {
     #[command(flatten)]
     Run(RunCommand),
+    Submit(Box<submit::SubmitArgs>),
+    #[command(subcommand)]
+    Task(task::TaskCommand),
+    /// Say in one sentence what a task waits for
+    Why {
+        /// Id, beginning of one, or name
+        task: String,
+    },
+    #[command(subcommand, name = "agent-pool", visible_alias = "agents")]
+    Agents(cell::AgentsCommand),
+    #[command(subcommand)]
+    Queue(cell::QueueCommand),
+    #[command(subcommand)]
+    Log(log::LogCommand),
+    Replay(replay::ReplayArgs),
+    #[command(subcommand)]
+    Config(cell::ConfigCommand),
+    /// Check what Conductor runs on
+    Doctor,
+    /// Print a completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Runs a command.
@@ -35,6 +68,21 @@ pub(crate) fn main(cli: Cli) -> Outcome {
     runtime.block_on(async {
         match cli.command {
             Command::Run(command) => run::main(command, &settings).await,
+            Command::Submit(args) => submit::run(*args, &settings).await,
+            Command::Task(command) => task::run(command, &settings).await,
+            Command::Why { task } => task::why(&task, &settings).await,
+            Command::Agents(command) => cell::agents(command, &settings).await,
+            Command::Queue(command) => cell::queues(command, &settings).await,
+            Command::Log(command) => log::run(command, &settings).await,
+            Command::Replay(args) => replay::run(args, &settings).await,
+            Command::Config(command) => cell::config(command, &settings).await,
+            Command::Doctor => doctor::run(&settings).await,
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "conductor", &mut script);
+                crate::out::bytes(&script);
+                Ok(crate::exit::Exit::Ok)
+            }
         }
     })
 }

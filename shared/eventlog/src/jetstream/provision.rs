@@ -156,6 +156,26 @@ impl Connection {
         })
     }
 
+    /// Looks at the log as it is, and changes nothing.
+    pub async fn inspect_log(&self, how: &Provision) -> Result<Provisioned, ProvisionError> {
+        let server = self.server_version();
+        check_version(&server)?;
+        let name = log_stream(&self.cell);
+        let stream = self.js.get_stream(&name).await.map_err(|e| ProvisionError::Refused {
+            what: name.clone(),
+            problem: e.to_string(),
+        })?;
+        let info = stream.cached_info();
+        check_config(&info.config)?;
+        Ok(Provisioned {
+            server,
+            is_new: false,
+            replicas: info.config.num_replicas,
+            durability: durability(how.monitor_url.clone()).await,
+            last_seq: info.state.last_sequence,
+        })
+    }
+
     /// The log as the server made it, made or completed first where needed.
     async fn log_as_made(&self, how: &Provision) -> Result<(stream::Info, bool), ProvisionError> {
         let name = log_stream(&self.cell);

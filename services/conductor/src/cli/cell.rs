@@ -1,0 +1,205 @@
+//! `conductor agent …`, `queue …`, `config …`: the cell as a whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use conductor_domain::State;
+use conductor_protocol::control::ConfigChange;
+use conductor_protocol::human::format_time;
+use conductor_protocol::ids::{AgentId, QueueName};
+use conductor_protocol::Control;
+use serde_json::{Value, json};
+
+use super::{control, read};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::out;
+use crate::settings::Settings;
+
+/// Look at agents and take them out of service
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum AgentsCommand {
+    /// Show agents
+    List {
+        /// Gone ones too
+        #[arg(long, short)]
+        all: bool,
+    },
+    /// Show one agent
+    Show {
+        /// Its name
+        agent: AgentId,
+    },
+    /// Assign nothing more to an agent
+    Drain {
+        /// Its name
+        agent: AgentId,
+    },
+    /// Assign to a drained agent again
+    Resume {
+        /// Its name
+        agent: AgentId,
+    },
+}
+
+/// Look at queues and hold them
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum QueueCommand {
+    /// Show queues
+    List,
+    /// Assign nothing more from a queue
+    Pause {
+        /// Its name
+        queue: QueueName,
+    },
+    /// Assign from a paused queue again
+    Resume {
+        /// Its name
+        queue: QueueName,
+    },
+    /// Run all dead letters of a queue again
+    Redrive {
+        /// Its name
+        queue: QueueName,
+    },
+}
+
+/// Look at the cell's settings and change them
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show the settings in force
+    Get,
+    /// Change settings: a JSON object such as {"aging":"30s","backlog_max":1000}
+    Put {
+        /// What changes
+        json: String,
+    },
+}
+
+pub(crate) async fn agents(command: AgentsCommand, settings: &Settings) -> Outcome {
+    let connection = Arc::new(settings.open().await?);
+    match command {
+        AgentsCommand::List { all } => {
+            let state = read::now(&connection).await?.state;
+            let shown = state.agents.iter().filter(|(_, a)| all || a.status.is_there());
+            let rows: Vec<Value> = shown.map(|(id, _)| agent_json(&state, id)).collect();
+            let columns = [
+                ("NAME", "name"), ("STATUS", "status"), ("SLOTS", "slots"), ("USED", "used"),
+                ("LABELS", "labels"), ("RUNTIMES", "runtimes"), ("HOST", "host"), ("SINCE", "since"),
+            ];
+            out::rows(settings.output, &columns, &rows);
+        }
+        AgentsCommand::Show { agent } => {
+            let state = read::now(&connection).await?.state;
+            if !state.agents.contains_key(&agent) {
+                return Err(Failure::new(Exit::NotFound, format!("there is no agent {agent}")));
+            }
+            out::one(settings.output, &agent_json(&state, &agent));
+        }
+        AgentsCommand::Drain { agent } => {
+            control::say_one(&connection, Control::DrainAgent { agent: agent.clone() }).await?;
+            out::one(settings.output, &json!({"agent": agent, "drained": true}));
+        }
+        AgentsCommand::Resume { agent } => {
+            control::say_one(&connection, Control::ResumeAgent { agent: agent.clone() }).await?;
+            out::one(settings.output, &json!({"agent": agent, "drained": false}));
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn agent_json(state: &State, id: &AgentId) -> Value {
+    let Some(a) = state.agents.get(id) else { return Value::Null };
+    let status = if a.is_drained && a.status.is_there() { "drained" } else { a.status.as_str() };
+    json!({
+        "name": id, "status": status, "slots": a.joined.slots, "used": a.slots_used(),
+        "labels": a.joined.labels, "runtimes": a.joined.runtimes, "host": a.joined.host,
+        "version": a.joined.version, "incarnation": a.incarnation,
+        "since": format_time(a.since_ms),
+        "tasks": a.slots.values().map(|s| s.task).collect::<Vec<_>>(),
+    })
+}
+
+pub(crate) async fn queues(command: QueueCommand, settings: &Settings) -> Outcome {
+    let connection = Arc::new(settings.open().await?);
+    match command {
+        QueueCommand::List => {
+            let state = read::now(&connection).await?.state;
+            let columns = [
+                ("QUEUE", "queue"), ("PAUSED", "paused"), ("WAITING", "waiting"), ("READY", "ready"),
+                ("RUNNING", "running"), ("DEAD", "dead"), ("CAP", "cap"),
+            ];
+            out::rows(settings.output, &columns, &queue_rows(&state));
+        }
+        QueueCommand::Pause { queue } => {
+            control::say_one(&connection, Control::PauseQueue { queue: queue.clone() }).await?;
+            out::one(settings.output, &json!({"queue": queue, "paused": true}));
+        }
+        QueueCommand::Resume { queue } => {
+            control::say_one(&connection, Control::ResumeQueue { queue: queue.clone() }).await?;
+            out::one(settings.output, &json!({"queue": queue, "paused": false}));
+        }
+        QueueCommand::Redrive { queue } => {
+            let state = read::now(&connection).await?.state;
+            let dead: Vec<Control> = state
+                .tasks
+                .iter()
+                .filter(|(_, t)| t.spec.queue == queue && t.is_dead_letter())
+                .map(|(id, _)| Control::Retry { task: *id })
+                .collect();
+            let mut redriven = 0;
+            for part in dead.chunks(1_000) {
+                let (_, verdicts) = control::say(&connection, part).await?;
+                redriven +=
+                    verdicts.iter().filter(|v| **v == conductor_domain::Verdict::Applied).count();
+            }
+            out::one(settings.output, &json!({"queue": queue, "redriven": redriven}));
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn queue_rows(state: &State) -> Vec<Value> {
+    #[derive(Default)]
+    struct Counts {
+        waiting: u64,
+        ready: u64,
+        running: u64,
+        dead: u64,
+    }
+    let mut queues: BTreeMap<QueueName, Counts> = BTreeMap::new();
+    for queue in &state.paused {
+        queues.entry(queue.clone()).or_default();
+    }
+    for task in state.tasks.values() {
+        let counts = queues.entry(task.spec.queue.clone()).or_default();
+        counts.waiting += u64::from(task.is_waiting());
+        counts.ready += u64::from(task.state_name() == "ready");
+        counts.running += u64::from(task.assigned().is_some());
+        counts.dead += u64::from(task.is_dead_letter());
+    }
+    queues
+        .into_iter()
+        .map(|(queue, c)| {
+            json!({
+                "queue": queue, "paused": state.paused.contains(&queue), "waiting": c.waiting,
+                "ready": c.ready, "running": c.running, "dead": c.dead,
+                "cap": state.config.backlog_max_of(queue.as_str()),
+            })
+        })
+        .collect()
+}
+
+pub(crate) async fn config(command: ConfigCommand, settings: &Settings) -> Outcome {
+    let connection = Arc::new(settings.open().await?);
+    let state = match command {
+        ConfigCommand::Get => read::now(&connection).await?.state,
+        ConfigCommand::Put { json } => {
+            let change: ConfigChange = serde_json::from_str(&json)
+                .map_err(|e| Failure::usage(format!("not a change of the settings: {e}")))?;
+            control::say_one(&connection, Control::PutConfig(change)).await?.state
+        }
+    };
+    let config = serde_json::to_value(&state.config).map_err(std::io::Error::from)?;
+    out::one(settings.output, &config);
+    Ok(Exit::Ok)
+}

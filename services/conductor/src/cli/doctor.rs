@@ -1,0 +1,110 @@
+//! `conductor doctor`: is what we stand on sound? Where it cannot see, it says "unknown",
+//! never "ok".
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use conductor_domain::State;
+use conductor_eventlog::jetstream::Connection;
+use conductor_eventlog::jetstream::provision::{Durability, Provision};
+use conductor_eventlog::{EventLog, SnapshotStore};
+use conductor_protocol::human::DurationMs;
+use conductor_protocol::subject::Role;
+use serde_json::json;
+
+use super::read;
+use crate::exit::{Exit, Outcome};
+use crate::out;
+use crate::settings::Settings;
+
+#[derive(Default)]
+struct Findings {
+    rows: Vec<serde_json::Value>,
+    has_failed: bool,
+}
+
+impl Findings {
+    fn note(&mut self, check: &str, verdict: &str, detail: impl std::fmt::Display) {
+        self.has_failed |= verdict == "FAIL";
+        self.rows.push(json!({"check": check, "verdict": verdict, "detail": detail.to_string()}));
+    }
+}
+
+pub(crate) async fn run(settings: &Settings) -> Outcome {
+    let mut findings = Findings::default();
+    match settings.open().await {
+        Ok(connection) => check(&Arc::new(connection), settings, &mut findings).await,
+        Err(e) => findings.note("nats", "FAIL", e.message),
+    }
+    let columns = [("CHECK", "check"), ("VERDICT", "verdict"), ("DETAIL", "detail")];
+    out::rows(settings.output, &columns, &findings.rows);
+    Ok(if findings.has_failed { Exit::Failure } else { Exit::Ok })
+}
+
+async fn check(connection: &Arc<Connection>, settings: &Settings, findings: &mut Findings) {
+    findings.note("nats", "ok", format!("nats-server {}", connection.server_version()));
+    let how = Provision { monitor_url: settings.monitor_url(), ..Provision::default() };
+    match connection.inspect_log(&how).await {
+        Ok(log) => {
+            let detail = format!("{} record(s), {} replica(s)", log.last_seq, log.replicas);
+            findings.note("log", "ok", detail);
+            let verdict = match log.durability {
+                Durability::Always => "ok",
+                Durability::Lazy(_) => "FAIL",
+                Durability::Unknown(_) => "unknown",
+            };
+            findings.note("durability", verdict, log.durability);
+        }
+        Err(e) => {
+            findings.note("log", "FAIL", e);
+            return;
+        }
+    }
+    match read::now(connection).await {
+        Ok(reader) => {
+            let verdict = if reader.gaps.is_empty() { "ok" } else { "FAIL" };
+            let gaps: Vec<String> = reader.gaps.iter().map(ToString::to_string).collect();
+            let detail = if gaps.is_empty() { "none".to_owned() } else { gaps.join(", ") };
+            findings.note("missing", verdict, format!("{detail} since record {}", reader.began_at));
+            check_cell(&reader.state, findings);
+        }
+        Err(e) => findings.note("state", "FAIL", e.message),
+    }
+    check_snapshots(connection, findings).await;
+    match connection.ask(64, Duration::from_secs(1)).await {
+        Ok(answers) if !answers.is_empty() => {
+            findings.note("replicas", "ok", format!("{} answer(s)", answers.len()));
+        }
+        _ => findings.note("replicas", "warn", "no live replica answers"),
+    }
+}
+
+fn check_cell(state: &State, findings: &mut Findings) {
+    for role in Role::ALL {
+        match state.leaders.get(&role) {
+            Some(l) => findings.note(role.as_str(), "ok", format!("last led by {} (epoch {})", l.holder, l.epoch)),
+            None => findings.note(role.as_str(), "warn", "nobody has led yet"),
+        }
+    }
+    let there = state.agents.values().filter(|a| a.status.is_there()).count();
+    let verdict = if there == 0 { "warn" } else { "ok" };
+    findings.note("agents", verdict, format!("{there} there"));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now_ms = now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0));
+    if state.time_ms > now_ms.saturating_add(1_000) {
+        let ahead = DurationMs(state.time_ms - now_ms);
+        findings.note("clock", "warn", format!("the server's clock is {ahead} ahead of this machine's"));
+    }
+}
+
+async fn check_snapshots(connection: &Arc<Connection>, findings: &mut Findings) {
+    let last = connection.last_seq().await.unwrap_or(0);
+    match connection.list().await.map(|names| names.first().copied()) {
+        Ok(Some(newest)) => {
+            let behind = last.saturating_sub(newest.0);
+            findings.note("snapshot", "ok", format!("at record {}, {behind} behind", newest.0));
+        }
+        Ok(None) => findings.note("snapshot", "ok", "none yet; a start folds the whole log"),
+        Err(e) => findings.note("snapshot", "warn", e),
+    }
+}

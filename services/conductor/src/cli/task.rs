@@ -1,0 +1,224 @@
+//! `conductor task …`, and `why`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use conductor_domain::state::Phase;
+use conductor_eventlog::EventLog;
+use conductor_protocol::{Control, TaskId};
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+use super::{control, read};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::out::{self, Format};
+use crate::settings::Settings;
+
+/// Look at tasks and act on them
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum TaskCommand {
+    /// Show tasks: those that have not ended, or all within the retention
+    List {
+        /// Ended ones too
+        #[arg(long, short)]
+        all: bool,
+        /// Only those in this state
+        #[arg(long)]
+        state: Option<String>,
+        /// Only those of this queue
+        #[arg(long, short)]
+        queue: Option<String>,
+        /// Most rows, newest last
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// Show one task: where it stands and everything that happened to it
+    Show {
+        /// Id, beginning of one, or name
+        task: String,
+    },
+    /// Show what happens to a task until it ends
+    Watch {
+        /// Id, beginning of one, or name
+        task: String,
+    },
+    /// Show what a task's attempts printed
+    Logs {
+        /// Id, beginning of one, or name
+        task: String,
+        /// Go on while it runs
+        #[arg(long, short)]
+        follow: bool,
+        /// Only this attempt
+        #[arg(long)]
+        attempt: Option<u32>,
+    },
+    /// Cancel a task, whatever it is doing
+    Cancel {
+        /// Id, beginning of one, or name
+        task: String,
+        /// For people
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Run an ended task again
+    Retry {
+        /// Id, beginning of one, or name
+        task: String,
+        /// Wait for its end
+        #[arg(long)]
+        wait: bool,
+    },
+}
+
+pub(crate) async fn run(command: TaskCommand, settings: &Settings) -> Outcome {
+    let connection = Arc::new(settings.open().await?);
+    match command {
+        TaskCommand::List { all, state, queue, limit } => {
+            let reader = read::now(&connection).await?;
+            let wanted = reader.state.tasks.iter().filter(|(_, t)| {
+                (all || state.is_some() || !t.is_final())
+                    && state.as_deref().is_none_or(|s| s == t.state_name())
+                    && queue.as_deref().is_none_or(|q| q == t.spec.queue.as_str())
+            });
+            let mut rows: Vec<Value> =
+                wanted.map(|(id, t)| read::task_json(&reader.state, *id, t)).collect();
+            let start = rows.len().saturating_sub(limit);
+            rows.drain(..start);
+            let columns = [
+                ("ID", "id"), ("NAME", "name"), ("STATE", "state"), ("QUEUE", "queue"),
+                ("ATTEMPTS", "attempts"), ("AGENT", "agent"), ("CLASS", "class"), ("ACCEPTED", "accepted"),
+            ];
+            out::rows(settings.output, &columns, &rows);
+            Ok(Exit::Ok)
+        }
+        TaskCommand::Show { task } => show(&connection, settings.output, &task).await,
+        TaskCommand::Watch { task } => {
+            let mut reader = read::now(&connection).await?;
+            let id = read::find(&reader.state, &task)?;
+            let submission = reader.state.tasks.get(&id).map(|t| t.submission.seq);
+            for entry in read::timeline(&connection, id, submission).await? {
+                if entry.at.seq <= reader.state.seq {
+                    write(settings.output, &entry);
+                }
+            }
+            control::wait_for_end(&mut reader, id, None, |e| write(settings.output, e)).await
+        }
+        TaskCommand::Logs { task, follow, attempt } => {
+            let mut reader = read::now(&connection).await?;
+            let id = read::find(&reader.state, &task)?;
+            let mut chunks = connection.read_output(id, follow).await?;
+            let ended = control::wait_for_end(&mut reader, id, None, |_| {});
+            let ended = async {
+                // What was printed last may still be on its way when the end is known.
+                let code = ended.await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                code
+            };
+            let print = async {
+                while let Some(chunk) = chunks.next().await {
+                    if attempt.is_none_or(|a| a == chunk.attempt) {
+                        out::bytes(&chunk.bytes);
+                    }
+                }
+            };
+            if follow {
+                tokio::select! {
+                    () = print => {}
+                    _ = ended => {}
+                }
+            } else {
+                print.await;
+            }
+            Ok(Exit::Ok)
+        }
+        TaskCommand::Cancel { task, reason } => {
+            let reader = read::now(&connection).await?;
+            let id = read::find(&reader.state, &task)?;
+            control::say_one(&connection, Control::Cancel { task: id, reason }).await?;
+            out::one(settings.output, &json!({"task": id, "cancelled": true}));
+            Ok(Exit::Ok)
+        }
+        TaskCommand::Retry { task, wait } => {
+            let reader = read::now(&connection).await?;
+            let id = read::find(&reader.state, &task)?;
+            let mut reader = control::say_one(&connection, Control::Retry { task: id }).await?;
+            out::one(settings.output, &json!({"task": id, "retried": true}));
+            if !wait {
+                return Ok(Exit::Ok);
+            }
+            // It still counts as ended until the orchestrator has redriven it.
+            while reader.state.tasks.get(&id).is_some_and(|t| t.is_final()) {
+                reader.next().await?;
+            }
+            control::wait_for_end(&mut reader, id, None, |_| {}).await
+        }
+    }
+}
+
+fn write(format: Format, entry: &read::Entry) {
+    match format {
+        Format::Table => out::line(&entry.line()),
+        _ => out::line(&entry.to_json().to_string()),
+    }
+}
+
+async fn show(
+    connection: &Arc<conductor_eventlog::jetstream::Connection>,
+    format: Format,
+    text: &str,
+) -> Outcome {
+    let reader = read::now(connection).await?;
+    let id = read::find(&reader.state, text)?;
+    let task = reader.state.tasks.get(&id);
+    let timeline = read::timeline(connection, id, task.map(|t| t.submission.seq)).await?;
+    if task.is_none() && timeline.is_empty() {
+        return Err(Failure::new(Exit::NotFound, format!("there is no task {id}")));
+    }
+    let mut value = match task {
+        Some(task) => read::task_json(&reader.state, id, task),
+        None => json!({"id": id, "state": reader.state.outcome_of(id).map(|o| o.as_str()), "why": conductor_domain::explain::why(&reader.state, id)}),
+    };
+    if let Some(Phase::Ended(ended)) = task.map(|t| &t.phase) {
+        value["result"] = result(connection, ended.at, id).await.into();
+    }
+    if format == Format::Table {
+        out::one(format, &value);
+        out::line("");
+        timeline.iter().for_each(|e| out::line(&e.line()));
+    } else {
+        value["timeline"] = timeline.iter().map(read::Entry::to_json).collect::<Vec<_>>().into();
+        out::one(format, &value);
+    }
+    Ok(Exit::Ok)
+}
+
+/// The result stays in the log, at the event that ended the task.
+async fn result(
+    connection: &Arc<conductor_eventlog::jetstream::Connection>,
+    at: conductor_protocol::Position,
+    id: TaskId,
+) -> Option<String> {
+    use conductor_protocol::event::Event;
+    let record = connection.read(at.seq).await.ok()??;
+    let frame = conductor_protocol::frame::split(&record.payload).ok()?;
+    let bytes = frame.events.get(usize::try_from(at.index).ok()?)?;
+    match Event::decode(bytes).ok()? {
+        Event::AttemptSucceeded(e) if e.lease.task == id => e.result,
+        Event::TaskFailed(e) => Some(e.reason),
+        _ => None,
+    }
+}
+
+/// Says in one sentence what a task waits for.
+pub(crate) async fn why(task: &str, settings: &Settings) -> Outcome {
+    let connection = Arc::new(settings.open().await?);
+    let reader = read::now(&connection).await?;
+    let id = read::find(&reader.state, task)?;
+    match conductor_domain::explain::why(&reader.state, id) {
+        Some(why) if settings.output == Format::Table => out::line(&why),
+        Some(why) => out::one(settings.output, &json!({"task": id, "why": why})),
+        None => return Err(Failure::new(Exit::NotFound, format!("there is no task {id}"))),
+    }
+    Ok(Exit::Ok)
+}
