@@ -1,11 +1,11 @@
 //! The command line.
 
 mod cell;
-mod control;
+pub(crate) mod control;
 mod doctor;
 mod log;
 pub(crate) mod read;
-mod replay;
+pub(crate) mod replay;
 mod submit;
 mod task;
 
@@ -38,8 +38,9 @@ enum Command {
         /// Id, beginning of one, or name
         task: String,
     },
-    #[command(subcommand, name = "agent-pool", visible_alias = "agents")]
-    Agents(cell::AgentsCommand),
+    /// Run an agent; or list, show and drain agents
+    #[command(args_conflicts_with_subcommands = true)]
+    Agent(AgentCommand),
     #[command(subcommand)]
     Queue(cell::QueueCommand),
     #[command(subcommand)]
@@ -56,11 +57,31 @@ enum Command {
     },
 }
 
+/// `conductor agent` runs one; with a word behind it, it speaks of those that run.
+#[derive(Debug, clap::Args)]
+struct AgentCommand {
+    #[command(flatten)]
+    run: run::AgentArgs,
+    #[command(subcommand)]
+    command: Option<cell::AgentsCommand>,
+}
+
+impl Command {
+    /// Whether it runs until it is stopped, and logs as services do.
+    fn is_service(&self) -> bool {
+        match self {
+            Self::Run(run) => !matches!(run, RunCommand::Demo),
+            Self::Agent(agent) => agent.command.is_none(),
+            _ => false,
+        }
+    }
+}
+
 /// Runs a command.
 pub(crate) fn main(cli: Cli) -> Outcome {
+    crate::out::set_colour(!cli.global.no_color);
     let settings = Settings::resolve(cli.global)?;
-    let is_service = matches!(&cli.command, Command::Run(c) if !matches!(c, RunCommand::Demo));
-    init_logging(settings.log.as_deref(), is_service);
+    init_logging(settings.log.as_deref(), cli.command.is_service());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -71,7 +92,10 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Submit(args) => submit::run(*args, &settings).await,
             Command::Task(command) => task::run(command, &settings).await,
             Command::Why { task } => task::why(&task, &settings).await,
-            Command::Agents(command) => cell::agents(command, &settings).await,
+            Command::Agent(AgentCommand { command: Some(command), .. }) => {
+                cell::agents(command, &settings).await
+            }
+            Command::Agent(AgentCommand { run, command: None }) => run::agent(run, &settings).await,
             Command::Queue(command) => cell::queues(command, &settings).await,
             Command::Log(command) => log::run(command, &settings).await,
             Command::Replay(args) => replay::run(args, &settings).await,

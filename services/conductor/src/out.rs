@@ -1,6 +1,7 @@
 //! Standard output and error: data on the one, everything else on the other.
 
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
@@ -45,9 +46,38 @@ pub(crate) fn error(message: &str, hint: Option<&str>) {
     }
 }
 
-/// Whether colour is wanted: on a terminal, unless somebody said no.
-pub(crate) fn has_colour(wanted: bool) -> bool {
-    wanted && std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal()
+/// What a colour says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Colour {
+    /// It went well.
+    Green,
+    /// It went wrong.
+    Red,
+    /// It did not count.
+    Yellow,
+}
+
+static HAS_COLOUR: OnceLock<bool> = OnceLock::new();
+
+/// Colour is for terminals, unless somebody said no.
+pub(crate) fn set_colour(is_wanted: bool) {
+    let has_colour =
+        is_wanted && std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal();
+    // It is said once, when the process starts.
+    let _ = HAS_COLOUR.set(has_colour);
+}
+
+/// The text in a colour, where colour is wanted.
+pub(crate) fn paint(colour: Colour, text: &str) -> String {
+    if !HAS_COLOUR.get().copied().unwrap_or(false) {
+        return text.to_owned();
+    }
+    let code = match colour {
+        Colour::Green => 32,
+        Colour::Red => 31,
+        Colour::Yellow => 33,
+    };
+    format!("\u{1b}[{code}m{text}\u{1b}[0m")
 }
 
 /// Writes rows: as a table of `columns`, or whole.

@@ -22,8 +22,6 @@ pub(crate) enum RunCommand {
     Orchestrator(RoleArgs),
     /// Run a scheduler; any number may run, one leads
     Scheduler(RoleArgs),
-    /// Run an agent
-    Agent(AgentArgs),
     /// Show it all in a minute: start, run sample tasks, replay, stop
     Demo,
 }
@@ -109,8 +107,7 @@ pub(crate) async fn main(command: RunCommand, settings: &Settings) -> Outcome {
             let roles = vec![conductor_protocol::subject::Role::Scheduler];
             stack::serve(settings, plan(args, roles, Vec::new())).await
         }
-        RunCommand::Agent(args) => agent(args, settings).await,
-        RunCommand::Demo => demo::run().await,
+        RunCommand::Demo => demo::run(settings).await,
     }
 }
 
@@ -130,7 +127,8 @@ fn plan(
     }
 }
 
-async fn agent(args: AgentArgs, settings: &Settings) -> Outcome {
+/// Runs one agent until it is told to stop.
+pub(crate) async fn agent(args: AgentArgs, settings: &Settings) -> Outcome {
     let name = args.name.unwrap_or_else(|| {
         conductor_agent::service::hostname().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
     });

@@ -18,6 +18,7 @@ use conductor_replica::{ReadFrom, Reader};
 use serde_json::{Value, json};
 
 use crate::exit::{Exit, Failure, Outcome};
+use crate::out::{Colour, paint};
 
 /// How long the log may be silent while records are known to be missing from what was read.
 const STALL: Duration = Duration::from_secs(20);
@@ -102,9 +103,19 @@ impl Entry {
         let kind = self.event.get("type").and_then(Value::as_str).unwrap_or("?");
         let void = match self.verdict {
             Verdict::Applied => String::new(),
-            Verdict::Void(reason) => format!("  VOID ({reason})"),
+            Verdict::Void(reason) => {
+                format!("  {}", paint(Colour::Yellow, &format!("VOID ({reason})")))
+            }
         };
-        format!("{time}  {:>8}  {kind:<18}{}{void}", self.at.to_string(), detail(&self.event))
+        let padded = format!("{kind:<18}");
+        let kind = match kind {
+            "attempt.succeeded" | "task.succeeded" => paint(Colour::Green, &padded),
+            "attempt.failed" | "task.failed" | "task.timed_out" | "task.rejected" => {
+                paint(Colour::Red, &padded)
+            }
+            _ => padded,
+        };
+        format!("{time}  {:>8}  {kind}{}{void}", self.at.to_string(), detail(&self.event))
     }
 }
 

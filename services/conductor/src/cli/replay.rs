@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::read::{self, Entry};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::out::{self, Format};
+use crate::out::{self, Colour, Format};
 use crate::settings::Settings;
 
 /// How long live replicas are waited for.
@@ -144,7 +144,7 @@ fn report(reader: &Reader, seen: &Seen, took: Duration, digest: &str) -> Value {
 }
 
 /// Folds the log up to where each live replica is, and compares digests there.
-async fn compare(
+pub(crate) async fn compare(
     connection: &Arc<Connection>,
     log: &Arc<dyn EventLog>,
     last: u64,
@@ -208,7 +208,7 @@ fn show(
     let live = report.as_object_mut().and_then(|m| m.remove("live"));
     out::one(format, report);
     for answer in live.iter().filter_map(Value::as_array).flatten() {
-        let verdict = if answer["agrees"] == true { "agrees" } else { "DIFFERS" };
+        let verdict = if answer["agrees"] == true { "agrees" } else { &out::paint(Colour::Red, "DIFFERS") };
         out::line(&format!(
             "{:<14} {} at {} {verdict} ({})",
             "live", answer["instance"].as_str().unwrap_or("?"), answer["seq"],
