@@ -59,11 +59,10 @@ pub enum LocateError {
 
 /// Where `make nats-server` unpacks the pinned server.
 pub fn cache_path() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| {
-            PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache")
-        });
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache"),
+        PathBuf::from,
+    );
     cache.join(format!("conductor/nats-server-{PINNED}/nats-server"))
 }
 

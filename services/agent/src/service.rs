@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use conductor_eventlog::jetstream::Connection;
 use conductor_protocol::event::{
-    AgentDraining, AgentLeft, AttemptAssigned, AttemptStopped, AttemptSucceeded, AttemptStarted,
+    AgentDraining, AgentLeft, AttemptAssigned, AttemptStarted, AttemptStopped, AttemptSucceeded,
     Event,
 };
 use conductor_protocol::ids::{Lease, Position};
@@ -162,10 +162,10 @@ impl Actor for Agent {
                 for (at, epoch, event) in words {
                     state.hear(&myself, at, epoch, event, &mut reports);
                 }
-                state.report(reports);
+                state.report(&reports);
             }
             AgentMsg::Elected(epoch) => state.elected(epoch),
-            AgentMsg::Fact(event) => state.report(vec![event]),
+            AgentMsg::Fact(event) => state.report(&[event]),
             AgentMsg::Ended(at) => {
                 state.running.remove(&at);
                 state.start_waiting(&myself);
@@ -189,16 +189,24 @@ impl Actor for Agent {
 
 impl AgentState {
     fn slots_used(&self) -> u32 {
-        self.running.values().map(|r| r.cost).fold(0, u32::saturating_add)
+        self.running
+            .values()
+            .map(|r| r.cost)
+            .fold(0, u32::saturating_add)
     }
 
     /// Has reports appended, in order.
-    fn report(&self, events: Vec<Event>) {
-        let Some(membership) = &self.membership else { return };
+    fn report(&self, events: &[Event]) {
+        let Some(membership) = &self.membership else {
+            return;
+        };
         if events.is_empty() {
             return;
         }
-        let encoded = events.iter().map(|e| (self.subject.clone(), e.encode())).collect();
+        let encoded = events
+            .iter()
+            .map(|e| (self.subject.clone(), e.encode()))
+            .collect();
         membership.load.mark_busy();
         // The appender only ends with us.
         let _ = membership.appender.cast(AppenderMsg::Push(encoded));
@@ -245,9 +253,24 @@ impl AgentState {
             self.seen.remove(&oldest);
         }
         if matches!(assigned.run, RunSpec::Noop(_)) {
-            reports.push(AttemptStarted { lease, session: None }.into());
+            reports.push(
+                AttemptStarted {
+                    lease,
+                    session: None,
+                }
+                .into(),
+            );
             let (result, exit_code, usage, output) = (None, None, None, None);
-            reports.push(AttemptSucceeded { lease, result, exit_code, usage, output }.into());
+            reports.push(
+                AttemptSucceeded {
+                    lease,
+                    result,
+                    exit_code,
+                    usage,
+                    output,
+                }
+                .into(),
+            );
         } else if self.waiting.is_empty() && self.has_room_for(&assigned) {
             self.start(myself, lease, assigned);
         } else {
@@ -303,21 +326,23 @@ impl AgentState {
     }
 
     fn drain(&mut self, done: RpcReplyPort<()>) {
-        self.report(vec![AgentDraining {}.into()]);
+        self.report(&[AgentDraining {}.into()]);
         let patience = self.options.drain_timeout;
         self.draining = Some((Instant::now() + patience, Some(done)));
     }
 
     /// Leaves once nothing runs any more, or there is no more time.
     async fn leave_if_drained(&mut self, myself: &ActorRef<AgentMsg>) {
-        let Some((deadline, _)) = self.draining else { return };
+        let Some((deadline, _)) = self.draining else {
+            return;
+        };
         if !self.running.is_empty() {
             if Instant::now() >= deadline {
                 self.stop_all(Stop::Shutdown);
             }
             return;
         }
-        self.report(vec![AgentLeft {}.into()]);
+        self.report(&[AgentLeft {}.into()]);
         let limit = Instant::now() + Duration::from_secs(3);
         while self.load().is_some_and(Load::is_busy) && Instant::now() < limit {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -337,7 +362,9 @@ impl AgentState {
 /// fact waits for it.
 async fn publish(connection: Arc<Connection>, agent: AgentId, lease: Lease, mut pieces: Joiner) {
     while let Some((channel, bytes)) = pieces.next().await {
-        let sent = connection.publish_output(&agent, lease, channel.as_str(), bytes).await;
+        let sent = connection
+            .publish_output(&agent, lease, channel.as_str(), bytes)
+            .await;
         if let Err(e) = sent {
             tracing::warn!(task = %lease.task, error = %e, "output was lost");
         }

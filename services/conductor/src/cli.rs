@@ -92,9 +92,10 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Submit(args) => submit::run(*args, &settings).await,
             Command::Task(command) => task::run(command, &settings).await,
             Command::Why { task } => task::why(&task, &settings).await,
-            Command::Agent(AgentCommand { command: Some(command), .. }) => {
-                cell::agents(command, &settings).await
-            }
+            Command::Agent(AgentCommand {
+                command: Some(command),
+                ..
+            }) => cell::agents(command, &settings).await,
             Command::Agent(AgentCommand { run, command: None }) => run::agent(run, &settings).await,
             Command::Queue(command) => cell::queues(command, &settings).await,
             Command::Log(command) => log::run(command, &settings).await,
@@ -111,13 +112,26 @@ pub(crate) fn main(cli: Cli) -> Outcome {
     })
 }
 
+/// Adds a field to an object.
+fn put(object: &mut serde_json::Value, field: &str, value: impl Into<serde_json::Value>) {
+    if let Some(map) = object.as_object_mut() {
+        map.insert(field.to_owned(), value.into());
+    }
+}
+
 /// Logs on stderr: for people on a terminal, as JSON otherwise when a service runs.
 fn init_logging(level: Option<&str>, is_service: bool) {
     use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
-    let default = if is_service { "info,async_nats=warn" } else { "error,async_nats=off" };
+    let default = if is_service {
+        "info,async_nats=warn"
+    } else {
+        "error,async_nats=off"
+    };
     let filter = EnvFilter::new(level.unwrap_or(default));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if is_service && !std::io::stderr().is_terminal() {
         logs.json().init();
     } else {

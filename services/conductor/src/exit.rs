@@ -51,7 +51,11 @@ pub(crate) type Outcome<T = Exit> = Result<T, Failure>;
 
 impl Failure {
     pub(crate) fn new(code: Exit, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -80,8 +84,9 @@ impl From<LogError> for Failure {
     fn from(e: LogError) -> Self {
         let message = e.to_string();
         match e {
-            LogError::Unavailable(_) => Self::new(Exit::Unreachable, message)
-                .hint("is this the right cell (--cell), and was it started once with `conductor up`?"),
+            LogError::Unavailable(_) => Self::new(Exit::Unreachable, message).hint(
+                "is this the right cell (--cell), and was it started once with `conductor up`?",
+            ),
             LogError::Refused(_) => Self::new(Exit::Failure, message),
         }
     }

@@ -27,7 +27,11 @@ pub(crate) fn line(text: &str) {
 /// Writes data as it is.
 pub(crate) fn bytes(bytes: &[u8]) {
     let mut stdout = std::io::stdout().lock();
-    if stdout.write_all(bytes).and_then(|()| stdout.flush()).is_err() {
+    if stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .is_err()
+    {
         std::process::exit(0);
     }
 }
@@ -119,12 +123,20 @@ pub(crate) fn table(columns: &[(&str, &str)], rows: &[Value]) -> String {
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(columns.iter().map(|(title, _)| *title));
     for row in rows {
-        table.add_row(columns.iter().map(|(_, field)| cell(row.get(*field).unwrap_or(&Value::Null))));
+        table.add_row(
+            columns
+                .iter()
+                .map(|(_, field)| cell(row.get(*field).unwrap_or(&Value::Null))),
+        );
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    table.lines().map(|l| l.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    table
+        .lines()
+        .map(|l| l.trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn cell(value: &Value) -> String {
@@ -132,9 +144,11 @@ fn cell(value: &Value) -> String {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
         Value::Object(map) if map.is_empty() => "-".to_owned(),
-        Value::Object(map) => {
-            map.iter().map(|(k, v)| format!("{k}={}", cell(v))).collect::<Vec<_>>().join(",")
-        }
+        Value::Object(map) => map
+            .iter()
+            .map(|(k, v)| format!("{k}={}", cell(v)))
+            .collect::<Vec<_>>()
+            .join(","),
         Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
         other => other.to_string(),
@@ -149,7 +163,10 @@ mod tests {
 
     #[test]
     fn tables_are_plain() {
-        let rows = [json!({"a": "x", "b": 1}), json!({"a": "longer", "c": {"k": "v"}})];
+        let rows = [
+            json!({"a": "x", "b": 1}),
+            json!({"a": "longer", "c": {"k": "v"}}),
+        ];
         expect![[r#"
             A       B  C
             x       1  -

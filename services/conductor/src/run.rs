@@ -132,9 +132,15 @@ pub(crate) async fn agent(args: AgentArgs, settings: &Settings) -> Outcome {
     let name = args.name.unwrap_or_else(|| {
         conductor_agent::service::hostname().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
     });
-    let id = name.parse().map_err(|e| Failure::usage(format!("--name {name:?}: {e}")))?;
+    let id = name
+        .parse()
+        .map_err(|e| Failure::usage(format!("--name {name:?}: {e}")))?;
     let labels: BTreeMap<_, _> = args.labels.into_iter().collect();
-    let agent = AgentPlan { id, slots: args.slots, labels };
+    let agent = AgentPlan {
+        id,
+        slots: args.slots,
+        labels,
+    };
     let role = RoleArgs {
         accept_risk: Vec::new(),
         replicas: 1,

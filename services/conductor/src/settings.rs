@@ -20,7 +20,12 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "CONDUCTOR_NATS_URL", value_name = "URL")]
     pub(crate) nats_url: Option<String>,
     /// Monitoring URL of the server, to see how it syncs
-    #[arg(long, global = true, env = "CONDUCTOR_NATS_MONITOR_URL", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "CONDUCTOR_NATS_MONITOR_URL",
+        value_name = "URL"
+    )]
     pub(crate) nats_monitor_url: Option<String>,
     /// NATS credentials file
     #[arg(long, global = true, env = "CONDUCTOR_CREDS", value_name = "FILE")]
@@ -32,7 +37,13 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "CONDUCTOR_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// How data is written
-    #[arg(long, short = 'o', global = true, env = "CONDUCTOR_OUTPUT", default_value = "table")]
+    #[arg(
+        long,
+        short = 'o',
+        global = true,
+        env = "CONDUCTOR_OUTPUT",
+        default_value = "table"
+    )]
     pub(crate) output: Format,
     /// No colour
     #[arg(long, global = true)]
@@ -70,8 +81,13 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn resolve(global: Global) -> Outcome<Self> {
         let file = read_file()?;
-        let cell = global.cell.or(file.cell).unwrap_or_else(|| "local".to_owned());
-        let cell = cell.parse().map_err(|e| Failure::usage(format!("--cell {cell:?}: {e}")))?;
+        let cell = global
+            .cell
+            .or(file.cell)
+            .unwrap_or_else(|| "local".to_owned());
+        let cell = cell
+            .parse()
+            .map_err(|e| Failure::usage(format!("--cell {cell:?}: {e}")))?;
         let data_dir = global.data_dir.or(file.data_dir);
         let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
         Ok(Self {
@@ -88,7 +104,11 @@ impl Settings {
     /// How to reach the servers of the cell.
     pub(crate) fn connect(&self, name: &str) -> Connect {
         let of_up = || read_trimmed(&self.data_dir.join("nats.url"));
-        let url = self.nats_url.clone().or_else(of_up).unwrap_or_else(|| URL_DEFAULT.to_owned());
+        let url = self
+            .nats_url
+            .clone()
+            .or_else(of_up)
+            .unwrap_or_else(|| URL_DEFAULT.to_owned());
         Connect {
             url,
             name: name.to_owned(),
@@ -100,7 +120,9 @@ impl Settings {
     /// Where the server can be monitored, if anything says.
     pub(crate) fn monitor_url(&self) -> Option<String> {
         let of_up = || {
-            self.nats_url.is_none().then(|| read_trimmed(&self.data_dir.join("nats.monitor")))?
+            self.nats_url
+                .is_none()
+                .then(|| read_trimmed(&self.data_dir.join("nats.monitor")))?
         };
         self.nats_monitor_url.clone().or_else(of_up)
     }
@@ -120,7 +142,10 @@ impl Settings {
 }
 
 fn read_trimmed(path: &Path) -> Option<String> {
-    std::fs::read_to_string(path).ok().map(|s| s.trim().to_owned()).filter(|s| !s.is_empty())
+    std::fs::read_to_string(path)
+        .ok()
+        .map(|s| s.trim().to_owned())
+        .filter(|s| !s.is_empty())
 }
 
 fn read_file() -> Outcome<File> {
@@ -128,7 +153,10 @@ fn read_file() -> Outcome<File> {
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".config"),
         PathBuf::from,
     );
-    let candidates = [PathBuf::from("conductor.toml"), config.join("conductor/conductor.toml")];
+    let candidates = [
+        PathBuf::from("conductor.toml"),
+        config.join("conductor/conductor.toml"),
+    ];
     let Some(path) = candidates.into_iter().find(|p| p.is_file()) else {
         return Ok(File::default());
     };

@@ -17,7 +17,9 @@ const TICK: Duration = Duration::from_millis(250);
 impl AgentState {
     /// Sends a sign of life if it is time: three fit into the shortest lease.
     pub(super) fn beat(&mut self, myself: &ActorRef<AgentMsg>) {
-        let Some(membership) = &self.membership else { return };
+        let Some(membership) = &self.membership else {
+            return;
+        };
         if self.is_beating {
             return;
         }
@@ -26,7 +28,9 @@ impl AgentState {
         let beat = Beat {
             agent: self.options.id.clone(),
             incarnation: membership.incarnation,
-            leases: leases.chain(self.waiting.iter().map(|(lease, _)| *lease)).collect(),
+            leases: leases
+                .chain(self.waiting.iter().map(|(lease, _)| *lease))
+                .collect(),
         };
         let shortest = self.running.values().map(|r| r.lease_length).min();
         let interval = Duration::from_millis(HEARTBEAT_INTERVAL_MS_DEFAULT);

@@ -32,7 +32,9 @@ impl AgentState {
         event: Event,
         reports: &mut Vec<Event>,
     ) {
-        let Some(membership) = &self.membership else { return };
+        let Some(membership) = &self.membership else {
+            return;
+        };
         if epoch < membership.scheduler {
             tracing::debug!(%at, epoch, "words of an earlier scheduler");
             return;
@@ -40,7 +42,11 @@ impl AgentState {
         let ours = membership.incarnation;
         match event {
             Event::AttemptAssigned(assigned) if assigned.incarnation == ours => {
-                let lease = Lease { task: assigned.task, attempt: assigned.attempt, assigned: at };
+                let lease = Lease {
+                    task: assigned.task,
+                    attempt: assigned.attempt,
+                    assigned: at,
+                };
                 self.take(myself, lease, assigned, reports);
             }
             Event::AttemptAssigned(assigned) if assigned.incarnation > ours => {
@@ -110,7 +116,9 @@ pub(super) async fn feed_words(
 
 /// The events of a scheduler's frame that can be read.
 fn read(seq: u64, payload: &[u8]) -> Vec<(Position, u64, Event)> {
-    let Ok(frame) = frame::split(payload) else { return Vec::new() };
+    let Ok(frame) = frame::split(payload) else {
+        return Vec::new();
+    };
     let epoch = frame.head.epoch.unwrap_or(0);
     let events = frame.events.into_iter().enumerate();
     events

@@ -12,9 +12,7 @@ use conductor_protocol::ids::Position;
 use conductor_protocol::limits::{FORMAT_KNOWN, SLOTS_MAX};
 use conductor_protocol::spec::Runtime;
 use conductor_protocol::subject::{Role, Subject};
-use conductor_replica::appender::{
-    Appender, AppenderArgs, AppenderMsg, Load, append_until_known,
-};
+use conductor_replica::appender::{Appender, AppenderArgs, AppenderMsg, Load, append_until_known};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
 
@@ -42,8 +40,15 @@ impl Membership {
 
 /// Kills and removes what an earlier life of this agent may have left.
 pub(super) fn clear_leftovers(options: &AgentOptions) {
-    for entry in std::fs::read_dir(&options.data).into_iter().flatten().flatten() {
-        let marker = format!("CONDUCTOR_WORKSPACE={}", entry.path().join("workspace").display());
+    for entry in std::fs::read_dir(&options.data)
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let marker = format!(
+            "CONDUCTOR_WORKSPACE={}",
+            entry.path().join("workspace").display()
+        );
         while reaper::sweep(&marker) > 0 {}
         // What cannot be removed now is met again when its place is needed.
         let _ = std::fs::remove_dir_all(entry.path());
@@ -52,7 +57,10 @@ pub(super) fn clear_leftovers(options: &AgentOptions) {
 
 impl AgentState {
     /// Joins. Whatever an earlier incarnation of us was doing ends there and then.
-    pub(super) async fn join(&mut self, myself: &ActorRef<AgentMsg>) -> Result<(), ActorProcessingErr> {
+    pub(super) async fn join(
+        &mut self,
+        myself: &ActorRef<AgentMsg>,
+    ) -> Result<(), ActorProcessingErr> {
         self.is_rejoining = false;
         if let Some(old) = self.membership.take() {
             old.end();
@@ -83,9 +91,23 @@ impl AgentState {
         .map(|s| s.render(self.connection.cell()))
         .to_vec();
         let (connection, actor) = (Arc::clone(&self.connection), myself.clone());
-        sources.spawn(super::hear::feed_words(connection, subjects, incarnation + 1, actor));
-        sources.spawn(super::beat::feed_clock(Arc::clone(&self.connection), myself.clone()));
-        self.membership = Some(Membership { incarnation, scheduler, appender, load, sources });
+        sources.spawn(super::hear::feed_words(
+            connection,
+            subjects,
+            incarnation + 1,
+            actor,
+        ));
+        sources.spawn(super::beat::feed_clock(
+            Arc::clone(&self.connection),
+            myself.clone(),
+        ));
+        self.membership = Some(Membership {
+            incarnation,
+            scheduler,
+            appender,
+            load,
+            sources,
+        });
         self.heard_beat = Instant::now();
         self.is_beating = false;
         tracing::info!(agent = %self.options.id, incarnation, slots = self.options.slots, "joined");
@@ -97,7 +119,9 @@ impl AgentState {
         let host = &self.options.host;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let mut runtimes: std::collections::BTreeMap<Runtime, String> =
-            [Runtime::Command, Runtime::Noop].map(|r| (r, version.clone())).into();
+            [Runtime::Command, Runtime::Noop]
+                .map(|r| (r, version.clone()))
+                .into();
         if let Some(found) = probe_claude(&host.claude, &host.path).await {
             runtimes.insert(Runtime::Claude, found);
         }
@@ -129,7 +153,11 @@ async fn scheduler_epoch(connection: &Connection) -> u64 {
 pub fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
-    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+    if name.is_empty() {
+        "localhost".to_owned()
+    } else {
+        name.to_owned()
+    }
 }
 
 fn unique(what: &str, who: &str) -> String {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use conductor_domain::State;
+use conductor_protocol::Control;
 use conductor_protocol::control::ConfigChange;
 use conductor_protocol::human::format_time;
 use conductor_protocol::ids::{AgentId, QueueName};
-use conductor_protocol::Control;
 use serde_json::{Value, json};
 
 use super::{control, read};
@@ -80,27 +80,51 @@ pub(crate) async fn agents(command: AgentsCommand, settings: &Settings) -> Outco
     match command {
         AgentsCommand::List { all } => {
             let state = read::now(&connection).await?.state;
-            let shown = state.agents.iter().filter(|(_, a)| all || a.status.is_there());
+            let shown = state
+                .agents
+                .iter()
+                .filter(|(_, a)| all || a.status.is_there());
             let rows: Vec<Value> = shown.map(|(id, _)| agent_json(&state, id)).collect();
             let columns = [
-                ("NAME", "name"), ("STATUS", "status"), ("SLOTS", "slots"), ("USED", "used"),
-                ("LABELS", "labels"), ("RUNTIMES", "runtimes"), ("HOST", "host"), ("SINCE", "since"),
+                ("NAME", "name"),
+                ("STATUS", "status"),
+                ("SLOTS", "slots"),
+                ("USED", "used"),
+                ("LABELS", "labels"),
+                ("RUNTIMES", "runtimes"),
+                ("HOST", "host"),
+                ("SINCE", "since"),
             ];
             out::rows(settings.output, &columns, &rows);
         }
         AgentsCommand::Show { agent } => {
             let state = read::now(&connection).await?.state;
             if !state.agents.contains_key(&agent) {
-                return Err(Failure::new(Exit::NotFound, format!("there is no agent {agent}")));
+                return Err(Failure::new(
+                    Exit::NotFound,
+                    format!("there is no agent {agent}"),
+                ));
             }
             out::one(settings.output, &agent_json(&state, &agent));
         }
         AgentsCommand::Drain { agent } => {
-            control::say_one(&connection, Control::DrainAgent { agent: agent.clone() }).await?;
+            control::say_one(
+                &connection,
+                Control::DrainAgent {
+                    agent: agent.clone(),
+                },
+            )
+            .await?;
             out::one(settings.output, &json!({"agent": agent, "drained": true}));
         }
         AgentsCommand::Resume { agent } => {
-            control::say_one(&connection, Control::ResumeAgent { agent: agent.clone() }).await?;
+            control::say_one(
+                &connection,
+                Control::ResumeAgent {
+                    agent: agent.clone(),
+                },
+            )
+            .await?;
             out::one(settings.output, &json!({"agent": agent, "drained": false}));
         }
     }
@@ -108,8 +132,14 @@ pub(crate) async fn agents(command: AgentsCommand, settings: &Settings) -> Outco
 }
 
 fn agent_json(state: &State, id: &AgentId) -> Value {
-    let Some(a) = state.agents.get(id) else { return Value::Null };
-    let status = if a.is_drained && a.status.is_there() { "drained" } else { a.status.as_str() };
+    let Some(a) = state.agents.get(id) else {
+        return Value::Null;
+    };
+    let status = if a.is_drained && a.status.is_there() {
+        "drained"
+    } else {
+        a.status.as_str()
+    };
     json!({
         "name": id, "status": status, "slots": a.joined.slots, "used": a.slots_used(),
         "labels": a.joined.labels, "runtimes": a.joined.runtimes, "host": a.joined.host,
@@ -125,17 +155,34 @@ pub(crate) async fn queues(command: QueueCommand, settings: &Settings) -> Outcom
         QueueCommand::List => {
             let state = read::now(&connection).await?.state;
             let columns = [
-                ("QUEUE", "queue"), ("PAUSED", "paused"), ("WAITING", "waiting"), ("READY", "ready"),
-                ("RUNNING", "running"), ("DEAD", "dead"), ("CAP", "cap"),
+                ("QUEUE", "queue"),
+                ("PAUSED", "paused"),
+                ("WAITING", "waiting"),
+                ("READY", "ready"),
+                ("RUNNING", "running"),
+                ("DEAD", "dead"),
+                ("CAP", "cap"),
             ];
             out::rows(settings.output, &columns, &queue_rows(&state));
         }
         QueueCommand::Pause { queue } => {
-            control::say_one(&connection, Control::PauseQueue { queue: queue.clone() }).await?;
+            control::say_one(
+                &connection,
+                Control::PauseQueue {
+                    queue: queue.clone(),
+                },
+            )
+            .await?;
             out::one(settings.output, &json!({"queue": queue, "paused": true}));
         }
         QueueCommand::Resume { queue } => {
-            control::say_one(&connection, Control::ResumeQueue { queue: queue.clone() }).await?;
+            control::say_one(
+                &connection,
+                Control::ResumeQueue {
+                    queue: queue.clone(),
+                },
+            )
+            .await?;
             out::one(settings.output, &json!({"queue": queue, "paused": false}));
         }
         QueueCommand::Redrive { queue } => {
@@ -149,10 +196,15 @@ pub(crate) async fn queues(command: QueueCommand, settings: &Settings) -> Outcom
             let mut redriven = 0;
             for part in dead.chunks(1_000) {
                 let (_, verdicts) = control::say(&connection, part).await?;
-                redriven +=
-                    verdicts.iter().filter(|v| **v == conductor_domain::Verdict::Applied).count();
+                redriven += verdicts
+                    .iter()
+                    .filter(|v| **v == conductor_domain::Verdict::Applied)
+                    .count();
             }
-            out::one(settings.output, &json!({"queue": queue, "redriven": redriven}));
+            out::one(
+                settings.output,
+                &json!({"queue": queue, "redriven": redriven}),
+            );
         }
     }
     Ok(Exit::Ok)
@@ -196,7 +248,9 @@ pub(crate) async fn config(command: ConfigCommand, settings: &Settings) -> Outco
         ConfigCommand::Put { json } => {
             let change: ConfigChange = serde_json::from_str(&json)
                 .map_err(|e| Failure::usage(format!("not a change of the settings: {e}")))?;
-            control::say_one(&connection, Control::PutConfig(change)).await?.state
+            control::say_one(&connection, Control::PutConfig(change))
+                .await?
+                .state
         }
     };
     let config = serde_json::to_value(&state.config).map_err(std::io::Error::from)?;

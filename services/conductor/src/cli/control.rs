@@ -46,11 +46,15 @@ pub(crate) async fn say(
     let log = Arc::clone(connection) as Arc<dyn EventLog>;
     let mut reader = Reader::open(log, from, seq - 1).await;
     reader
-        .read_until(conductor_replica::reader::Until::Seq(seq), seq, |record, folded, _| {
-            if record.seq == seq && matches!(record.content, Content::Control { .. }) {
-                verdicts.clone_from(&folded.verdicts);
-            }
-        })
+        .read_until(
+            conductor_replica::reader::Until::Seq(seq),
+            seq,
+            |record, folded, _| {
+                if record.seq == seq && matches!(record.content, Content::Control { .. }) {
+                    verdicts.clone_from(&folded.verdicts);
+                }
+            },
+        )
         .await?;
     Ok((reader, verdicts))
 }
@@ -60,15 +64,21 @@ pub(crate) async fn say_one(connection: &Arc<Connection>, control: Control) -> O
     let kind = control.kind();
     let (reader, verdicts) = say(connection, &[control]).await?;
     match verdicts.first() {
-        Some(Verdict::Void(VoidReason::NoChange)) | Some(Verdict::Applied) => Ok(reader),
+        Some(Verdict::Void(VoidReason::NoChange) | Verdict::Applied) => Ok(reader),
         Some(Verdict::Void(reason)) => {
             let code = match reason {
                 VoidReason::UnknownTask | VoidReason::UnknownAgent => Exit::NotFound,
                 _ => Exit::Conflict,
             };
-            Err(Failure::new(code, format!("{kind} had no effect: {}", explain(*reason))))
+            Err(Failure::new(
+                code,
+                format!("{kind} had no effect: {}", explain(*reason)),
+            ))
         }
-        None => Err(Failure::new(Exit::Failure, format!("{kind} was not read back"))),
+        None => Err(Failure::new(
+            Exit::Failure,
+            format!("{kind} was not read back"),
+        )),
     }
 }
 
@@ -102,9 +112,11 @@ pub(crate) async fn wait_for_end(
         }
         let next = reader.next();
         let (record, folded) = match deadline {
-            Some(deadline) => tokio::time::timeout_at(deadline, next).await.map_err(|_| {
-                Failure::new(Exit::TimedOut, format!("task {id} has not ended in time"))
-            })??,
+            Some(deadline) => tokio::time::timeout_at(deadline, next)
+                .await
+                .map_err(|_| {
+                    Failure::new(Exit::TimedOut, format!("task {id} has not ended in time"))
+                })??,
             None => next.await?,
         };
         for (task, entry) in read::entries(&record, &folded) {

@@ -26,7 +26,8 @@ struct Findings {
 impl Findings {
     fn note(&mut self, check: &str, verdict: &str, detail: impl std::fmt::Display) {
         self.has_failed |= verdict == "FAIL";
-        self.rows.push(json!({"check": check, "verdict": verdict, "detail": detail.to_string()}));
+        self.rows
+            .push(json!({"check": check, "verdict": verdict, "detail": detail.to_string()}));
     }
 }
 
@@ -36,14 +37,29 @@ pub(crate) async fn run(settings: &Settings) -> Outcome {
         Ok(connection) => check(&Arc::new(connection), settings, &mut findings).await,
         Err(e) => findings.note("nats", "FAIL", e.message),
     }
-    let columns = [("CHECK", "check"), ("VERDICT", "verdict"), ("DETAIL", "detail")];
+    let columns = [
+        ("CHECK", "check"),
+        ("VERDICT", "verdict"),
+        ("DETAIL", "detail"),
+    ];
     out::rows(settings.output, &columns, &findings.rows);
-    Ok(if findings.has_failed { Exit::Failure } else { Exit::Ok })
+    Ok(if findings.has_failed {
+        Exit::Failure
+    } else {
+        Exit::Ok
+    })
 }
 
 async fn check(connection: &Arc<Connection>, settings: &Settings, findings: &mut Findings) {
-    findings.note("nats", "ok", format!("nats-server {}", connection.server_version()));
-    let how = Provision { monitor_url: settings.monitor_url(), ..Provision::default() };
+    findings.note(
+        "nats",
+        "ok",
+        format!("nats-server {}", connection.server_version()),
+    );
+    let how = Provision {
+        monitor_url: settings.monitor_url(),
+        ..Provision::default()
+    };
     match connection.inspect_log(&how).await {
         Ok(log) => {
             let detail = format!("{} record(s), {} replica(s)", log.last_seq, log.replicas);
@@ -64,8 +80,16 @@ async fn check(connection: &Arc<Connection>, settings: &Settings, findings: &mut
         Ok(reader) => {
             let verdict = if reader.gaps.is_empty() { "ok" } else { "FAIL" };
             let gaps: Vec<String> = reader.gaps.iter().map(ToString::to_string).collect();
-            let detail = if gaps.is_empty() { "none".to_owned() } else { gaps.join(", ") };
-            findings.note("missing", verdict, format!("{detail} since record {}", reader.began_at));
+            let detail = if gaps.is_empty() {
+                "none".to_owned()
+            } else {
+                gaps.join(", ")
+            };
+            findings.note(
+                "missing",
+                verdict,
+                format!("{detail} since record {}", reader.began_at),
+            );
             check_cell(&reader.state, findings);
         }
         Err(e) => findings.note("state", "FAIL", e.message),
@@ -82,18 +106,30 @@ async fn check(connection: &Arc<Connection>, settings: &Settings, findings: &mut
 fn check_cell(state: &State, findings: &mut Findings) {
     for role in Role::ALL {
         match state.leaders.get(&role) {
-            Some(l) => findings.note(role.as_str(), "ok", format!("last led by {} (epoch {})", l.holder, l.epoch)),
+            Some(l) => findings.note(
+                role.as_str(),
+                "ok",
+                format!("last led by {} (epoch {})", l.holder, l.epoch),
+            ),
             None => findings.note(role.as_str(), "warn", "nobody has led yet"),
         }
     }
-    let there = state.agents.values().filter(|a| a.status.is_there()).count();
+    let there = state
+        .agents
+        .values()
+        .filter(|a| a.status.is_there())
+        .count();
     let verdict = if there == 0 { "warn" } else { "ok" };
     findings.note("agents", verdict, format!("{there} there"));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let now_ms = now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0));
     if state.time_ms > now_ms.saturating_add(1_000) {
         let ahead = DurationMs(state.time_ms - now_ms);
-        findings.note("clock", "warn", format!("the server's clock is {ahead} ahead of this machine's"));
+        findings.note(
+            "clock",
+            "warn",
+            format!("the server's clock is {ahead} ahead of this machine's"),
+        );
     }
 }
 
@@ -102,7 +138,11 @@ async fn check_snapshots(connection: &Arc<Connection>, findings: &mut Findings) 
     match connection.list().await.map(|names| names.first().copied()) {
         Ok(Some(newest)) => {
             let behind = last.saturating_sub(newest.0);
-            findings.note("snapshot", "ok", format!("at record {}, {behind} behind", newest.0));
+            findings.note(
+                "snapshot",
+                "ok",
+                format!("at record {}, {behind} behind", newest.0),
+            );
         }
         Ok(None) => findings.note("snapshot", "ok", "none yet; a start folds the whole log"),
         Err(e) => findings.note("snapshot", "warn", e),

@@ -29,11 +29,17 @@ pub(crate) enum LogCommand {
 }
 
 pub(crate) async fn run(command: LogCommand, settings: &Settings) -> Outcome {
-    let LogCommand::Tail { records, from, follow } = command;
+    let LogCommand::Tail {
+        records,
+        from,
+        follow,
+    } = command;
     let connection = Arc::new(settings.open().await?);
     let log = Arc::clone(&connection) as Arc<dyn EventLog>;
     let last = log.last_seq().await?;
-    let first = from.unwrap_or_else(|| last.saturating_sub(records.saturating_sub(1))).max(1);
+    let first = from
+        .unwrap_or_else(|| last.saturating_sub(records.saturating_sub(1)))
+        .max(1);
     let format = settings.output;
     let snapshots = ReadFrom::Snapshot(connection.as_ref());
     let mut reader = Reader::open(log, snapshots, first - 1).await;
@@ -52,9 +58,11 @@ pub(crate) async fn run(command: LogCommand, settings: &Settings) -> Outcome {
             }
         })
         .await?;
-    while follow {
+    if !follow {
+        return Ok(Exit::Ok);
+    }
+    loop {
         let (record, folded) = reader.next().await?;
         show(&record, &folded);
     }
-    Ok(Exit::Ok)
 }

@@ -25,7 +25,13 @@ const STALL: Duration = Duration::from_secs(20);
 
 /// A reader that has read everything there is.
 pub(crate) async fn now(connection: &Arc<Connection>) -> Outcome<Reader> {
-    up_to(connection, ReadFrom::Snapshot(connection.as_ref()), u64::MAX, |_, _, _| {}).await
+    up_to(
+        connection,
+        ReadFrom::Snapshot(connection.as_ref()),
+        u64::MAX,
+        |_, _, _| {},
+    )
+    .await
 }
 
 /// A reader that has read up to `seq`, or all there is, from where it is told.
@@ -60,7 +66,8 @@ pub(crate) fn find(state: &State, text: &str) -> Outcome<TaskId> {
         .iter()
         .filter(|(id, task)| {
             task.spec.name.as_deref() == Some(text)
-                || (is_prefix && (id.to_string().starts_with(text) || id.to_string().ends_with(text)))
+                || (is_prefix
+                    && (id.to_string().starts_with(text) || id.to_string().ends_with(text)))
         })
         .map(|(id, _)| *id)
         .collect();
@@ -70,8 +77,10 @@ pub(crate) fn find(state: &State, text: &str) -> Outcome<TaskId> {
             let message = format!("{text:?} stands for {} tasks", more + 1);
             Err(Failure::new(Exit::Usage, message).hint("name it by its whole id"))
         }
-        (None, _) => Err(Failure::new(Exit::NotFound, format!("there is no task {text:?}"))
-            .hint("`conductor task list --all` shows those there are")),
+        (None, _) => Err(
+            Failure::new(Exit::NotFound, format!("there is no task {text:?}"))
+                .hint("`conductor task list --all` shows those there are"),
+        ),
     }
 }
 
@@ -100,7 +109,11 @@ impl Entry {
     pub(crate) fn line(&self) -> String {
         let time = format_time(self.time_ms);
         let time = time.get(11..23).unwrap_or(&time);
-        let kind = self.event.get("type").and_then(Value::as_str).unwrap_or("?");
+        let kind = self
+            .event
+            .get("type")
+            .and_then(Value::as_str)
+            .unwrap_or("?");
         let void = match self.verdict {
             Verdict::Applied => String::new(),
             Verdict::Void(reason) => {
@@ -115,14 +128,20 @@ impl Entry {
             }
             _ => padded,
         };
-        format!("{time}  {:>8}  {kind}{}{void}", self.at.to_string(), detail(&self.event))
+        format!(
+            "{time}  {:>8}  {kind}{}{void}",
+            self.at.to_string(),
+            detail(&self.event)
+        )
     }
 }
 
 /// What is worth a glance of an event.
 fn detail(event: &Value) -> String {
     let mut parts = Vec::new();
-    let attempt = event.get("attempt").or_else(|| event.pointer("/lease/attempt"));
+    let attempt = event
+        .get("attempt")
+        .or_else(|| event.pointer("/lease/attempt"));
     if let Some(n) = attempt {
         parts.push(format!("attempt {n}"));
     }
@@ -136,7 +155,13 @@ fn detail(event: &Value) -> String {
         ("result", "→ "),
     ] {
         if let Some(text) = event.get(key).and_then(Value::as_str) {
-            let first: String = text.lines().next().unwrap_or_default().chars().take(80).collect();
+            let first: String = text
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .take(80)
+                .collect();
             parts.push(format!("{label}{first}"));
         }
     }
@@ -153,11 +178,24 @@ fn detail(event: &Value) -> String {
 pub(crate) fn entries(record: &Decoded, folded: &Folded) -> Vec<(Option<TaskId>, Entry)> {
     let mut out = Vec::new();
     let mut push = |index: usize, task: Option<TaskId>, event: Value| {
-        let verdict = folded.verdicts.get(index).copied().unwrap_or(Verdict::Applied);
+        let verdict = folded
+            .verdicts
+            .get(index)
+            .copied()
+            .unwrap_or(Verdict::Applied);
         let at = Position::new(record.seq, index as u32);
-        out.push((task, Entry { at, time_ms: record.time_ms, event, verdict }));
+        out.push((
+            task,
+            Entry {
+                at,
+                time_ms: record.time_ms,
+                event,
+                verdict,
+            },
+        ));
     };
-    let void = |reason: &conductor_domain::VoidReason| json!({"type": "?", "problem": reason.as_str()});
+    let void =
+        |reason: &conductor_domain::VoidReason| json!({"type": "?", "problem": reason.as_str()});
     match &record.content {
         Content::Void(reason) => push(0, None, void(reason)),
         Content::Submit(s) => push(
@@ -169,7 +207,11 @@ pub(crate) fn entries(record: &Decoded, folded: &Folded) -> Vec<(Option<TaskId>,
             for (i, item) in items.iter().enumerate() {
                 match item {
                     Ok(control) => {
-                        push(i, control.task(), serde_json::to_value(control).unwrap_or_default());
+                        push(
+                            i,
+                            control.task(),
+                            serde_json::to_value(control).unwrap_or_default(),
+                        );
                     }
                     Err(reason) => push(i, None, void(reason)),
                 }
@@ -177,7 +219,13 @@ pub(crate) fn entries(record: &Decoded, folded: &Folded) -> Vec<(Option<TaskId>,
         }
         Content::Leader { items, agent, .. } => {
             for (i, item) in items.iter().enumerate() {
-                push_event(&mut push, i, item, agent.as_ref().map(ToString::to_string), void);
+                push_event(
+                    &mut push,
+                    i,
+                    item,
+                    agent.as_ref().map(ToString::to_string),
+                    void,
+                );
             }
         }
         Content::Agent { items, agent, .. } => {

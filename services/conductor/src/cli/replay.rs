@@ -77,31 +77,44 @@ pub(crate) async fn run(args: ReplayArgs, settings: &Settings) -> Outcome {
     let took = started.elapsed();
     let digest = reader.state.digest().to_string();
     let mut report = report(&reader, &seen, took, &digest);
-    let mut exit = if reader.gaps.is_empty() { Exit::Ok } else { Exit::Failure };
+    let mut exit = if reader.gaps.is_empty() {
+        Exit::Ok
+    } else {
+        Exit::Failure
+    };
     if args.compare_live {
         let compared = compare(&connection, &log, last).await?;
-        if compared.iter().any(|c| c.get("agrees") != Some(&Value::Bool(true))) {
+        if compared
+            .iter()
+            .any(|c| c.get("agrees") != Some(&Value::Bool(true)))
+        {
             exit = Exit::Failure;
         }
-        report["live"] = compared.into();
+        super::put(&mut report, "live", compared);
     }
     show(&args, settings.output, &reader.state, &mut report, &seen)?;
     for gap in &reader.gaps {
         out::error(
             &format!("the log has lost records {gap}"),
-            Some("repair it from a mirror; what was acknowledged there is not in this log any more"),
+            Some(
+                "repair it from a mirror; what was acknowledged there is not in this log any more",
+            ),
         );
     }
     Ok(exit)
 }
 
 fn until(text: Option<&str>) -> Outcome<Until> {
-    let Some(text) = text else { return Ok(Until::Seq(u64::MAX)) };
+    let Some(text) = text else {
+        return Ok(Until::Seq(u64::MAX));
+    };
     if let Ok(seq) = text.parse() {
         return Ok(Until::Seq(seq));
     }
     parse_time(text).map(|t| Until::TimeMs(t.0)).ok_or_else(|| {
-        Failure::usage(format!("--as-of {text:?} is neither a sequence nor an RFC 3339 time"))
+        Failure::usage(format!(
+            "--as-of {text:?} is neither a sequence nor an RFC 3339 time"
+        ))
     })
 }
 
@@ -150,8 +163,10 @@ pub(crate) async fn compare(
     last: u64,
 ) -> Outcome<Vec<Value>> {
     let answers = connection.ask(64, ANSWERS).await?;
-    let mut answers: Vec<Answer> =
-        answers.iter().filter_map(|a| serde_json::from_slice(a).ok()).collect();
+    let mut answers: Vec<Answer> = answers
+        .iter()
+        .filter_map(|a| serde_json::from_slice(a).ok())
+        .collect();
     if answers.is_empty() {
         return Err(Failure::new(Exit::Unreachable, "no live replica answers")
             .hint("is `conductor up`, or an orchestrator or scheduler, running in this cell?"));
@@ -161,7 +176,9 @@ pub(crate) async fn compare(
     let mut out = Vec::new();
     for answer in answers {
         let last = last.max(answer.seq);
-        reader.read_until(Until::Seq(answer.seq), last, |_, _, _| {}).await?;
+        reader
+            .read_until(Until::Seq(answer.seq), last, |_, _, _| {})
+            .await?;
         let ours = reader.state.digest().to_string();
         let agrees = ours == answer.digest && reader.state.seq == answer.seq;
         out.push(json!({
@@ -182,10 +199,11 @@ fn show(
     let entries: Vec<&Entry> = match &args.task {
         Some(text) => {
             let id = read::find(state, text)?;
-            report["task"] = match state.tasks.get(&id) {
+            let shown = match state.tasks.get(&id) {
                 Some(task) => read::task_json(state, id, task),
                 None => json!({"id": id, "outcome": state.outcome_of(id)}),
             };
+            super::put(report, "task", shown);
             let text = Value::from(id.to_string());
             let speaks_of = |e: &&Entry| {
                 e.event.get("task") == Some(&text) || e.event.pointer("/lease/task") == Some(&text)
@@ -197,10 +215,13 @@ fn show(
     if format != Format::Table {
         let listed: Vec<Value> = entries.iter().map(|e| e.to_json()).collect();
         if args.task.is_some() || args.void {
-            report["timeline"] = listed.into();
+            super::put(report, "timeline", listed);
         } else {
-            let tasks = state.tasks.iter().map(|(id, t)| read::task_json(state, *id, t));
-            report["task_list"] = tasks.collect::<Vec<_>>().into();
+            let tasks = state
+                .tasks
+                .iter()
+                .map(|(id, t)| read::task_json(state, *id, t));
+            super::put(report, "task_list", tasks.collect::<Vec<_>>());
         }
         out::one(format, report);
         return Ok(());
@@ -208,16 +229,24 @@ fn show(
     let live = report.as_object_mut().and_then(|m| m.remove("live"));
     out::one(format, report);
     for answer in live.iter().filter_map(Value::as_array).flatten() {
-        let verdict = if answer["agrees"] == true { "agrees" } else { &out::paint(Colour::Red, "DIFFERS") };
+        let verdict = if answer["agrees"] == true {
+            "agrees"
+        } else {
+            &out::paint(Colour::Red, "DIFFERS")
+        };
         out::line(&format!(
             "{:<14} {} at {} {verdict} ({})",
-            "live", answer["instance"].as_str().unwrap_or("?"), answer["seq"],
+            "live",
+            answer["instance"].as_str().unwrap_or("?"),
+            answer["seq"],
             answer["digest"].as_str().unwrap_or("?")
         ));
     }
     if !entries.is_empty() {
         out::line("");
-        entries.iter().for_each(|e| out::line(&e.line()));
+        for entry in &entries {
+            out::line(&entry.line());
+        }
     }
     Ok(())
 }

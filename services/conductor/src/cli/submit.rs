@@ -1,19 +1,16 @@
 //! `conductor submit`: one task from flags, or many from a file.
 
 mod file;
+mod send;
+mod wait;
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conductor_domain::record::Content;
-use conductor_domain::{Decoded, State};
-use conductor_eventlog::jetstream::Connection;
-use conductor_eventlog::{Append, EventLog};
+use conductor_protocol::TaskId;
 use conductor_protocol::class::OutcomeClass;
-use conductor_protocol::event::{Event, TaskDuplicate, TaskRejected};
 use conductor_protocol::frame::Encoding;
 use conductor_protocol::human::{DurationMs, TimeMs, parse_duration, parse_time};
 use conductor_protocol::ids::QueueName;
@@ -21,26 +18,14 @@ use conductor_protocol::spec::{
     ClaudeSpec, CommandSpec, Concurrency, NeedPolicy, NoopSpec, PermissionMode, RetryPolicy,
     RunSpec, Timeouts,
 };
-use conductor_protocol::subject::Subject;
 use conductor_protocol::submission::{Context, Submission, resolve_all};
-use conductor_protocol::{Position, TaskId};
-use conductor_replica::{ReadFrom, Reader};
-use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::{control, read};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out::{self, Format};
 use crate::run::{duration, key_value};
 use crate::settings::Settings;
-
-/// Most tasks of one record.
-const TASKS_PER_RECORD: usize = 500;
-/// Most bytes of one record; a larger task goes alone.
-const BYTES_PER_RECORD: usize = 256 * 1024;
-/// Records in flight at once, where their order does not matter.
-const IN_FLIGHT: usize = 8;
 
 /// Submit tasks
 #[derive(Debug, clap::Args)]
@@ -178,9 +163,9 @@ pub(crate) async fn run(args: SubmitArgs, settings: &Settings) -> Outcome {
     let ordered = file::needs_first(&mut orders);
     validate(&orders, settings)?;
     let connection = Arc::new(settings.open().await?);
-    let positions = send(&connection, &orders, ordered).await?;
+    let positions = send::send(&connection, &orders, ordered).await?;
     if args.wait {
-        return wait(&connection, &args, settings, &orders, positions).await;
+        return wait::wait(&connection, &args, settings, &orders, positions).await;
     }
     let rows: Vec<_> = orders
         .iter()
@@ -188,13 +173,19 @@ pub(crate) async fn run(args: SubmitArgs, settings: &Settings) -> Outcome {
         .collect();
     match (settings.output, rows.as_slice()) {
         (Format::Table, [one]) => out::line(one["id"].as_str().unwrap_or_default()),
-        _ => out::rows(settings.output, &[("ID", "id"), ("NAME", "name"), ("QUEUE", "queue")], &rows),
+        _ => out::rows(
+            settings.output,
+            &[("ID", "id"), ("NAME", "name"), ("QUEUE", "queue")],
+            &rows,
+        ),
     }
     Ok(Exit::Ok)
 }
 
 fn from_flags(args: &SubmitArgs) -> Outcome<Order> {
-    let ms = |d: Option<Duration>| d.map(|d| DurationMs(u64::try_from(d.as_millis()).unwrap_or(u64::MAX)));
+    let ms = |d: Option<Duration>| {
+        d.map(|d| DurationMs(u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
+    };
     let env: BTreeMap<_, _> = args.env.iter().cloned().collect();
     let run = if let Some(prompt) = &args.claude {
         RunSpec::Claude(ClaudeSpec {
@@ -250,14 +241,18 @@ fn from_flags(args: &SubmitArgs) -> Outcome<Order> {
         timeouts: (timeouts != Timeouts::default()).then_some(timeouts),
         start_at: args.start_at,
         delay: args.delay,
-        concurrency: args
-            .concurrency_key
-            .clone()
-            .map(|key| Concurrency { key, limit: args.concurrency_limit }),
+        concurrency: args.concurrency_key.clone().map(|key| Concurrency {
+            key,
+            limit: args.concurrency_limit,
+        }),
         slots: args.slots,
         metadata: args.metadata.iter().cloned().collect(),
     };
-    Ok(Order { queue: args.queue.clone(), submission, origin: "the flags".to_owned() })
+    Ok(Order {
+        queue: args.queue.clone(),
+        submission,
+        origin: "the flags".to_owned(),
+    })
 }
 
 /// Checks everything before anything is sent.
@@ -283,184 +278,4 @@ fn validate(orders: &[Order], settings: &Settings) -> Outcome<()> {
     }
     let message = format!("nothing was submitted:\n  {}", problems.join("\n  "));
     Err(Failure::usage(message))
-}
-
-/// Cuts orders into records: neighbours with the same queue, as many as fit.
-fn records(connection: &Connection, orders: &[Order]) -> Outcome<Vec<(Append, usize)>> {
-    let mut out = Vec::new();
-    let mut open: Option<(&QueueName, Vec<String>, usize)> = None;
-    let close = |out: &mut Vec<(Append, usize)>, (queue, tasks, _): (&QueueName, Vec<String>, usize)| {
-        let append = Append {
-            subject: Subject::Submit(queue.clone()).render(connection.cell()),
-            payload: format!("[{}]", tasks.join(",")).into(),
-            id: uuid::Uuid::new_v4().to_string(),
-            expected_last: None,
-        };
-        out.push((append, tasks.len()));
-    };
-    for order in orders {
-        let task = serde_json::to_string(&order.submission).map_err(std::io::Error::from)?;
-        if let Some(record) = open.take_if(|(queue, tasks, bytes)| {
-            *queue != &order.queue
-                || tasks.len() >= TASKS_PER_RECORD
-                || *bytes + task.len() > BYTES_PER_RECORD
-        }) {
-            close(&mut out, record);
-        }
-        let (_, tasks, bytes) = open.get_or_insert((&order.queue, Vec::new(), 0));
-        *bytes += task.len() + 1;
-        tasks.push(task);
-    }
-    if let Some(record) = open {
-        close(&mut out, record);
-    }
-    Ok(out)
-}
-
-/// Appends the orders; returns where each of them stands in the log.
-async fn send(
-    connection: &Arc<Connection>,
-    orders: &[Order],
-    ordered: bool,
-) -> Outcome<BTreeMap<Position, usize>> {
-    let records = records(connection, orders)?;
-    let bar = progress(orders.len());
-    let in_flight = if ordered { 1 } else { IN_FLIGHT };
-    let mut sending = futures::stream::iter(records)
-        .map(|(record, tasks)| {
-            let connection = Arc::clone(connection);
-            async move { control::append(&connection, &record).await.map(|seq| (seq, tasks)) }
-        })
-        .buffered(in_flight);
-    let mut positions = BTreeMap::new();
-    while let Some(sent) = sending.next().await {
-        let (seq, tasks) = sent?;
-        for index in 0..tasks {
-            positions.insert(Position::new(seq, index as u32), positions.len());
-        }
-        bar.inc(tasks as u64);
-    }
-    bar.finish_and_clear();
-    Ok(positions)
-}
-
-/// A progress bar on the terminal, where there is much to wait for.
-fn progress(len: usize) -> indicatif::ProgressBar {
-    if len < 50 || !std::io::stderr().is_terminal() {
-        return indicatif::ProgressBar::hidden();
-    }
-    let style = indicatif::ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {eta}");
-    let bar = indicatif::ProgressBar::new(len as u64);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
-}
-
-/// What is still waited for.
-struct Waiting<'o> {
-    orders: &'o [Order],
-    positions: BTreeMap<Position, usize>,
-    open: BTreeMap<TaskId, usize>,
-    rows: Vec<serde_json::Value>,
-    worst: Exit,
-}
-
-/// Follows the log until every task has ended, or was refused.
-async fn wait(
-    connection: &Arc<Connection>,
-    args: &SubmitArgs,
-    settings: &Settings,
-    orders: &[Order],
-    positions: BTreeMap<Position, usize>,
-) -> Outcome {
-    let log = Arc::clone(connection) as Arc<dyn EventLog>;
-    let first = positions.keys().next().map_or(1, |p| p.seq);
-    let snapshots = ReadFrom::Snapshot(connection.as_ref());
-    let mut reader = Reader::open(log, snapshots, first - 1).await;
-    let patience = args.wait_timeout.unwrap_or(Duration::from_secs(366 * 24 * 3600));
-    let deadline = tokio::time::Instant::now() + patience;
-    let bar = progress(orders.len());
-    let ids = orders.iter().enumerate().filter_map(|(i, o)| Some((o.submission.id?, i)));
-    let mut waiting =
-        Waiting { orders, positions, open: ids.collect(), rows: Vec::new(), worst: Exit::Ok };
-    while !waiting.open.is_empty() {
-        let next = tokio::time::timeout_at(deadline, reader.next()).await;
-        let (record, _) = next.map_err(|_| {
-            let open = waiting.open.len();
-            Failure::new(Exit::TimedOut, format!("{open} task(s) have not ended in time"))
-        })??;
-        waiting.see(&reader.state, &record);
-        bar.set_position((orders.len() - waiting.open.len()) as u64);
-    }
-    bar.finish_and_clear();
-    let columns = [
-        ("ID", "id"),
-        ("NAME", "name"),
-        ("STATE", "state"),
-        ("ATTEMPTS", "attempts"),
-        ("CLASS", "class"),
-    ];
-    out::rows(settings.output, &columns, &waiting.rows);
-    Ok(waiting.worst)
-}
-
-impl Waiting<'_> {
-    fn see(&mut self, state: &State, record: &Decoded) {
-        let (Content::Leader { items, .. } | Content::Agent { items, .. }) = &record.content else {
-            return;
-        };
-        for event in items.iter().flatten() {
-            match event {
-                Event::TaskRejected(e) => self.rejected(e),
-                Event::TaskDuplicate(e) => self.duplicate(e),
-                _ => {}
-            }
-            if let Some(id) = event.task() {
-                self.ended(state, id);
-            }
-        }
-    }
-
-    fn rejected(&mut self, e: &TaskRejected) {
-        let Some(order) = self.positions.get(&e.submission).and_then(|i| self.orders.get(*i)) else {
-            return;
-        };
-        for error in &e.errors {
-            out::error(&format!("{}: rejected: {error}", order.origin), None);
-        }
-        let id = order.submission.id;
-        if id.is_some_and(|id| self.open.remove(&id).is_some()) {
-            self.rows.push(json!({"id": id, "name": order.submission.name, "state": "rejected"}));
-            self.worst = Exit::TaskFailed;
-        }
-    }
-
-    /// Our key was somebody else's task already: that one is waited for.
-    fn duplicate(&mut self, e: &TaskDuplicate) {
-        let Some(index) = self.positions.get(&e.submission).copied() else { return };
-        let ours = self.orders.get(index).and_then(|o| o.submission.id);
-        if ours.is_some_and(|id| id != e.task && self.open.remove(&id).is_some()) {
-            out::say(&format!("it is task {} already", e.task));
-            self.open.insert(e.task, index);
-        }
-    }
-
-    fn ended(&mut self, state: &State, id: TaskId) {
-        use conductor_domain::state::Outcome as How;
-        let Some(outcome) = state.outcome_of(id) else { return };
-        if self.open.remove(&id).is_none() {
-            return;
-        }
-        match outcome {
-            How::Succeeded => {}
-            How::Failed | How::TimedOut => self.worst = Exit::TaskFailed,
-            How::Cancelled if self.worst == Exit::Ok => self.worst = Exit::TaskCancelled,
-            How::Cancelled => {}
-        }
-        self.rows.push(match state.tasks.get(&id) {
-            Some(task) => read::task_json(state, id, task),
-            None => json!({"id": id, "state": outcome.as_str()}),
-        });
-    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use conductor_domain::state::Phase;
 use conductor_eventlog::EventLog;
+use conductor_eventlog::jetstream::Connection;
 use conductor_protocol::{Control, TaskId};
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -74,20 +75,32 @@ pub(crate) enum TaskCommand {
 pub(crate) async fn run(command: TaskCommand, settings: &Settings) -> Outcome {
     let connection = Arc::new(settings.open().await?);
     match command {
-        TaskCommand::List { all, state, queue, limit } => {
+        TaskCommand::List {
+            all,
+            state,
+            queue,
+            limit,
+        } => {
             let reader = read::now(&connection).await?;
             let wanted = reader.state.tasks.iter().filter(|(_, t)| {
                 (all || state.is_some() || !t.is_final())
                     && state.as_deref().is_none_or(|s| s == t.state_name())
                     && queue.as_deref().is_none_or(|q| q == t.spec.queue.as_str())
             });
-            let mut rows: Vec<Value> =
-                wanted.map(|(id, t)| read::task_json(&reader.state, *id, t)).collect();
+            let mut rows: Vec<Value> = wanted
+                .map(|(id, t)| read::task_json(&reader.state, *id, t))
+                .collect();
             let start = rows.len().saturating_sub(limit);
             rows.drain(..start);
             let columns = [
-                ("ID", "id"), ("NAME", "name"), ("STATE", "state"), ("QUEUE", "queue"),
-                ("ATTEMPTS", "attempts"), ("AGENT", "agent"), ("CLASS", "class"), ("ACCEPTED", "accepted"),
+                ("ID", "id"),
+                ("NAME", "name"),
+                ("STATE", "state"),
+                ("QUEUE", "queue"),
+                ("ATTEMPTS", "attempts"),
+                ("AGENT", "agent"),
+                ("CLASS", "class"),
+                ("ACCEPTED", "accepted"),
             ];
             out::rows(settings.output, &columns, &rows);
             Ok(Exit::Ok)
@@ -104,34 +117,11 @@ pub(crate) async fn run(command: TaskCommand, settings: &Settings) -> Outcome {
             }
             control::wait_for_end(&mut reader, id, None, |e| write(settings.output, e)).await
         }
-        TaskCommand::Logs { task, follow, attempt } => {
-            let mut reader = read::now(&connection).await?;
-            let id = read::find(&reader.state, &task)?;
-            let mut chunks = connection.read_output(id, follow).await?;
-            let ended = control::wait_for_end(&mut reader, id, None, |_| {});
-            let ended = async {
-                // What was printed last may still be on its way when the end is known.
-                let code = ended.await;
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                code
-            };
-            let print = async {
-                while let Some(chunk) = chunks.next().await {
-                    if attempt.is_none_or(|a| a == chunk.attempt) {
-                        out::bytes(&chunk.bytes);
-                    }
-                }
-            };
-            if follow {
-                tokio::select! {
-                    () = print => {}
-                    _ = ended => {}
-                }
-            } else {
-                print.await;
-            }
-            Ok(Exit::Ok)
-        }
+        TaskCommand::Logs {
+            task,
+            follow,
+            attempt,
+        } => logs(&connection, &task, follow, attempt).await,
         TaskCommand::Cancel { task, reason } => {
             let reader = read::now(&connection).await?;
             let id = read::find(&reader.state, &task)?;
@@ -148,12 +138,51 @@ pub(crate) async fn run(command: TaskCommand, settings: &Settings) -> Outcome {
                 return Ok(Exit::Ok);
             }
             // It still counts as ended until the orchestrator has redriven it.
-            while reader.state.tasks.get(&id).is_some_and(|t| t.is_final()) {
+            while reader
+                .state
+                .tasks
+                .get(&id)
+                .is_some_and(conductor_domain::state::Task::is_final)
+            {
                 reader.next().await?;
             }
             control::wait_for_end(&mut reader, id, None, |_| {}).await
         }
     }
+}
+
+async fn logs(
+    connection: &Arc<Connection>,
+    task: &str,
+    follow: bool,
+    attempt: Option<u32>,
+) -> Outcome {
+    let mut reader = read::now(connection).await?;
+    let id = read::find(&reader.state, task)?;
+    let mut chunks = connection.read_output(id, follow).await?;
+    let ended = control::wait_for_end(&mut reader, id, None, |_| {});
+    let ended = async {
+        // What was printed last may still be on its way when the end is known.
+        let code = ended.await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        code
+    };
+    let print = async {
+        while let Some(chunk) = chunks.next().await {
+            if attempt.is_none_or(|a| a == chunk.attempt) {
+                out::bytes(&chunk.bytes);
+            }
+        }
+    };
+    if follow {
+        tokio::select! {
+            () = print => {}
+            _ = ended => {}
+        }
+    } else {
+        print.await;
+    }
+    Ok(Exit::Ok)
 }
 
 fn write(format: Format, entry: &read::Entry) {
@@ -163,31 +192,36 @@ fn write(format: Format, entry: &read::Entry) {
     }
 }
 
-async fn show(
-    connection: &Arc<conductor_eventlog::jetstream::Connection>,
-    format: Format,
-    text: &str,
-) -> Outcome {
+async fn show(connection: &Arc<Connection>, format: Format, text: &str) -> Outcome {
     let reader = read::now(connection).await?;
     let id = read::find(&reader.state, text)?;
     let task = reader.state.tasks.get(&id);
     let timeline = read::timeline(connection, id, task.map(|t| t.submission.seq)).await?;
     if task.is_none() && timeline.is_empty() {
-        return Err(Failure::new(Exit::NotFound, format!("there is no task {id}")));
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("there is no task {id}"),
+        ));
     }
     let mut value = match task {
         Some(task) => read::task_json(&reader.state, id, task),
-        None => json!({"id": id, "state": reader.state.outcome_of(id).map(|o| o.as_str()), "why": conductor_domain::explain::why(&reader.state, id)}),
+        None => {
+            json!({"id": id, "state": reader.state.outcome_of(id).map(conductor_domain::state::Outcome::as_str), "why": conductor_domain::explain::why(&reader.state, id)})
+        }
     };
     if let Some(Phase::Ended(ended)) = task.map(|t| &t.phase) {
-        value["result"] = result(connection, ended.at, id).await.into();
+        let result = result(connection, ended.at, id).await;
+        super::put(&mut value, "result", result);
     }
     if format == Format::Table {
         out::one(format, &value);
         out::line("");
-        timeline.iter().for_each(|e| out::line(&e.line()));
+        for entry in &timeline {
+            out::line(&entry.line());
+        }
     } else {
-        value["timeline"] = timeline.iter().map(read::Entry::to_json).collect::<Vec<_>>().into();
+        let timeline: Vec<Value> = timeline.iter().map(read::Entry::to_json).collect();
+        super::put(&mut value, "timeline", timeline);
         out::one(format, &value);
     }
     Ok(Exit::Ok)
@@ -195,7 +229,7 @@ async fn show(
 
 /// The result stays in the log, at the event that ended the task.
 async fn result(
-    connection: &Arc<conductor_eventlog::jetstream::Connection>,
+    connection: &Arc<Connection>,
     at: conductor_protocol::Position,
     id: TaskId,
 ) -> Option<String> {
@@ -218,7 +252,12 @@ pub(crate) async fn why(task: &str, settings: &Settings) -> Outcome {
     match conductor_domain::explain::why(&reader.state, id) {
         Some(why) if settings.output == Format::Table => out::line(&why),
         Some(why) => out::one(settings.output, &json!({"task": id, "why": why})),
-        None => return Err(Failure::new(Exit::NotFound, format!("there is no task {id}"))),
+        None => {
+            return Err(Failure::new(
+                Exit::NotFound,
+                format!("there is no task {id}"),
+            ));
+        }
     }
     Ok(Exit::Ok)
 }

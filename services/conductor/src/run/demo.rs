@@ -26,7 +26,8 @@ use crate::settings::Settings;
 /// The sample, in the form people write.
 const TASKS: &str = include_str!("demo/tasks.yaml");
 /// Submitted by hand, byte by byte: any NATS client can do this.
-const PLAIN: &str = r#"{"name":"plain-nats","run":{"command":["sh","-c","echo no Conductor code sent me"]}}"#;
+const PLAIN: &str =
+    r#"{"name":"plain-nats","run":{"command":["sh","-c","echo no Conductor code sent me"]}}"#;
 /// How long the sample may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Cancelled as soon as it runs.
@@ -49,11 +50,19 @@ const EXPECTED: [(&str, How, u32); 10] = [
 /// Runs the demonstration; succeeds only if everything went as it should.
 pub(super) async fn run(settings: &Settings) -> Outcome {
     let started = Instant::now();
-    let dir = tempfile::Builder::new().prefix("conductor-demo-").tempdir()?;
-    out::say(&format!("data directory, thrown away afterwards: {}", dir.path().display()));
+    let dir = tempfile::Builder::new()
+        .prefix("conductor-demo-")
+        .tempdir()?;
+    out::say(&format!(
+        "data directory, thrown away afterwards: {}",
+        dir.path().display()
+    ));
     let mut server = start_server(dir.path(), None)?;
     let place = local_place(settings.connect("conductor-demo"), dir.path(), &server);
-    out::say(&format!("nats-server on {}, syncing every write to disk", server.url()));
+    out::say(&format!(
+        "nats-server on {}, syncing every write to disk",
+        server.url()
+    ));
     let mut stop = signals();
     let mut stack = Stack::start(&place, sample_plan()).await?;
     if !stack.wait_leading(2, Duration::from_secs(30)).await {
@@ -104,8 +113,14 @@ async fn show(connection: &Arc<Connection>, server: &Server, place: &Place) -> O
     let agrees = compare(connection).await?;
     match (as_expected, agrees) {
         (true, true) => Ok(()),
-        (false, _) => Err(Failure::new(Exit::Failure, "a task did not end as it should")),
-        (_, false) => Err(Failure::new(Exit::Failure, "replay differs from the live state")),
+        (false, _) => Err(Failure::new(
+            Exit::Failure,
+            "a task did not end as it should",
+        )),
+        (_, false) => Err(Failure::new(
+            Exit::Failure,
+            "replay differs from the live state",
+        )),
     }
 }
 
@@ -113,7 +128,9 @@ async fn show(connection: &Arc<Connection>, server: &Server, place: &Place) -> O
 async fn submit(connection: &Connection, place: &Place) -> Outcome<()> {
     let bad = |e: serde_yaml_ng::Error| Failure::new(Exit::Failure, format!("the sample: {e}"));
     let tasks: serde_json::Value = serde_yaml_ng::from_str(TASKS).map_err(bad)?;
-    let queue = "default".parse().map_err(|e| Failure::usage(format!("queue: {e}")))?;
+    let queue = "default"
+        .parse()
+        .map_err(|e| Failure::usage(format!("queue: {e}")))?;
     let record = Append {
         subject: Subject::Submit(queue).render(&place.connect.cell),
         payload: tasks.to_string().into(),
@@ -142,10 +159,16 @@ fn publish_plainly(server: &Server, place: &Place) -> Outcome<()> {
             return Ok(());
         }
         if line.starts_with("-ERR") {
-            return Err(Failure::new(Exit::Failure, format!("the plain publish: {line}")));
+            return Err(Failure::new(
+                Exit::Failure,
+                format!("the plain publish: {line}"),
+            ));
         }
     }
-    Err(Failure::new(Exit::Failure, "the server closed the plain connection"))
+    Err(Failure::new(
+        Exit::Failure,
+        "the server closed the plain connection",
+    ))
 }
 
 /// Prints what happens to each task until all have ended.
@@ -157,22 +180,33 @@ async fn follow(connection: &Arc<Connection>, reader: &mut Reader) -> Outcome<()
             let Some(id) = task else { continue };
             let name = name_of(reader, id);
             out::line(&format!("{name:<11} {}", entry.line()));
-            let has_started = entry.event.get("type").is_some_and(|t| t == "attempt.started");
+            let has_started = entry
+                .event
+                .get("type")
+                .is_some_and(|t| t == "attempt.started");
             if name == ENDLESS && has_started {
                 cancel(connection, id).await?;
             }
         }
         let is_final = |name: &str| outcome_of(reader, name).is_some_and(|(how, _)| how.is_some());
-        ended = EXPECTED.iter().filter(|(name, _, _)| is_final(name)).count();
+        ended = EXPECTED
+            .iter()
+            .filter(|(name, _, _)| is_final(name))
+            .count();
     }
     Ok(())
 }
 
 async fn cancel(connection: &Connection, task: TaskId) -> Outcome<()> {
-    let control = Control::Cancel { task, reason: Some("shown enough".to_owned()) };
+    let control = Control::Cancel {
+        task,
+        reason: Some("shown enough".to_owned()),
+    };
     let record = Append {
         subject: Subject::Control.render(connection.cell()),
-        payload: serde_json::to_vec(&control).map_err(std::io::Error::from)?.into(),
+        payload: serde_json::to_vec(&control)
+            .map_err(std::io::Error::from)?
+            .into(),
         id: uuid::Uuid::new_v4().to_string(),
         expected_last: None,
     };
@@ -182,7 +216,8 @@ async fn cancel(connection: &Connection, task: TaskId) -> Outcome<()> {
 
 fn name_of(reader: &Reader, id: TaskId) -> String {
     let task = reader.state.tasks.get(&id);
-    task.and_then(|t| t.spec.name.clone()).unwrap_or_else(|| id.to_string())
+    task.and_then(|t| t.spec.name.clone())
+        .unwrap_or_else(|| id.to_string())
 }
 
 fn outcome_of(reader: &Reader, name: &str) -> Option<(Option<How>, u32)> {
@@ -207,7 +242,10 @@ fn summarise(reader: &Reader) -> bool {
     }
     out::line("");
     let columns = [
-        ("TASK", "task"), ("ENDED", "ended"), ("ATTEMPTS", "attempts"), ("AS IT SHOULD", "as it should"),
+        ("TASK", "task"),
+        ("ENDED", "ended"),
+        ("ATTEMPTS", "attempts"),
+        ("AS IT SHOULD", "as it should"),
     ];
     out::line(&out::table(&columns, &rows));
     all_right
@@ -217,15 +255,38 @@ fn summarise(reader: &Reader) -> bool {
 async fn compare(connection: &Arc<Connection>) -> Outcome<bool> {
     let log = Arc::clone(connection) as Arc<dyn EventLog>;
     let last = log.last_seq().await?;
-    out::line(&format!("\nreplaying the log from its first record to its last, {last}"));
+    out::line(&format!(
+        "\nreplaying the log from its first record to its last, {last}"
+    ));
     let compared = replay::compare(connection, &log, last).await?;
     for live in &compared {
-        let text = |key: &str| live.get(key).and_then(|v| v.as_str()).unwrap_or("?").to_owned();
-        let seq = live.get("seq").and_then(serde_json::Value::as_u64).unwrap_or(0);
-        out::line(&format!("live state at record {seq}:      {}", text("digest")));
-        out::line(&format!("replayed state at record {seq}:  {}", text("replayed")));
+        let text = |key: &str| {
+            live.get(key)
+                .and_then(|v| v.as_str())
+                .unwrap_or("?")
+                .to_owned()
+        };
+        let seq = live
+            .get("seq")
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(0);
+        out::line(&format!(
+            "live state at record {seq}:      {}",
+            text("digest")
+        ));
+        out::line(&format!(
+            "replayed state at record {seq}:  {}",
+            text("replayed")
+        ));
     }
-    let agrees = !compared.is_empty() && compared.iter().all(|c| c.get("agrees") == Some(&true.into()));
-    out::line(if agrees { "they are the same, byte for byte" } else { "they DIFFER" });
+    let agrees = !compared.is_empty()
+        && compared
+            .iter()
+            .all(|c| c.get("agrees") == Some(&true.into()));
+    out::line(if agrees {
+        "they are the same, byte for byte"
+    } else {
+        "they DIFFER"
+    });
     Ok(agrees)
 }

@@ -89,13 +89,20 @@ fn place(settings: &Settings, data: &Path, server: Option<&Server>) -> Place {
     let connect = settings.connect("conductor-up");
     match server {
         Some(server) => local_place(connect, data, server),
-        None => Place { connect, monitor_url: settings.monitor_url(), data: data.join("attempts") },
+        None => Place {
+            connect,
+            monitor_url: settings.monitor_url(),
+            data: data.join("attempts"),
+        },
     }
 }
 
 pub(super) fn local_place(connect: Connect, data: &Path, server: &Server) -> Place {
     Place {
-        connect: Connect { url: server.url(), ..connect },
+        connect: Connect {
+            url: server.url(),
+            ..connect
+        },
         monitor_url: Some(server.monitor_url()),
         data: data.join("attempts"),
     }
@@ -138,8 +145,10 @@ fn introduce(stack: &Stack, place: &Place, data: &Path, agents: &[AgentPlan], st
             log.last_seq, log.replicas, log.durability
         ));
     }
-    let agents: Vec<String> =
-        agents.iter().map(|a| format!("{} ({} slots)", a.id, a.slots)).collect();
+    let agents: Vec<String> = agents
+        .iter()
+        .map(|a| format!("{} ({} slots)", a.id, a.slots))
+        .collect();
     out::say(&format!("  agents    {}", agents.join(", ")));
     out::say(&format!("  data      {}", data.display()));
     out::say("");

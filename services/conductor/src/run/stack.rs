@@ -70,12 +70,19 @@ pub(super) async fn serve(settings: &Settings, plan: Plan) -> Outcome {
     let what: Vec<String> = plan
         .roles
         .iter()
-        .map(|r| r.to_string())
-        .chain(plan.agents.iter().map(|a| format!("agent {} ({} slots)", a.id, a.slots)))
+        .map(std::string::ToString::to_string)
+        .chain(
+            plan.agents
+                .iter()
+                .map(|a| format!("agent {} ({} slots)", a.id, a.slots)),
+        )
         .collect();
     let what = what.join(", ");
     let place = Place {
-        connect: settings.connect(&format!("conductor-{}", what.split(' ').next().unwrap_or("role"))),
+        connect: settings.connect(&format!(
+            "conductor-{}",
+            what.split(' ').next().unwrap_or("role")
+        )),
         monitor_url: settings.monitor_url(),
         data: settings.data_dir.join("attempts"),
     };
@@ -84,7 +91,10 @@ pub(super) async fn serve(settings: &Settings, plan: Plan) -> Outcome {
         stack = Stack::start(&place, plan) => stack?,
         _ = stop.wait_for(|stop| *stop) => return Ok(Exit::Ok),
     };
-    out::say(&format!("{what} on {} in cell {}", place.connect.url, place.connect.cell));
+    out::say(&format!(
+        "{what} on {} in cell {}",
+        place.connect.url, place.connect.cell
+    ));
     let outcome = stack.wait(&mut stop).await;
     out::say("draining …");
     stack.stop().await;
@@ -95,9 +105,10 @@ pub(super) async fn serve(settings: &Settings, plan: Plan) -> Outcome {
 pub(super) fn signals() -> watch::Receiver<bool> {
     use tokio::signal::unix::{SignalKind, signal};
     let (stop, stopped) = watch::channel(false);
-    let (Ok(mut int), Ok(mut term)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let (Ok(mut int), Ok(mut term)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
         return stopped;
     };
     tokio::spawn(async move {
@@ -152,15 +163,30 @@ impl Stack {
                 drain_timeout: plan.drain_timeout,
                 is_superseded,
             };
-            parts.spawn(keep_agent(Arc::clone(&connection), options, stop.subscribe()));
+            parts.spawn(keep_agent(
+                Arc::clone(&connection),
+                options,
+                stop.subscribe(),
+            ));
         }
-        Ok(Self { connection, provisioned, status, stop, parts, superseded })
+        Ok(Self {
+            connection,
+            provisioned,
+            status,
+            stop,
+            parts,
+            superseded,
+        })
     }
 
     /// Waits until it leads the roles it stands for, or at most so long.
     pub(super) async fn wait_leading(&mut self, roles: usize, at_most: Duration) -> bool {
-        let leads = self.status.wait_for(|s| s.leads.len() >= roles && s.is_caught_up);
-        tokio::time::timeout(at_most, leads).await.is_ok_and(|r| r.is_ok())
+        let leads = self
+            .status
+            .wait_for(|s| s.leads.len() >= roles && s.is_caught_up);
+        tokio::time::timeout(at_most, leads)
+            .await
+            .is_ok_and(|r| r.is_ok())
     }
 
     /// Waits until it is told to stop, or something in it cannot go on.

@@ -161,10 +161,14 @@ impl Connection {
         let server = self.server_version();
         check_version(&server)?;
         let name = log_stream(&self.cell);
-        let stream = self.js.get_stream(&name).await.map_err(|e| ProvisionError::Refused {
-            what: name.clone(),
-            problem: e.to_string(),
-        })?;
+        let stream = self
+            .js
+            .get_stream(&name)
+            .await
+            .map_err(|e| ProvisionError::Refused {
+                what: name.clone(),
+                problem: e.to_string(),
+            })?;
         let info = stream.cached_info();
         check_config(&info.config)?;
         Ok(Provisioned {

@@ -253,11 +253,10 @@ fn api_class(result: &Value) -> OutcomeClass {
     match result.pointer("/api_error_status").and_then(Value::as_u64) {
         Some(401 | 403) => OutcomeClass::Auth,
         Some(429 | 529) => OutcomeClass::RateLimited,
-        Some(_) => OutcomeClass::ModelError,
         None if said.contains("Not logged in") || said.contains("Invalid API key") => {
             OutcomeClass::Auth
         }
-        None => OutcomeClass::ModelError,
+        _ => OutcomeClass::ModelError,
     }
 }
 

@@ -15,7 +15,11 @@ use crate::exit::{Failure, Outcome};
 
 /// Reads every task of a file; on failure everything that is wrong with it.
 pub(super) fn read(path: &Path, queue: &QueueName) -> Outcome<Vec<Order>> {
-    let name = if path == Path::new("-") { "standard input".into() } else { path.display().to_string() };
+    let name = if path == Path::new("-") {
+        "standard input".into()
+    } else {
+        path.display().to_string()
+    };
     let mut text = String::new();
     let result = if path == Path::new("-") {
         std::io::stdin().read_to_string(&mut text)
@@ -27,10 +31,17 @@ pub(super) fn read(path: &Path, queue: &QueueName) -> Outcome<Vec<Order>> {
     let (mut orders, mut problems) = (Vec::new(), Vec::new());
     for (n, value) in values.into_iter().enumerate() {
         let origin = format!("{name}, task {}", n + 1);
-        let own_queue = value.get("queue").and_then(Value::as_str).map(str::to_owned);
+        let own_queue = value
+            .get("queue")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
         match from_json_value(value) {
             Ok(submission) => match own_queue.map_or(Ok(queue.clone()), |q| q.parse()) {
-                Ok(queue) => orders.push(Order { queue, submission, origin }),
+                Ok(queue) => orders.push(Order {
+                    queue,
+                    submission,
+                    origin,
+                }),
                 Err(e) => problems.push(format!("{origin}: queue: {e}")),
             },
             Err(errors) => problems.extend(errors.iter().map(|e| format!("{origin}: {e}"))),
@@ -42,7 +53,10 @@ pub(super) fn read(path: &Path, queue: &QueueName) -> Outcome<Vec<Order>> {
     if problems.is_empty() {
         return Ok(orders);
     }
-    Err(Failure::usage(format!("nothing was submitted:\n  {}", problems.join("\n  "))))
+    Err(Failure::usage(format!(
+        "nothing was submitted:\n  {}",
+        problems.join("\n  ")
+    )))
 }
 
 /// Whatever the text is in, as a flat list of values.
@@ -58,7 +72,9 @@ fn parse(text: &str) -> Result<Vec<Value>, String> {
             .collect()
     };
     // JSON and JSON lines are the same to a reader of a stream of values.
-    let json: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
+    let json: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text)
+        .into_iter()
+        .collect();
     if let Ok(values) = json {
         return Ok(flat(values));
     }
@@ -80,7 +96,10 @@ pub(super) fn name_all(orders: &mut [Order]) -> Outcome<()> {
     for order in orders.iter_mut() {
         let id = *order.submission.id.get_or_insert_with(new_id);
         if let Some(name) = &order.submission.name {
-            names.entry(name.clone()).and_modify(|twin| *twin = None).or_insert(Some(id));
+            names
+                .entry(name.clone())
+                .and_modify(|twin| *twin = None)
+                .or_insert(Some(id));
         }
     }
     for order in orders.iter_mut() {
@@ -88,7 +107,8 @@ pub(super) fn name_all(orders: &mut [Order]) -> Outcome<()> {
             match names.get(need) {
                 Some(Some(id)) => *need = id.to_string(),
                 Some(None) => {
-                    let message = format!("{}: needs: the name {need:?} stands twice", order.origin);
+                    let message =
+                        format!("{}: needs: the name {need:?} stands twice", order.origin);
                     return Err(Failure::usage(message));
                 }
                 None => {}
@@ -102,7 +122,12 @@ fn new_id() -> TaskId {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let ms = now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
     let mut random = [0_u8; 10];
-    random.copy_from_slice(uuid::Uuid::new_v4().as_bytes().get(..10).unwrap_or(&[0; 10]));
+    random.copy_from_slice(
+        uuid::Uuid::new_v4()
+            .as_bytes()
+            .get(..10)
+            .unwrap_or(&[0; 10]),
+    );
     TaskId::from_parts(ms, random)
 }
 
@@ -116,7 +141,13 @@ pub(super) fn needs_first(orders: &mut Vec<Order>) -> bool {
         .collect();
     let needs: Vec<Vec<usize>> = orders
         .iter()
-        .map(|o| o.submission.needs.iter().filter_map(|n| ids.get(n).copied()).collect())
+        .map(|o| {
+            o.submission
+                .needs
+                .iter()
+                .filter_map(|n| ids.get(n).copied())
+                .collect()
+        })
         .collect();
     if needs.iter().all(Vec::is_empty) {
         return false;
@@ -126,7 +157,11 @@ pub(super) fn needs_first(orders: &mut Vec<Order>) -> bool {
     for _ in 0..orders.len() {
         let mut has_changed = false;
         for (i, needs) in needs.iter().enumerate() {
-            let d = needs.iter().map(|n| depth.get(n).copied().unwrap_or(0) + 1).max().unwrap_or(0);
+            let d = needs
+                .iter()
+                .map(|n| depth.get(n).copied().unwrap_or(0) + 1)
+                .max()
+                .unwrap_or(0);
             if d <= orders.len() && depth.insert(i, d) != Some(d) {
                 has_changed = true;
             }
@@ -138,7 +173,11 @@ pub(super) fn needs_first(orders: &mut Vec<Order>) -> bool {
     let mut order: Vec<usize> = (0..orders.len()).collect();
     order.sort_by_key(|i| depth.get(i).copied().unwrap_or(0));
     let mut taken: Vec<Option<Order>> = std::mem::take(orders).into_iter().map(Some).collect();
-    orders.extend(order.into_iter().filter_map(|i| taken.get_mut(i).and_then(Option::take)));
+    orders.extend(
+        order
+            .into_iter()
+            .filter_map(|i| taken.get_mut(i).and_then(Option::take)),
+    );
     true
 }
 
@@ -156,7 +195,10 @@ mod tests {
         assert_eq!(parse_ok(one).len(), 1);
         assert_eq!(parse_ok(&format!("{one}\n{one}\n")).len(), 2);
         assert_eq!(parse_ok(&format!("[{one},{one}]")).len(), 2);
-        assert_eq!(parse_ok("run: {noop: {}}\n---\n- run: {noop: {}}\n- run: {noop: {}}\n").len(), 3);
+        assert_eq!(
+            parse_ok("run: {noop: {}}\n---\n- run: {noop: {}}\n- run: {noop: {}}\n").len(),
+            3
+        );
         assert!(parse("{\"run\":").unwrap_err().contains("JSON"));
         assert!(parse("a: [").unwrap_err().contains("YAML"));
     }
@@ -175,8 +217,17 @@ mod tests {
             .collect();
         name_all(&mut orders).unwrap();
         assert!(needs_first(&mut orders));
-        let names: Vec<_> = orders.iter().map(|o| o.submission.name.clone().unwrap()).collect();
+        let names: Vec<_> = orders
+            .iter()
+            .map(|o| o.submission.name.clone().unwrap())
+            .collect();
         assert_eq!(names, ["a", "b", "c", "d"]);
-        assert!(orders[3].submission.needs.iter().all(|n| n.parse::<TaskId>().is_ok()));
+        assert!(
+            orders[3]
+                .submission
+                .needs
+                .iter()
+                .all(|n| n.parse::<TaskId>().is_ok())
+        );
     }
 }

@@ -1,0 +1,50 @@
+# `make demo` and `make test` are all a newcomer needs; `make help` lists the rest.
+.DEFAULT_GOAL := help
+.PHONY: help demo run build test lint fmt deny ci nats-server need-rust need-python
+
+RELEASE := target/release/conductor
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: build nats-server ## Start the system on free ports, run a sample, replay it, stop everything
+	@echo "==> running the sample"
+	@$(RELEASE) demo
+
+run: build nats-server ## Start the system and stay up until Ctrl-C (data in ~/.conductor)
+	@echo "==> starting conductor; Ctrl-C drains and stops it"
+	@$(RELEASE) up
+
+build: need-rust
+	@echo "==> building the release binary (a few minutes the first time)"
+	@cargo build --release --locked --package conductor
+
+test: need-rust nats-server ## Run all tests, against a real nats-server each
+	@echo "==> running all tests"
+	@cargo test --workspace --locked
+
+lint: need-rust ## Formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- --deny warnings
+
+fmt: need-rust ## Format the code
+	cargo fmt --all
+
+deny: need-rust ## Licences, banned and doubled dependencies (cargo-deny, offline parts)
+	cargo deny --locked --offline check bans licenses sources
+
+ci: ## What runs on every change
+	bash .ci/run
+
+nats-server: need-python ## Get the pinned nats-server where none new enough is on PATH
+	@python3 nats/install.py
+
+need-rust:
+	@command -v cargo >/dev/null || { \
+	  echo "cargo is missing: install Rust with rustup (Debian 13, Ubuntu: apt-get install rustup), then try again"; exit 1; }
+	@command -v cc >/dev/null || { \
+	  echo "a C compiler is missing: install gcc or clang (Debian: apt-get install build-essential), then try again"; exit 1; }
+
+need-python:
+	@command -v python3 >/dev/null || { \
+	  echo "python3 is missing: install it (Debian: apt-get install python3 python3-pip), then try again"; exit 1; }

@@ -1,0 +1,100 @@
+//! Appending orders, many to a record.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use conductor_eventlog::Append;
+use conductor_eventlog::jetstream::Connection;
+use conductor_protocol::Position;
+use conductor_protocol::ids::QueueName;
+use conductor_protocol::subject::Subject;
+use futures::StreamExt;
+
+use super::Order;
+use crate::cli::control;
+use crate::exit::Outcome;
+
+/// Most tasks of one record.
+const TASKS_PER_RECORD: usize = 500;
+/// Most bytes of one record; a larger task goes alone.
+const BYTES_PER_RECORD: usize = 256 * 1024;
+/// Records in flight at once, where their order does not matter.
+const IN_FLIGHT: usize = 8;
+
+/// Cuts orders into records: neighbours with the same queue, as many as fit.
+fn records(connection: &Connection, orders: &[Order]) -> Outcome<Vec<(Append, usize)>> {
+    let mut out = Vec::new();
+    let mut open: Option<(&QueueName, Vec<String>, usize)> = None;
+    let close = |out: &mut Vec<(Append, usize)>,
+                 (queue, tasks, _): (&QueueName, Vec<String>, usize)| {
+        let append = Append {
+            subject: Subject::Submit(queue.clone()).render(connection.cell()),
+            payload: format!("[{}]", tasks.join(",")).into(),
+            id: uuid::Uuid::new_v4().to_string(),
+            expected_last: None,
+        };
+        out.push((append, tasks.len()));
+    };
+    for order in orders {
+        let task = serde_json::to_string(&order.submission).map_err(std::io::Error::from)?;
+        if let Some(record) = open.take_if(|(queue, tasks, bytes)| {
+            *queue != &order.queue
+                || tasks.len() >= TASKS_PER_RECORD
+                || *bytes + task.len() > BYTES_PER_RECORD
+        }) {
+            close(&mut out, record);
+        }
+        let (_, tasks, bytes) = open.get_or_insert((&order.queue, Vec::new(), 0));
+        *bytes += task.len() + 1;
+        tasks.push(task);
+    }
+    if let Some(record) = open {
+        close(&mut out, record);
+    }
+    Ok(out)
+}
+
+/// Appends the orders; returns where each of them stands in the log.
+pub(super) async fn send(
+    connection: &Arc<Connection>,
+    orders: &[Order],
+    ordered: bool,
+) -> Outcome<BTreeMap<Position, usize>> {
+    let records = records(connection, orders)?;
+    let bar = progress(orders.len());
+    let in_flight = if ordered { 1 } else { IN_FLIGHT };
+    let mut sending = futures::stream::iter(records)
+        .map(|(record, tasks)| {
+            let connection = Arc::clone(connection);
+            async move {
+                control::append(&connection, &record)
+                    .await
+                    .map(|seq| (seq, tasks))
+            }
+        })
+        .buffered(in_flight);
+    let mut positions = BTreeMap::new();
+    while let Some(sent) = sending.next().await {
+        let (seq, tasks) = sent?;
+        for index in 0..tasks {
+            positions.insert(Position::new(seq, index as u32), positions.len());
+        }
+        bar.inc(tasks as u64);
+    }
+    bar.finish_and_clear();
+    Ok(positions)
+}
+
+/// A progress bar on the terminal, where there is much to wait for.
+pub(super) fn progress(len: usize) -> indicatif::ProgressBar {
+    if len < 50 || !std::io::stderr().is_terminal() {
+        return indicatif::ProgressBar::hidden();
+    }
+    let style = indicatif::ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {eta}");
+    let bar = indicatif::ProgressBar::new(len as u64);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
