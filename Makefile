@@ -31,7 +31,7 @@ fmt: need-rust ## Format the code
 	cargo fmt --all
 
 deny: need-rust ## Licences, banned and doubled dependencies (cargo-deny, offline parts)
-	cargo deny --locked --offline check bans licenses sources
+	cargo deny --locked check bans licenses sources
 
 ci: ## What runs on every change
 	bash .ci/run

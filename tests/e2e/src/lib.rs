@@ -1,1 +1,1 @@
-//! Placeholder while the workspace is being laid out.
+//! End-to-end tests: the real binary against real servers. They are all in `tests/e2e/`.

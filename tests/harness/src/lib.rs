@@ -1,1 +1,35 @@
-//! Placeholder while the workspace is being laid out.
+//! A real nats-server and real Conductor processes for every test: its own server, on a
+//! free port, with its own store, gone when the test ends, however it ends.
+//!
+//! Reading order: [`server`] (the servers) → [`process`] (processes of ours and what can be
+//! done to them) → [`system`] (a running system, and the log as a test sees it) →
+//! [`plain`] (a NATS client that knows nothing of Conductor).
+//!
+//! Nothing here waits for a time to pass: it waits for something to be in the log, or for
+//! a process to have ended, and gives up after [`PATIENCE`] with what it saw.
+
+// A harness fails by panicking, with everything a person needs to see why.
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing
+)]
+
+pub mod binary;
+pub mod plain;
+pub mod process;
+pub mod server;
+pub mod story;
+pub mod system;
+
+use std::time::Duration;
+
+pub use plain::PlainClient;
+pub use process::Process;
+pub use server::{TestCluster, TestServer};
+pub use story::{Story, Told};
+pub use system::System;
+
+/// How long anything may take on a slow, busy machine before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(90);

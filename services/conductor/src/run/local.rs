@@ -108,8 +108,7 @@ pub(super) fn local_place(connect: Connect, data: &Path, server: &Server) -> Pla
     }
 }
 
-/// Keeps the server running from a thread of its own: the server dies with the thread
-/// that started it, so it is started again from one that lives as long.
+/// Keeps the server running, from a thread of its own: starting one blocks.
 fn watch_server(mut server: Server) -> (watch::Sender<bool>, std::thread::JoinHandle<()>) {
     let (stop, stopped) = watch::channel(false);
     let watcher = std::thread::spawn(move || {

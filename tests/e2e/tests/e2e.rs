@@ -1,0 +1,13 @@
+//! The whole system, as people meet it: the real binary, a real nats-server for each test.
+
+mod e2e {
+    mod agents;
+    mod control;
+    mod failover;
+    mod forms;
+    mod needs;
+    mod storm;
+    mod timing;
+    mod trouble;
+    mod up;
+}

@@ -1,0 +1,175 @@
+//! Agents that die, leave, freeze and come back.
+
+use std::time::Duration;
+
+use conductor_domain::state::Outcome;
+use conductor_harness::process::{descendants, gone};
+use conductor_harness::system::sh;
+use conductor_harness::{Story, System};
+use conductor_protocol::TaskId;
+use serde_json::json;
+
+async fn running_on(story: &mut Story, id: TaskId) -> String {
+    story.told(id, "attempt.started").await;
+    story.state().tasks[&id]
+        .assigned()
+        .unwrap()
+        .agent
+        .to_string()
+}
+
+#[tokio::test]
+async fn a_killed_agent_leaves_no_process_and_its_task_runs_elsewhere_once_it_is_back() {
+    let mut system = System::split().await;
+    let mut story = system.story().await;
+    let marker = system.dir.path().join("second");
+    let script = format!(
+        "[ $CONDUCTOR_ATTEMPT -ge 2 ] && touch {} && exit 0; sleep 300",
+        marker.display()
+    );
+    let mut task = sh(&script);
+    task["retry"] = json!({"max_attempts": 3, "backoff": "10ms"});
+    let id = system.submit(task).await;
+    let agent = running_on(&mut story, id).await;
+    let children = descendants(system.process(&agent).pid());
+    assert!(!children.is_empty());
+    system.process(&agent).kill9();
+    for child in children {
+        gone(child).await;
+    }
+    // Its new incarnation ends the lease of the old one; nobody waits 45 s for silence.
+    system.start_agent(&agent);
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    assert_eq!(story.state().tasks[&id].attempts, 2);
+    assert!(marker.exists());
+    system.assert_replay_agrees().await;
+}
+
+#[tokio::test]
+async fn an_agent_told_to_stop_finishes_what_it_has_and_leaves() {
+    let mut system = System::split().await;
+    let mut story = system.story().await;
+    let id = system.submit(sh("sleep 1; echo finished")).await;
+    let agent = running_on(&mut story, id).await;
+    let status = system.process(&agent).terminate().await;
+    assert!(
+        status.success(),
+        "{status:?}: {}",
+        system.process(&agent).said()
+    );
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    assert_eq!(story.state().tasks[&id].attempts, 1);
+    story
+        .until("the agent to have left", |s| {
+            let agent = s
+                .state()
+                .agents
+                .iter()
+                .find(|(id, _)| id.as_str() == agent)?;
+            (agent.1.status.as_str() == "left").then_some(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_second_process_of_the_same_name_takes_over_and_the_first_stops() {
+    let mut system = System::split().await;
+    let mut first = system.processes.remove("a1").unwrap();
+    system.start_agent("a1");
+    let status = first.ended().await;
+    assert_eq!(status.code(), Some(5), "{}", first.said());
+    assert!(first.said().contains("same agent name"), "{}", first.said());
+}
+
+#[tokio::test]
+async fn an_agent_works_through_an_outage_of_nats_and_its_result_counts() {
+    let mut system = System::split().await;
+    let mut story = system.story().await;
+    let done = system.dir.path().join("done");
+    let id = system
+        .submit(sh(&format!(
+            "sleep 1; touch {}; echo worked",
+            done.display()
+        )))
+        .await;
+    story.told(id, "attempt.started").await;
+    system.server.as_mut().unwrap().server.kill();
+    let deadline = tokio::time::Instant::now() + conductor_harness::PATIENCE;
+    while !done.exists() {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the agent did not go on"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    system.server.as_mut().unwrap().start_again();
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    assert_eq!(story.state().tasks[&id].attempts, 1, "the same attempt");
+    system.assert_replay_agrees().await;
+}
+
+#[tokio::test]
+async fn attempts_are_isolated_in_directories_and_environment() {
+    let system = System::up().await;
+    let mut story = system.story().await;
+    let a = system
+        .submit(sh(
+            "pwd; touch mine; ls; env | cut -d= -f1 | sort | tr '\\n' ' '",
+        ))
+        .await;
+    let b = system.submit(sh("pwd; ls")).await;
+    for id in [a, b] {
+        assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    }
+    let logs_a = system.cli(&["task", "logs", &a.to_string()]).await.ok();
+    let logs_b = system.cli(&["task", "logs", &b.to_string()]).await.ok();
+    let lines: Vec<&str> = logs_a.lines().collect();
+    assert_eq!(lines[1], "mine");
+    assert_eq!(
+        logs_b.lines().count(),
+        1,
+        "its directory is empty: {logs_b}"
+    );
+    assert_ne!(lines[0], logs_b.lines().next().unwrap());
+    assert!(
+        !lines[2].contains("CARGO"),
+        "the environment leaks: {}",
+        lines[2]
+    );
+    assert!(lines[2].contains("CONDUCTOR_TASK") && lines[2].contains("PATH"));
+}
+
+#[tokio::test]
+async fn output_of_any_shape_survives_within_limits() {
+    let system = System::up().await;
+    let mut story = system.story().await;
+    let long = system
+        .submit(sh("head -c 300000 /dev/zero | tr '\\0' x; echo; echo end"))
+        .await;
+    let binary = system
+        .submit(sh("printf 'a\\377\\000b\\n'; echo err >&2"))
+        .await;
+    let flood = system.submit(sh("yes | head -c 80000000; echo last")).await;
+    for id in [long, binary, flood] {
+        assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    }
+    let logs = system.cli(&["task", "logs", &long.to_string()]).await.ok();
+    assert_eq!(logs.matches('x').count(), 300_000);
+    assert!(logs.ends_with("end\n"));
+    let logs = system
+        .cli(&["task", "logs", &binary.to_string()])
+        .await
+        .ok();
+    assert!(
+        logs.contains("a\u{fffd}\0b") && logs.contains("err"),
+        "{logs:?}"
+    );
+    let dropped = match story.find(flood, "attempt.succeeded").unwrap().event {
+        Some(conductor_protocol::event::Event::AttemptSucceeded(e)) => e.output.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert!(
+        dropped.dropped > 0 && dropped.bytes >= 80_000_000,
+        "{dropped:?}"
+    );
+}
