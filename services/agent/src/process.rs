@@ -57,7 +57,7 @@ impl Process {
         lease: &str,
         reaper: &ReaperProgram,
     ) -> Result<(Self, ChildStdout, ChildStderr), String> {
-        let cwd = check_cwd(&launch.cwd)?;
+        let cwd = working_dir(&launch.cwd, &dirs.workspace)?;
         let program = find(&launch.program, &launch.env, cwd)?;
         let mut command = match reaper {
             ReaperProgram::Subcommand(binary) => {
@@ -141,7 +141,12 @@ impl Process {
     }
 }
 
-fn check_cwd(cwd: &Path) -> Result<&Path, String> {
+/// The directory the program starts in. The workspace begins empty, so one inside it is
+/// made; any other must be there.
+fn working_dir<'c>(cwd: &'c Path, workspace: &Path) -> Result<&'c Path, String> {
+    if cwd.starts_with(workspace) {
+        std::fs::create_dir_all(cwd).map_err(|e| format!("cannot make {}: {e}", cwd.display()))?;
+    }
     if cwd.is_dir() {
         Ok(cwd)
     } else {

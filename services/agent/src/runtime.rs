@@ -167,9 +167,8 @@ fn base_env(job: &Job<'_>) -> BTreeMap<String, String> {
     env
 }
 
+/// Where the program starts: relative to the workspace.
 fn cwd(job: &Job<'_>, cwd: Option<&String>) -> PathBuf {
-    cwd.map_or_else(
-        || job.dirs.workspace.clone(),
-        |cwd| job.dirs.workspace.join(cwd),
-    )
+    let workspace = &job.dirs.workspace;
+    cwd.map_or_else(|| workspace.clone(), |cwd| workspace.join(cwd))
 }

@@ -6,7 +6,7 @@ use conductor_domain::fold::{self, Folded};
 use conductor_domain::{Decoded, State};
 use conductor_eventlog::{EventLog, LogError, SnapshotStore};
 
-use crate::follow::{Follower, Gap};
+use crate::follow::{Batch, Follower, Gap};
 use crate::snapshot;
 
 /// Where to begin.
@@ -77,8 +77,13 @@ impl Reader {
         }
     }
 
-    /// Folds the next record, waiting for it, and returns it with what became of it.
+    /// Folds the next record, waiting for it however long the log is silent or away, and
+    /// returns it with what became of it.
     pub async fn next(&mut self) -> Result<(Decoded, Folded), ReadError> {
+        while self.ahead.is_empty() {
+            let batch = self.follower.next().await;
+            self.keep(batch);
+        }
         let record = self.take().await?;
         let folded = fold::apply(&mut self.state, &record);
         if let Some(format) = folded.stop {
@@ -128,8 +133,12 @@ impl Reader {
                 return Ok(record);
             }
             let batch = self.follower.try_next().await?;
-            self.gaps.extend(batch.gaps);
-            self.ahead.extend(batch.records);
+            self.keep(batch);
         }
+    }
+
+    fn keep(&mut self, batch: Batch) {
+        self.gaps.extend(batch.gaps);
+        self.ahead.extend(batch.records);
     }
 }

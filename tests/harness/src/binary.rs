@@ -1,30 +1,20 @@
-//! The binary under test, as built from this very tree.
+//! The binary under test, as cargo built it for the running test.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
-/// The `conductor` binary, brought up to date first: `cargo test --package …` would
-/// otherwise run against an old one.
+/// The `conductor` binary.
 pub fn conductor() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let mut build = Command::new(env!("CARGO"));
-        build.args([
-            "build",
-            "--quiet",
-            "--package",
-            "conductor",
-            "--bin",
-            "conductor",
-        ]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        let done = build.current_dir(workspace()).status().expect("cargo runs");
-        assert!(done.success(), "the conductor binary does not build");
-        let binary = target_dir().join("conductor");
-        assert!(binary.is_file(), "{} is not there", binary.display());
+        // Cargo names it to tests of its package; without cargo it is where cargo put it.
+        let named = std::env::var_os("CARGO_BIN_EXE_conductor").map(PathBuf::from);
+        let binary = named.unwrap_or_else(beside_the_test);
+        assert!(
+            binary.is_file(),
+            "{} is not there: run `cargo test`",
+            binary.display()
+        );
         binary
     })
 }
@@ -35,11 +25,10 @@ pub fn workspace() -> PathBuf {
     root.canonicalize().expect("the workspace is there")
 }
 
-/// Where this profile's binaries are: two above the test binary, which is in `deps`.
-fn target_dir() -> PathBuf {
+/// Test binaries are in `deps`, below the profile's directory.
+fn beside_the_test() -> PathBuf {
     let exe = std::env::current_exe().expect("the test binary has a path");
     let deps = exe.parent().expect("it is in a directory");
-    deps.parent()
-        .expect("that is in the profile's directory")
-        .to_owned()
+    let profile = deps.parent().expect("that is in the profile's directory");
+    profile.join("conductor")
 }

@@ -186,6 +186,22 @@ pub fn descendants(of: u32) -> Vec<u32> {
     found
 }
 
+/// All living descendants of a process, once there are so many.
+pub async fn descendants_at_least(of: u32, n: usize) -> Vec<u32> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = descendants(of);
+        if found.len() >= n {
+            return found;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "only {found:?} of {n} descendants are there"
+        );
+        tokio::time::sleep(POLL).await;
+    }
+}
+
 /// What a finished command left.
 #[derive(Debug)]
 pub struct Ran {

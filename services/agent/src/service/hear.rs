@@ -94,7 +94,8 @@ pub(super) async fn feed_words(
             for record in batch.records {
                 next = next.max(record.seq + 1);
                 match Subject::parse(connection.cell(), &record.subject) {
-                    Some(Subject::Leader(Role::Scheduler)) => {
+                    // The same rule as the fold's: rubbish on this subject elects nobody.
+                    Some(Subject::Leader(Role::Scheduler)) if is_election(&record.payload) => {
                         // In order: words before the election are heard before it.
                         let before = std::mem::take(&mut words);
                         if actor.cast(AgentMsg::Heard(before)).is_err()
@@ -112,6 +113,11 @@ pub(super) async fn feed_words(
             }
         }
     }
+}
+
+fn is_election(payload: &[u8]) -> bool {
+    let mut events = read(0, payload).into_iter();
+    events.any(|(_, _, event)| matches!(event, Event::LeaderElected(_)))
 }
 
 /// The events of a scheduler's frame that can be read.

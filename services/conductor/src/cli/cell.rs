@@ -241,13 +241,26 @@ fn queue_rows(state: &State) -> Vec<Value> {
         .collect()
 }
 
+/// Reads a change strictly: a mistyped setting must not look as if it had been changed.
+fn read_change(json: &str) -> Outcome<ConfigChange> {
+    let wrong = |e: String| Failure::usage(format!("not a change of the settings: {e}"));
+    let mut unknown = Vec::new();
+    let mut de = serde_json::Deserializer::from_str(json);
+    let change = serde_ignored::deserialize(&mut de, |path| unknown.push(path.to_string()));
+    let change = change.map_err(|e| wrong(e.to_string()))?;
+    if unknown.is_empty() {
+        return Ok(change);
+    }
+    let message = format!("there is no setting {}", unknown.join(", "));
+    Err(wrong(message).hint("`conductor config get` shows those there are"))
+}
+
 pub(crate) async fn config(command: ConfigCommand, settings: &Settings) -> Outcome {
     let connection = Arc::new(settings.open().await?);
     let state = match command {
         ConfigCommand::Get => read::now(&connection).await?.state,
         ConfigCommand::Put { json } => {
-            let change: ConfigChange = serde_json::from_str(&json)
-                .map_err(|e| Failure::usage(format!("not a change of the settings: {e}")))?;
+            let change = read_change(&json)?;
             control::say_one(&connection, Control::PutConfig(change))
                 .await?
                 .state

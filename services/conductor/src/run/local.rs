@@ -77,7 +77,8 @@ pub(super) fn start_server(data: &Path, port: Option<u16>) -> Outcome<Server> {
     let dir = data.join("nats");
     std::fs::create_dir_all(&dir)?;
     let mut config = ServerConfig::standalone("conductor", dir.join("store"));
-    config.port = port.filter(|p| TcpListener::bind(("127.0.0.1", *p)).is_ok());
+    // The server takes 0 for its default port, not for any.
+    config.port = port.filter(|p| *p != 0 && TcpListener::bind(("127.0.0.1", *p)).is_ok());
     let guard = GuardProgram::current_exe();
     let server = Server::start(config, &binary, &dir, guard, SERVER_START)?;
     std::fs::write(data.join("nats.url"), server.url())?;

@@ -191,7 +191,10 @@ impl Connection {
         let is_new = match self.js.get_stream(&name).await {
             Ok(stream) => {
                 let mut config = stream.cached_info().config.clone();
-                if complete(&mut config, &wanted) {
+                let has_changed = complete(&mut config, &wanted);
+                // Nothing is added to a stream that we would refuse all the same.
+                check_config(&config)?;
+                if has_changed {
                     self.js
                         .update_stream(&config)
                         .await
@@ -302,7 +305,7 @@ fn check_config(config: &stream::Config) -> Result<(), ProvisionError> {
     let drops_old = config.discard == DiscardPolicy::Old;
     check(
         has_limit && drops_old,
-        "it drops its oldest records when it is full (discard old)",
+        "it drops its oldest records when it is full (max_msgs or max_bytes, with discard old)",
     );
     check(
         !config.deny_delete,

@@ -183,7 +183,7 @@ async fn settings_are_changed_in_the_log() {
             s.told.iter().find(|t| t.kind == "task.rejected").cloned()
         })
         .await;
-    assert!(format!("{:?}", told.event).contains("backlog"), "{told:?}");
+    assert!(format!("{:?}", told.event).contains("is full"), "{told:?}");
     let wrong = system.cli(&["config", "put", r#"{"backlog": 2}"#]).await;
     assert_eq!(wrong.code, 2, "{wrong:?}");
 }

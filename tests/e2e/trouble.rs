@@ -26,7 +26,8 @@ async fn any_bytes_on_any_subject_are_void_and_counted_and_work_goes_on() {
             sent += 1;
         }
     }
-    let rubbish = system.submit_raw("default", b"\x00\x01".to_vec()).await;
+    system.submit_raw("default", b"\x00\x01".to_vec()).await;
+    sent += 1;
     let id = system.submit(sh("true")).await;
     assert_eq!(story.outcome(id).await, Outcome::Succeeded);
     assert!(
@@ -34,12 +35,7 @@ async fn any_bytes_on_any_subject_are_void_and_counted_and_work_goes_on() {
         "{}",
         story.text()
     );
-    story
-        .until("the rejection", |s| {
-            (s.state().counters.rejected == 1).then_some(())
-        })
-        .await;
-    assert!(story.state().intake.get(&rubbish.seq).is_none());
+    assert!(story.state().intake.is_empty());
     let replay = system.cli(&["replay", "-o", "json"]).await.json();
     assert_eq!(
         replay["void"]["malformed"],

@@ -76,6 +76,15 @@ async fn a_second_process_of_the_same_name_takes_over_and_the_first_stops() {
     let mut system = System::split().await;
     let mut first = system.processes.remove("a1").unwrap();
     system.start_agent("a1");
+    let mut story = system.story().await;
+    let joins = |s: &Story| s.told.iter().filter(|t| t.kind == "agent.joined").count();
+    story
+        .until("the second to join", |s| (joins(s) == 3).then_some(()))
+        .await;
+    // The first word to the new one is the first the old one can know it by.
+    for _ in 0..6 {
+        system.submit(sh("sleep 0.1")).await;
+    }
     let status = first.ended().await;
     assert_eq!(status.code(), Some(5), "{}", first.said());
     assert!(first.said().contains("same agent name"), "{}", first.said());
