@@ -235,6 +235,7 @@ impl Actor for Replica {
                 return Ok(());
             }
         }
+        replica.show_leads();
         replica.decide(now);
         replica.set_wake(&myself, Instant::now());
         replica.save_snapshot_if_due();
@@ -265,15 +266,22 @@ impl ReplicaState {
         if let Some(last) = batch.records.last().filter(|_| is_caught_up) {
             self.clock.saw(last.time_ms, now);
         }
-        let leads = self.terms.leading();
         self.status.send_if_modified(|status| {
-            let has_changed = status.leads != leads
-                || (is_caught_up && !status.is_caught_up)
-                || !batch.gaps.is_empty();
+            let has_changed = (is_caught_up && !status.is_caught_up) || !batch.gaps.is_empty();
             status.seq = self.state.seq;
             status.is_caught_up |= is_caught_up;
-            status.leads = leads;
             status.gaps.extend(&batch.gaps);
+            has_changed
+        });
+    }
+
+    /// Says which roles it leads: that can change with a record as well as with an
+    /// election that is only then known to be ours.
+    fn show_leads(&mut self) {
+        let leads = self.terms.leading();
+        self.status.send_if_modified(|status| {
+            let has_changed = status.leads != leads;
+            status.leads = leads;
             has_changed
         });
     }
