@@ -1,6 +1,7 @@
 //! Appending to and tailing `LOG_<cell>`.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
@@ -11,12 +12,15 @@ use conductor_domain::Record;
 use conductor_protocol::CellId;
 use conductor_protocol::subject::log_stream;
 use futures::{FutureExt, StreamExt};
+use tokio::sync::watch;
 
 use super::Connection;
 use crate::port::{Append, AppendError, Appended, EventLog, LogError, Tail, TailBatch};
 
 /// Most records a tail hands out at once.
 const BATCH_MAX: usize = 256;
+/// How long the server keeps a pull open.
+const PULL_EXPIRES: Duration = Duration::from_secs(4);
 
 #[async_trait]
 impl EventLog for Connection {
@@ -53,8 +57,14 @@ impl EventLog for Connection {
                 start_sequence: from.max(1),
             },
             filter_subjects: subjects,
+            // The heartbeat follows down to half of it: a consumer whose node died is
+            // noticed after two of those.
+            max_expires: PULL_EXPIRES,
             ..Default::default()
         };
+        // Before anything is asked for: a link that is lost from here on is noticed.
+        let mut link = self.is_up();
+        link.mark_unchanged();
         let consumer = stream.create_consumer(config).await;
         let consumer = consumer.map_err(|e| LogError::Unavailable(e.to_string()))?;
         let messages = consumer.messages().await;
@@ -62,6 +72,7 @@ impl EventLog for Connection {
         Ok(Box::new(JetStreamTail {
             messages,
             ready: VecDeque::new(),
+            link,
         }))
     }
 
@@ -119,14 +130,21 @@ fn append_error(e: &PublishError) -> AppendError {
 struct JetStreamTail {
     messages: pull::Ordered,
     ready: VecDeque<(Record, u64)>,
+    link: watch::Receiver<bool>,
 }
 
 #[async_trait]
 impl Tail for JetStreamTail {
     async fn next(&mut self) -> Result<TailBatch, LogError> {
         while self.ready.is_empty() {
-            let item = self.messages.next().await;
-            self.take(item)?;
+            tokio::select! {
+                item = self.messages.next() => self.take(item)?,
+                // What was asked for before is forgotten; opening again goes on at once,
+                // where waiting for missed heartbeats would take many seconds.
+                () = restored(&mut self.link) => {
+                    return Err(LogError::Unavailable("the link was lost".to_owned()));
+                }
+            }
         }
         while self.ready.len() < BATCH_MAX {
             match self.messages.next().now_or_never() {
@@ -140,6 +158,19 @@ impl Tail for JetStreamTail {
             batch.pending = pending;
         }
         Ok(batch)
+    }
+}
+
+/// Returns once a lost link is up again.
+async fn restored(link: &mut watch::Receiver<bool>) {
+    loop {
+        if link.changed().await.is_err() {
+            // The connection is gone for good; the stream itself says so.
+            std::future::pending::<()>().await;
+        }
+        if *link.borrow_and_update() {
+            return;
+        }
     }
 }
 
