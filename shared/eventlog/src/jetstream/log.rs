@@ -15,6 +15,7 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 
 use super::Connection;
+use super::connection::ACK_TIMEOUT;
 use crate::port::{Append, AppendError, Appended, EventLog, LogError, Tail, TailBatch};
 
 /// Most records a tail hands out at once.
@@ -35,15 +36,28 @@ impl EventLog for Connection {
         if let Some(seq) = append.expected_last {
             message = message.expected_last_subject_sequence(seq);
         }
-        let sent = self.js.send_publish(append.subject.clone(), message).await;
-        let ack = sent
-            .map_err(|e| append_error(&e))?
-            .await
-            .map_err(|e| append_error(&e))?;
-        Ok(Appended {
-            seq: ack.sequence,
-            is_duplicate: ack.duplicate,
-        })
+        let mut link = self.is_up();
+        if !*link.borrow_and_update() {
+            // Sent now it would wait in a buffer; a little later it is sent for certain.
+            let _ = tokio::time::timeout(ACK_TIMEOUT, restored(&mut link)).await;
+        }
+        let acknowledged = async {
+            let sent = self.js.send_publish(append.subject.clone(), message).await;
+            sent.map_err(|e| append_error(&e))?
+                .await
+                .map_err(|e| append_error(&e))
+        };
+        tokio::select! {
+            ack = acknowledged => {
+                let ack = ack?;
+                Ok(Appended { seq: ack.sequence, is_duplicate: ack.duplicate })
+            }
+            // The acknowledgement went down with the link: whoever repeats the append
+            // learns sooner what became of it than by waiting.
+            () = restored(&mut link) => {
+                Err(AppendError::Unavailable("the link was lost".to_owned()))
+            }
+        }
     }
 
     async fn tail(&self, from: u64, subjects: Vec<String>) -> Result<Box<dyn Tail>, LogError> {
