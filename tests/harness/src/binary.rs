@@ -32,3 +32,45 @@ fn beside_the_test() -> PathBuf {
     let profile = deps.parent().expect("that is in the profile's directory");
     profile.join("conductor")
 }
+
+/// A directory with the Python packages of a requirements file, fetched once and checked
+/// by hash.
+pub fn python_packages(requirements: &str) -> PathBuf {
+    let file = workspace().join(requirements);
+    let text = std::fs::read_to_string(&file).expect("the requirements file");
+    // A directory of its own for every version of the file.
+    let sum = text
+        .bytes()
+        .fold(0_u64, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
+    let profile = conductor().parent().expect("it is in a directory");
+    let packages = profile.join(format!("python-{sum:016x}"));
+    if packages.is_dir() {
+        return packages;
+    }
+    let part = profile.join(format!("python-{sum:016x}-{}", std::process::id()));
+    let done = std::process::Command::new("python3")
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+        ])
+        .args(["--require-hashes", "--requirement"])
+        .arg(&file)
+        .arg("--target")
+        .arg(&part)
+        .env("PIP_ROOT_USER_ACTION", "ignore")
+        .status();
+    let is_there = done.is_ok_and(|status| status.success());
+    assert!(
+        is_there,
+        "pip cannot fetch {requirements}; are python3-pip and the network there?"
+    );
+    // Another test may have been quicker.
+    if std::fs::rename(&part, &packages).is_err() {
+        let _ = std::fs::remove_dir_all(&part);
+    }
+    packages
+}

@@ -95,7 +95,7 @@ async fn check(connection: &Arc<Connection>, settings: &Settings, findings: &mut
         Err(e) => findings.note("state", "FAIL", e.message),
     }
     check_snapshots(connection, findings).await;
-    match connection.ask(64, Duration::from_secs(1)).await {
+    match connection.ask(Duration::from_secs(1)).await {
         Ok(answers) if !answers.is_empty() => {
             findings.note("replicas", "ok", format!("{} answer(s)", answers.len()));
         }

@@ -162,7 +162,7 @@ pub(crate) async fn compare(
     log: &Arc<dyn EventLog>,
     last: u64,
 ) -> Outcome<Vec<Value>> {
-    let answers = connection.ask(64, ANSWERS).await?;
+    let answers = connection.ask(ANSWERS).await?;
     let mut answers: Vec<Answer> = answers
         .iter()
         .filter_map(|a| serde_json::from_slice(a).ok())

@@ -11,6 +11,9 @@ use futures::stream::BoxStream;
 use super::Connection;
 use crate::port::{Append, AppendError, Appended, EventLog, LogError};
 
+/// How long after an answer another one is waited for.
+const QUIET: Duration = Duration::from_millis(400);
+
 /// A question that waits for an answer.
 #[derive(Debug)]
 pub struct Question {
@@ -40,9 +43,9 @@ impl Connection {
         Ok(questions.boxed())
     }
 
-    /// Asks every live replica; collects what comes in until `at_most` has passed or
-    /// `enough` answers are there.
-    pub async fn ask(&self, enough: usize, at_most: Duration) -> Result<Vec<Bytes>, LogError> {
+    /// Asks every live replica: waits up to `at_most` for an answer, and then for more
+    /// until none has come for a while.
+    pub async fn ask(&self, at_most: Duration) -> Result<Vec<Bytes>, LogError> {
         let unavailable = |e: String| LogError::Unavailable(e);
         let inbox = self.client.new_inbox();
         let subscriber = self.client.subscribe(inbox.clone()).await;
@@ -53,18 +56,15 @@ impl Connection {
             .await;
         sent.map_err(|e| unavailable(e.to_string()))?;
         let mut out = Vec::new();
-        let collect = async {
-            while let Some(answer) = answers.next().await {
-                // A server that knows no subscriber says so with an empty status message.
-                if answer.status.is_none() {
-                    out.push(answer.payload);
-                }
-                if out.len() >= enough || answer.status.is_some() {
-                    break;
-                }
+        let mut patience = at_most;
+        while let Ok(Some(answer)) = tokio::time::timeout(patience, answers.next()).await {
+            // A server that knows no subscriber says so with an empty status message.
+            if answer.status.is_some() {
+                break;
             }
-        };
-        let _ = tokio::time::timeout(at_most, collect).await;
+            out.push(answer.payload);
+            patience = QUIET.min(at_most);
+        }
         Ok(out)
     }
 
