@@ -1,0 +1,169 @@
+//! Who runs what, and in which order.
+
+use std::collections::BTreeMap;
+
+use conductor_domain::plan::{self, Overlay};
+use conductor_protocol::event::AgentDraining;
+use conductor_protocol::{Control, TaskId};
+use serde_json::{Value, json};
+
+use super::world::{World, agent};
+
+/// Tasks in the order in which one slot after the other is given to them.
+fn order(world: &World, n: usize) -> Vec<TaskId> {
+    let mut overlay = Overlay::default();
+    plan::plan(&world.state, &mut overlay, n)
+        .iter()
+        .map(|a| a.task)
+        .collect()
+}
+
+fn world_with_slots(slots: u32) -> World {
+    let mut world = World::new();
+    world.join("a1", slots);
+    world
+}
+
+#[test]
+fn planning_twice_changes_nothing() {
+    let mut world = world_with_slots(10);
+    for _ in 0..5 {
+        world.task(json!({}));
+    }
+    let mut overlay = Overlay::default();
+    assert_eq!(plan::plan(&world.state, &mut overlay, 100).len(), 5);
+    assert_eq!(plan::plan(&world.state, &mut overlay, 100), []);
+}
+
+#[test]
+fn higher_priority_goes_first_and_waiting_makes_up_for_it() {
+    let mut world = world_with_slots(1);
+    let low = world.task(json!({"priority": 1}));
+    let high = world.task(json!({"priority": 9}));
+    assert_eq!(order(&world, 1), [high]);
+    // One level for every minute: after nine minutes a newcomer's eight levels are outweighed.
+    world.now_ms += 9 * 60_000;
+    let newcomer = world.task(json!({"priority": 9}));
+    let lease = world.run(high, "a1");
+    world.succeed(lease, "a1");
+    assert_eq!(order(&world, 1), [low]);
+    assert!(world.of(newcomer).is_waiting());
+}
+
+#[test]
+fn equal_ones_go_in_the_order_they_became_ready() {
+    let mut world = world_with_slots(10);
+    let ids: Vec<TaskId> = (0..5).map(|_| world.task(json!({}))).collect();
+    assert_eq!(order(&world, 5), ids);
+}
+
+#[test]
+fn namespaces_and_queues_share_fairly_by_weight() {
+    let mut world = world_with_slots(12);
+    let change = json!({"namespace_weight": {"big": 2}});
+    world.control(&Control::PutConfig(serde_json::from_value(change).unwrap()));
+    let mut of: BTreeMap<TaskId, &str> = BTreeMap::new();
+    for _ in 0..20 {
+        of.insert(world.task(json!({"namespace": "big"})), "big");
+    }
+    for _ in 0..20 {
+        of.insert(world.task(json!({"namespace": "small"})), "small");
+    }
+    let mut shares: BTreeMap<&str, usize> = BTreeMap::new();
+    for task in order(&world, 12) {
+        *shares.entry(of[&task]).or_default() += 1;
+    }
+    assert_eq!(shares, [("big", 8), ("small", 4)].into());
+}
+
+#[test]
+fn only_agents_with_the_labels_the_runtime_and_the_slots_are_asked() {
+    let mut world = world_with_slots(2);
+    let agents = |world: &World| -> Vec<String> {
+        world
+            .planned()
+            .iter()
+            .map(|a| a.agent.to_string())
+            .collect()
+    };
+    for cannot in [
+        json!({"labels": {"os": "plan9"}}),
+        json!({"run": {"claude": {"prompt": "hi"}}}),
+        json!({"slots": 3}),
+    ] {
+        world.task(cannot.clone());
+        assert!(agents(&world).is_empty(), "{cannot}");
+    }
+    world.join("a2", 4);
+    assert_eq!(agents(&world), ["a2"], "the one with room for three slots");
+}
+
+#[test]
+fn drained_draining_and_gone_agents_get_nothing() {
+    let mut world = world_with_slots(4);
+    world.task(json!({}));
+    assert_eq!(world.planned().len(), 1);
+    world.control(&Control::DrainAgent { agent: agent("a1") });
+    assert_eq!(world.planned(), []);
+    world.control(&Control::ResumeAgent { agent: agent("a1") });
+    assert_eq!(world.planned().len(), 1);
+    world.agent_says("a1", AgentDraining {});
+    assert_eq!(world.planned(), []);
+}
+
+#[test]
+fn a_key_never_exceeds_its_limit_even_within_one_plan() {
+    let mut world = world_with_slots(20);
+    let keyed: Value = json!({"concurrency": {"key": "db", "limit": 3}});
+    for _ in 0..10 {
+        world.task(keyed.clone());
+    }
+    let mut overlay = Overlay::default();
+    assert_eq!(plan::plan(&world.state, &mut overlay, 100).len(), 3);
+    assert_eq!(
+        plan::plan(&world.state, &mut overlay, 100).len(),
+        0,
+        "in flight counts"
+    );
+}
+
+#[test]
+fn paused_queues_are_passed_over() {
+    let mut world = world_with_slots(4);
+    world.task(json!({}));
+    world.control(&Control::PauseQueue {
+        queue: "q".parse().unwrap(),
+    });
+    assert_eq!(world.planned(), []);
+    world.control(&Control::ResumeQueue {
+        queue: "q".parse().unwrap(),
+    });
+    assert_eq!(world.planned().len(), 1);
+}
+
+#[test]
+fn large_tasks_are_not_starved_by_small_ones() {
+    let mut world = world_with_slots(4);
+    let running: Vec<_> = (0..4).map(|_| world.task(json!({}))).collect();
+    let leases: Vec<_> = running.iter().map(|t| world.run(*t, "a1")).collect();
+    let wide = world.task(json!({"slots": 4, "priority": 9}));
+    let mut rounds = 0;
+    for lease in leases {
+        // A stream of small ones keeps coming.
+        world.task(json!({"priority": 0}));
+        world.now_ms += 60_000;
+        world.succeed(lease, "a1");
+        for assignment in world.planned() {
+            if assignment.task == wide {
+                return;
+            }
+            world.run(assignment.task, "a1");
+            rounds += 1;
+        }
+    }
+    assert_eq!(
+        order(&world, 1),
+        [wide],
+        "after {rounds} small ones went first"
+    );
+}

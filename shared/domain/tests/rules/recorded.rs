@@ -1,0 +1,119 @@
+//! A recorded log, and the digest it must give for ever: a change of the rules that changes
+//! what an existing log means fails here.
+
+use conductor_domain::state::{STATE_VERSION, State};
+use conductor_domain::{Record, fold, record};
+use expect_test::{expect, expect_file};
+use serde_json::{Value, json};
+
+use super::world::World;
+
+/// A history with every kind of event, made anew only when `RECORD_LOG` is set.
+fn recorded() -> Vec<Record> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rules/recorded.jsonl");
+    if std::env::var_os("RECORD_LOG").is_some() {
+        let lines: Vec<String> = make().iter().map(|r| line(r).to_string()).collect();
+        std::fs::write(path, lines.join("\n") + "\n").unwrap();
+    }
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines()
+        .map(|l| parse(&serde_json::from_str(l).unwrap()))
+        .collect()
+}
+
+fn line(record: &Record) -> Value {
+    let hex: String = record.payload.iter().map(|b| format!("{b:02x}")).collect();
+    json!({
+        "seq": record.seq, "time_ms": record.time_ms, "subject": record.subject,
+        "reply": record.reply, "payload": hex,
+    })
+}
+
+fn parse(line: &Value) -> Record {
+    let hex = line["payload"].as_str().unwrap();
+    let byte = |i: usize| u8::from_str_radix(&hex[i..i + 2], 16).unwrap();
+    Record {
+        seq: line["seq"].as_u64().unwrap(),
+        time_ms: line["time_ms"].as_u64().unwrap(),
+        subject: line["subject"].as_str().unwrap().to_owned(),
+        content_type: None,
+        reply: line["reply"].as_str().map(str::to_owned),
+        traceparent: None,
+        payload: (0..hex.len())
+            .step_by(2)
+            .map(byte)
+            .collect::<Vec<u8>>()
+            .into(),
+    }
+}
+
+fn make() -> Vec<Record> {
+    use conductor_protocol::subject::Role;
+    use conductor_protocol::{Control, OutcomeClass};
+    let mut world = World::new();
+    world.join("a2", 2);
+    let flaky = world.task(json!({"name": "flaky", "retry": {"max_attempts": 2, "backoff": "1s", "jitter": 0.0, "on": ["failed"]}}));
+    let build =
+        world.task(json!({"name": "build", "key": "build-1", "namespace": "team", "priority": 8}));
+    let ship = world.task(json!({"name": "ship", "needs": [build], "metadata": {"pr": "17"}}));
+    let skipped = world.task(json!({"needs": [flaky], "on_need_failed": "skip"}));
+    world.submit(&json!({"priority": 99, "run": {"noop": {}}}));
+    world.submit(&json!({"key": "build-1", "namespace": "team", "run": {"noop": {}}}));
+    world.settle();
+    for _ in 0..2 {
+        let lease = world.run(flaky, "a1");
+        world.now_ms += 1_500;
+        world.fail(lease, "a1", OutcomeClass::Failed);
+        world.settle();
+        world.now_ms += 2_000;
+        world.settle();
+    }
+    let lease = world.run(build, "a2");
+    world.succeed(lease, "a2");
+    world.settle();
+    world.run(ship, "a2");
+    world.elect(Role::Scheduler);
+    world.join("a2", 2);
+    world.settle();
+    world.control(&Control::Cancel {
+        task: ship,
+        reason: Some("enough".into()),
+    });
+    world.settle();
+    world.control(&Control::Retry { task: flaky });
+    world.settle();
+    world.control(&Control::PauseQueue {
+        queue: "q".parse().unwrap(),
+    });
+    world.control(&Control::DrainAgent {
+        agent: "a1".parse().unwrap(),
+    });
+    let change = json!({"finished_max": 1, "queue_backlog_max": {"q": 9}});
+    world.control(&Control::PutConfig(serde_json::from_value(change).unwrap()));
+    world.raw("conductor.test.agent.a1".into(), vec![0xff, 0x00]);
+    assert_eq!(
+        world.state.outcome_of(skipped).map(|o| o.as_str()),
+        Some("cancelled")
+    );
+    world.log
+}
+
+#[test]
+fn the_recorded_log_means_what_it_always_meant() {
+    let mut state = State::new("test".parse().unwrap());
+    let mut verdicts = String::new();
+    for entry in recorded() {
+        let decoded = record::decode(&state.cell, &entry);
+        let folded = fold::apply(&mut state, &decoded);
+        verdicts += &format!(
+            "{:>3} {:<36} {:?}\n",
+            entry.seq, entry.subject, folded.verdicts
+        );
+    }
+    expect_file!["recorded.txt"].assert_eq(&verdicts);
+    // A new digest for the same state version would make every live system disagree with
+    // its own replay during an upgrade: raise STATE_VERSION with it, and say so in CHANGELOG.
+    let digest = format!("state version {STATE_VERSION}: {}", state.digest());
+    expect!["state version 1: fa2fee14e957488dad2cd2208373ec9e37200fddcbd08491d41be619bcdd3a56"]
+        .assert_eq(&digest);
+}
