@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all a newcomer needs; `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test lint fmt deny ci nats-server need-rust need-python
+.PHONY: help demo run build test lint fmt deny fuzz ci nats-server need-rust need-python
 
 RELEASE := target/release/conductor
 
@@ -32,6 +32,9 @@ fmt: need-rust ## Format the code
 
 deny: need-rust ## Licences, banned and doubled dependencies (cargo-deny, offline parts)
 	cargo deny --locked check bans licenses sources
+
+fuzz: need-rust ## Fuzz decoding and folding for a minute (needs cargo-fuzz and a nightly compiler)
+	cargo fuzz run --fuzz-dir tests/fuzz fold -- -max_total_time=60
 
 ci: ## What runs on every change
 	bash .ci/run
