@@ -80,7 +80,7 @@ async fn a_wrong_submission_is_answered_with_every_bad_field() {
     let wrong = json!({"run": {"command": []}, "priority": 12, "retry": {"max_attempts": 0}, "prioritty": 3});
     let reply = [("Conductor-Reply", "_INBOX.me")];
     client.publish_with(SUBJECT, &reply, wrong.to_string().as_bytes());
-    let answer = client.next().json();
+    let answer = client.receive().json();
     assert_eq!(answer["type"], "rejected", "{answer:#}");
     let errors = answer["errors"].as_array().unwrap();
     let fields: Vec<&str> = errors
@@ -115,9 +115,9 @@ async fn a_reply_subject_hears_acceptance_and_outcome() {
     client.subscribe("_INBOX.me");
     let reply = [("Conductor-Reply", "_INBOX.me")];
     client.publish_with(SUBJECT, &reply, sh("echo done").to_string().as_bytes());
-    let accepted = client.next().json();
+    let accepted = client.receive().json();
     assert_eq!(accepted["type"], "accepted", "{accepted:#}");
-    let ended = client.next().json();
+    let ended = client.receive().json();
     assert_eq!(ended["task"], accepted["task"]);
     assert_eq!(
         (&ended["type"], &ended["outcome"]),
@@ -152,13 +152,13 @@ async fn the_same_id_or_key_is_one_task_and_the_second_learns_which() {
     client.publish(SUBJECT, with_key.as_bytes());
     client.flush();
     client.publish_with(SUBJECT, &reply, with_id.as_bytes());
-    let duplicate = client.next().json();
+    let duplicate = client.receive().json();
     assert_eq!(
         (duplicate["type"].as_str(), duplicate["task"].as_str()),
         (Some("duplicate"), Some(id.as_str()))
     );
     client.publish_with(SUBJECT, &reply, with_key.as_bytes());
-    let duplicate = client.next().json();
+    let duplicate = client.receive().json();
     assert_eq!(duplicate["type"], "duplicate", "{duplicate:#}");
     let mut story = system.story().await;
     story

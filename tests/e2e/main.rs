@@ -1,6 +1,14 @@
 //! The whole system, as people meet it: the real binary, a real nats-server for each test.
 //! A test target of the `conductor` package, so that cargo builds the binary first.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
 mod agents;
 mod control;
 mod failover;

@@ -196,7 +196,7 @@ async fn a_stream_that_could_lose_data_is_not_built_on_and_not_changed() {
         "inbox.me",
         stream.as_bytes(),
     );
-    assert!(client.next().json()["error"].is_null());
+    assert!(client.receive().json()["error"].is_null());
     let dir = tempfile::tempdir().unwrap();
     let args: Vec<String> = ["orchestrator", "--nats-url", &server.url()]
         .iter()
@@ -216,7 +216,7 @@ async fn a_stream_that_could_lose_data_is_not_built_on_and_not_changed() {
     );
     client.request("$JS.API.STREAM.INFO.LOG_local", "inbox.me", b"");
     assert_eq!(
-        client.next().json()["config"]["max_msgs"],
+        client.receive().json()["config"]["max_msgs"],
         10,
         "it is as it was"
     );
@@ -232,7 +232,7 @@ async fn a_lost_record_is_seen_by_replay() {
     let mut client = PlainClient::connect(&system.url);
     client.subscribe("inbox.me");
     client.request("$JS.API.STREAM.INFO.LOG_local", "inbox.me", b"");
-    assert_eq!(client.next().json()["config"]["deny_delete"], true);
+    assert_eq!(client.receive().json()["config"]["deny_delete"], true);
     let seq = story.find(id, "attempt.started").unwrap().seq;
     let order = serde_json::json!({"seq": seq}).to_string();
     client.request(
@@ -241,7 +241,7 @@ async fn a_lost_record_is_seen_by_replay() {
         order.as_bytes(),
     );
     assert!(
-        client.next().json()["error"].is_object(),
+        client.receive().json()["error"].is_object(),
         "the server refuses to delete"
     );
 }

@@ -1,6 +1,14 @@
 //! The bytes of every event version, for ever: `golden/<kind>.v<n>`. A log written by any
 //! version must be read by every later one.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -21,6 +29,7 @@ use conductor_protocol::spec::{
 use conductor_protocol::{OutcomeClass, Position, TaskId};
 
 /// An event of every kind, with every field set.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn samples() -> Vec<Event> {
     let task = TaskId::from_parts(1_800_000_000_000, *b"0123456789");
     let need = TaskId::from_parts(1_800_000_000_001, *b"abcdefghij");

@@ -90,7 +90,7 @@ impl PlainClient {
     }
 
     /// Waits for the next message.
-    pub fn next(&mut self) -> Message {
+    pub fn receive(&mut self) -> Message {
         loop {
             let line = self.line();
             let words: Vec<&str> = line.split(' ').collect();
@@ -106,7 +106,7 @@ impl PlainClient {
                         body,
                     };
                 }
-                ["INFO", ..] | ["PONG"] | ["+OK"] => {}
+                ["INFO", ..] | ["PONG" | "+OK"] => {}
                 _ => panic!("the server says {line}"),
             }
         }

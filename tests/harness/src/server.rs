@@ -112,8 +112,8 @@ impl TestCluster {
     /// The node that leads a stream, as its monitoring page says.
     pub fn leader_of(&self, stream: &str) -> Option<usize> {
         self.nodes.iter().position(|node| {
-            let path = format!("/jsz?streams=true&stream-leader-only=true&acc=$G");
-            let page = crate::plain::http_get(&node.monitor_url(), &path).unwrap_or_default();
+            let path = "/jsz?streams=true&stream-leader-only=true&acc=$G";
+            let page = crate::plain::http_get(&node.monitor_url(), path).unwrap_or_default();
             page.contains(&format!("\"name\": \"{stream}\""))
         })
     }

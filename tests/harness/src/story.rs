@@ -65,7 +65,7 @@ impl Story {
         };
         match tokio::time::timeout(PATIENCE, waiting).await {
             Ok(found) => found,
-            Err(_) => panic!("waited in vain for {what}; the log:\n{}", self.text()),
+            Err(_elapsed) => panic!("waited in vain for {what}; the log:\n{}", self.text()),
         }
     }
 

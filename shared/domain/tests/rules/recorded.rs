@@ -92,7 +92,10 @@ fn make() -> Vec<Record> {
     world.control(&Control::PutConfig(serde_json::from_value(change).unwrap()));
     world.raw("conductor.test.agent.a1".into(), vec![0xff, 0x00]);
     assert_eq!(
-        world.state.outcome_of(skipped).map(|o| o.as_str()),
+        world
+            .state
+            .outcome_of(skipped)
+            .map(conductor_domain::state::Outcome::as_str),
         Some("cancelled")
     );
     world.log

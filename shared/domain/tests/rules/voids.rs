@@ -14,6 +14,7 @@ use super::world::{World, agent, succeeded};
 type Case = fn(&mut World) -> Verdict;
 
 /// One case for each reason.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn case(reason: VoidReason) -> Case {
     match reason {
         VoidReason::Malformed => |w| w.raw("conductor.test.orchestrator".into(), vec![0xc1])[0],

@@ -202,6 +202,10 @@ impl World {
     }
 
     /// Submits a task and has it decided; fields are added to a no-op.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "reads better where it is called"
+    )]
     pub(super) fn task(&mut self, fields: Value) -> TaskId {
         let id = self.new_id();
         let mut task = json!({"id": id, "run": {"noop": {}}});
