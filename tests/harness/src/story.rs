@@ -63,10 +63,10 @@ impl Story {
                 self.read_one().await;
             }
         };
-        match tokio::time::timeout(PATIENCE, waiting).await {
-            Ok(found) => found,
-            Err(_elapsed) => panic!("waited in vain for {what}; the log:\n{}", self.text()),
-        }
+        let Ok(found) = tokio::time::timeout(PATIENCE, waiting).await else {
+            panic!("waited in vain for {what}; the log:\n{}", self.text());
+        };
+        found
     }
 
     /// Reads on until a task has ended; returns it as it then is.
