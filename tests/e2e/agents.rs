@@ -118,6 +118,36 @@ async fn an_agent_works_through_an_outage_of_nats_and_its_result_counts() {
 }
 
 #[tokio::test]
+async fn nothing_is_left_of_an_attempt_however_it_ends() {
+    let system = System::up().await;
+    let mut story = system.story().await;
+    // Two that would outlive their parent: one in the background, one in its own session.
+    let leave = "sleep 300 & echo $!; setsid sleep 300 & echo $!; exec 1>&-; ";
+    for (end, outcome) in [
+        ("exit 0", Outcome::Succeeded),
+        ("exit 3", Outcome::Failed),
+        ("kill -9 $$", Outcome::Failed),
+    ] {
+        let id = system.submit(sh(&format!("{leave}{end}"))).await;
+        assert_eq!(story.outcome(id).await, outcome, "{end}");
+        let pids = system.cli(&["task", "logs", &id.to_string()]).await.ok();
+        assert_eq!(pids.lines().count(), 2, "{pids}");
+        for pid in pids.lines() {
+            gone(pid.parse().unwrap()).await;
+        }
+    }
+    let attempts = system.dir.path().join("data/attempts");
+    let left: Vec<_> = std::fs::read_dir(attempts)
+        .unwrap()
+        .flatten()
+        .flat_map(|agent| std::fs::read_dir(agent.path()).unwrap().flatten())
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.path())
+        .collect();
+    assert!(left.is_empty(), "directories are left: {left:?}");
+}
+
+#[tokio::test]
 async fn attempts_are_isolated_in_directories_and_environment() {
     let system = System::up().await;
     let mut story = system.story().await;

@@ -10,6 +10,8 @@
 )]
 
 mod agents;
+mod claude;
+mod cli;
 mod control;
 mod failover;
 mod forms;

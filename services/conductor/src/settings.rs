@@ -14,6 +14,7 @@ const URL_DEFAULT: &str = "nats://127.0.0.1:4222";
 
 /// Flags every command takes.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// NATS servers, comma-separated [default: those of the `conductor up` in the data
     /// directory, else nats://127.0.0.1:4222]

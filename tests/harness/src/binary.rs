@@ -74,3 +74,36 @@ pub fn python_packages(requirements: &str) -> PathBuf {
     }
     packages
 }
+
+/// A directory with the npm packages that `folder`'s lock file pins, installed once for the
+/// machine (they are large); `None` where there is no npm, or it cannot.
+pub fn npm_packages(folder: &str) -> Option<PathBuf> {
+    static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one_at_a_time = LOCK.lock().ok()?;
+    let from = workspace().join(folder);
+    let lock = std::fs::read(from.join("package-lock.json")).ok()?;
+    let sum = lock.iter().fold(0_u64, |sum, b| {
+        sum.wrapping_mul(31).wrapping_add((*b).into())
+    });
+    let cache = conductor_nats::locate::cache_path();
+    let packages = cache.parent()?.with_file_name(format!("npm-{sum:016x}"));
+    if packages.join("node_modules").is_dir() {
+        return Some(packages);
+    }
+    let part = packages.with_file_name(format!("npm-{sum:016x}-{}", std::process::id()));
+    std::fs::create_dir_all(&part).ok()?;
+    for file in ["package.json", "package-lock.json"] {
+        std::fs::copy(from.join(file), part.join(file)).ok()?;
+    }
+    let done = std::process::Command::new("npm")
+        .args(["ci", "--silent", "--no-audit", "--no-fund"])
+        .current_dir(&part)
+        .stdin(std::process::Stdio::null())
+        .status();
+    let is_there = done.is_ok_and(|status| status.success());
+    if !is_there || std::fs::rename(&part, &packages).is_err() {
+        // Nothing half installed is left; another process may have been quicker.
+        let _ = std::fs::remove_dir_all(&part);
+    }
+    packages.is_dir().then_some(packages)
+}

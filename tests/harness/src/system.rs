@@ -24,6 +24,8 @@ pub struct System {
     pub url: String,
     /// Directory for data and logs of the processes.
     pub dir: TempDir,
+    /// Environment of the processes started from now on.
+    pub env: Vec<(String, String)>,
     /// The server, where there is one server.
     pub server: Option<TestServer>,
 }
@@ -70,6 +72,7 @@ impl System {
             connection: Arc::new(connection),
             url,
             dir: tempfile::tempdir().expect("a temporary directory"),
+            env: Vec::new(),
             server: None,
         }
     }
@@ -120,7 +123,12 @@ impl System {
     pub fn start(&mut self, name: &str, args: &[&str]) {
         let mut all = args.to_vec();
         all.extend(["--nats-url", &self.url, "--log", "info,async_nats=warn"]);
-        let process = Process::start(&all, &[], self.dir.path());
+        let env: Vec<_> = self
+            .env
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
+        let process = Process::start(&all, &env, self.dir.path());
         self.processes.insert(name.to_owned(), process);
     }
 
