@@ -46,6 +46,29 @@ async fn a_killed_agent_leaves_no_process_and_its_task_runs_elsewhere_once_it_is
 }
 
 #[tokio::test]
+async fn an_agent_that_never_comes_back_is_lost_and_its_task_runs_elsewhere() {
+    let mut system = System::split().await;
+    let mut story = system.story().await;
+    let id = system
+        .submit(sh("[ $CONDUCTOR_ATTEMPT -ge 2 ] || sleep 300"))
+        .await;
+    let agent = running_on(&mut story, id).await;
+    system.process(&agent).kill9();
+    // With the defaults: 45 s without a sign of life.
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    let lost: Vec<_> = story
+        .told
+        .iter()
+        .filter(|t| t.kind == "agent.lost")
+        .collect();
+    assert_eq!(lost.len(), 1);
+    let silent_ms = lost[0].time_ms - story.find(id, "attempt.started").unwrap().time_ms;
+    assert!((40_000..60_000).contains(&silent_ms), "{silent_ms}");
+    assert_eq!(story.state().tasks[&id].attempts, 2);
+    system.assert_replay_agrees().await;
+}
+
+#[tokio::test]
 async fn an_agent_told_to_stop_finishes_what_it_has_and_leaves() {
     let mut system = System::split().await;
     let mut story = system.story().await;
@@ -114,6 +137,36 @@ async fn an_agent_works_through_an_outage_of_nats_and_its_result_counts() {
     system.server.as_mut().unwrap().start_again();
     assert_eq!(story.outcome(id).await, Outcome::Succeeded);
     assert_eq!(story.state().tasks[&id].attempts, 1, "the same attempt");
+    system.assert_replay_agrees().await;
+}
+
+#[tokio::test]
+async fn an_outage_longer_than_the_lease_ends_the_attempt_and_another_follows() {
+    let mut system = System::split().await;
+    let mut story = system.story().await;
+    let file = system.dir.path().join("pid");
+    let mut task = sh(&format!(
+        "[ $CONDUCTOR_ATTEMPT -ge 2 ] && exit 0; echo $$ > {}; sleep 300",
+        file.display()
+    ));
+    task["timeouts"] = json!({"heartbeat": "2s"});
+    let id = system.submit(task).await;
+    story.told(id, "attempt.started").await;
+    let deadline = tokio::time::Instant::now() + conductor_harness::PATIENCE;
+    let pid: u32 = loop {
+        let written = std::fs::read_to_string(&file).unwrap_or_default();
+        if let Ok(pid) = written.trim().parse() {
+            break pid;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "it never ran");
+        tokio::time::sleep(conductor_harness::process::POLL).await;
+    };
+    system.server.as_mut().unwrap().server.kill();
+    // Nobody can tell the agent: it knows by itself when its lease is over.
+    gone(pid).await;
+    system.server.as_mut().unwrap().start_again();
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    assert_eq!(story.state().tasks[&id].attempts, 2);
     system.assert_replay_agrees().await;
 }
 

@@ -217,6 +217,19 @@ async fn log_tail_and_replay_show_what_happened_and_when() {
         .await
         .json();
     assert_eq!(as_of["tasks"]["running"], 1, "{as_of:#}");
+    let time_ms = story.find(id, "attempt.started").unwrap().time_ms;
+    let time = conductor_protocol::human::format_time(time_ms);
+    let as_of = system
+        .cli(&["replay", "--as-of", &time, "-o", "json"])
+        .await
+        .json();
+    assert!(as_of["seq"].as_u64().unwrap() >= started, "{as_of:#}");
+    assert!(
+        as_of["time"].as_str().unwrap() <= time.as_str(),
+        "{as_of:#}"
+    );
+    let watched = system.cli(&["task", "watch", &id.to_string()]).await.ok();
+    assert!(watched.contains("attempt.succeeded"), "{watched}");
     let now = system
         .cli(&["replay", "-o", "json", "--task", &id.to_string()])
         .await

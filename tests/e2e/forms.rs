@@ -127,6 +127,18 @@ async fn a_reply_subject_hears_acceptance_and_outcome() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_at_all_is_answered_too() {
+    let system = System::up().await;
+    let mut client = PlainClient::connect(&system.url);
+    client.subscribe("_INBOX.me");
+    let reply = [("Conductor-Reply", "_INBOX.me")];
+    client.publish_with(SUBJECT, &reply, br#"{"run": {"command": ["ech"#);
+    let answer = client.receive().json();
+    assert_eq!(answer["type"], "rejected", "{answer:#}");
+    assert_eq!(answer["errors"][0]["field"], "payload");
+}
+
+#[tokio::test]
 async fn a_reply_subject_that_could_hit_something_else_is_refused() {
     let system = System::up().await;
     let mut client = PlainClient::connect(&system.url);

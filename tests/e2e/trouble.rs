@@ -223,6 +223,46 @@ async fn a_stream_that_could_lose_data_is_not_built_on_and_not_changed() {
 }
 
 #[tokio::test]
+async fn a_full_disk_loses_nothing_that_was_acknowledged_and_is_said_clearly() {
+    let server = TestServer::start_with(|c| c.max_file = Some(40 << 20));
+    let mut system = System::at(server.url()).await;
+    system.start_up(&[]).await;
+    let mut client = PlainClient::connect(&system.url);
+    client.subscribe("_INBOX.acks");
+    let stdin = "x".repeat(400 << 10);
+    let task =
+        serde_json::json!({"delay": "1h", "run": {"command": {"argv": ["cat"], "stdin": stdin}}});
+    let task = task.to_string().into_bytes();
+    let mut acknowledged = 0;
+    let refusal = loop {
+        client.request("conductor.local.submit.default", "_INBOX.acks", &task);
+        let answer = client.receive().json();
+        if answer["error"].is_object() {
+            break answer["error"]["description"].as_str().unwrap().to_owned();
+        }
+        acknowledged += 1;
+        assert!(acknowledged < 200, "it never fills up");
+    };
+    assert!(
+        refusal.contains("storage") || refusal.contains("resources"),
+        "{refusal}"
+    );
+    let stdin = "y".repeat(300 << 10);
+    let tasks = format!("run: {{command: {{argv: [cat], stdin: {stdin}}}}}");
+    let ran = system
+        .cli_with(&["submit", "-f", "-"], tasks.as_bytes())
+        .await;
+    assert_eq!(ran.code, 7, "{ran:?}");
+    assert!(
+        ran.stderr.contains(&refusal) && ran.stderr.contains("nothing was acknowledged"),
+        "{}",
+        ran.stderr
+    );
+    let submitted = system.cli(&["replay", "-o", "json"]).await.json()["submitted"].clone();
+    assert_eq!(submitted, acknowledged);
+}
+
+#[tokio::test]
 async fn a_lost_record_is_seen_by_replay() {
     let system = System::up().await;
     let mut story = system.story().await;

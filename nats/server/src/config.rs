@@ -18,6 +18,8 @@ pub struct ServerConfig {
     pub store_dir: PathBuf,
     /// `always`, or a duration such as `2m`.
     pub sync_interval: String,
+    /// Most bytes JetStream may keep on disk; `None` for what the disk holds.
+    pub max_file: Option<u64>,
     /// For a node of a cluster.
     pub cluster: Option<Cluster>,
 }
@@ -40,6 +42,7 @@ impl ServerConfig {
             monitor_port: None,
             store_dir,
             sync_interval: "always".to_owned(),
+            max_file: None,
             cluster: None,
         }
     }
@@ -53,6 +56,10 @@ impl ServerConfig {
             .replace("{monitor_port}", &port(self.monitor_port))
             .replace("{store_dir}", &self.store_dir.display().to_string())
             .replace("{sync_interval}", &self.sync_interval);
+        if let Some(bytes) = self.max_file {
+            let limit = format!("jetstream {{\n  max_file: {bytes}\n");
+            text = text.replacen("jetstream {\n", &limit, 1);
+        }
         if let Some(cluster) = &self.cluster {
             let routes: Vec<String> = cluster
                 .peers

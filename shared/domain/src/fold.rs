@@ -91,7 +91,15 @@ fn content(state: &mut State, record: &Decoded, folded: &mut Folded) {
         time_ms,
     };
     match &record.content {
-        Content::Void(reason) => folded.verdicts.push(Verdict::Void(*reason)),
+        Content::Void { reason, reply } => {
+            let allowed = reply.as_ref().filter(|r| is_allowed_reply(&state.cell, r));
+            if let Some(reply) = allowed.cloned() {
+                let at = at(0).position;
+                let word = Word::Unreadable { at };
+                folded.notices.push(Notice { reply, word });
+            }
+            folded.verdicts.push(Verdict::Void(*reason));
+        }
         Content::Submit(submit) => {
             intake::submitted(state, record.seq, time_ms, submit);
             folded.verdicts.push(Verdict::Applied);

@@ -82,7 +82,12 @@ pub enum Content {
         items: Vec<Item<Event>>,
     },
     /// Nothing that can be read.
-    Void(VoidReason),
+    Void {
+        /// Why.
+        reason: VoidReason,
+        /// Where whoever sent it hopes for an answer.
+        reply: Option<String>,
+    },
 }
 
 /// A record of submissions.
@@ -106,7 +111,7 @@ pub struct SubmitRecord {
 pub fn decode(cell: &CellId, record: &Record) -> Decoded {
     let content = match Subject::parse(cell, &record.subject) {
         Some(subject) => content(subject, record),
-        None => Content::Void(VoidReason::WrongWriter),
+        None => unreadable(VoidReason::WrongWriter),
     };
     Decoded {
         seq: record.seq,
@@ -145,7 +150,21 @@ fn content(subject: Subject, record: &Record) -> Content {
             items,
         }),
         // The notary's records mean nothing to the state.
-        Subject::Checkpoint => Content::Void(VoidReason::UnknownKind),
+        Subject::Checkpoint => unreadable(VoidReason::UnknownKind),
+    }
+}
+
+fn unreadable(reason: VoidReason) -> Content {
+    Content::Void {
+        reason,
+        reply: None,
+    }
+}
+
+fn malformed_by_a_person(record: &Record) -> Content {
+    Content::Void {
+        reason: VoidReason::Malformed,
+        reply: record.reply.clone(),
     }
 }
 
@@ -160,7 +179,7 @@ fn submit(queue: QueueName, record: &Record) -> Content {
             payload: record.payload.clone(),
             count: elements.len() as u32,
         }),
-        Err(_) => Content::Void(VoidReason::Malformed),
+        Err(_) => malformed_by_a_person(record),
     }
 }
 
@@ -174,7 +193,7 @@ fn control(record: &Record) -> Content {
                 .collect(),
             reply: record.reply.clone(),
         },
-        Err(_) => Content::Void(VoidReason::Malformed),
+        Err(_) => malformed_by_a_person(record),
     }
 }
 
@@ -184,7 +203,7 @@ fn events(
     wrap: impl FnOnce(FrameHead, Vec<Item<Event>>) -> Content,
 ) -> Content {
     let Ok(frame) = frame::split(&record.payload) else {
-        return Content::Void(VoidReason::Malformed);
+        return unreadable(VoidReason::Malformed);
     };
     let items = frame
         .events

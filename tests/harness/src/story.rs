@@ -142,7 +142,7 @@ impl Story {
             });
         };
         match &record.content {
-            Content::Void(_) => tell("void", None, None),
+            Content::Void { .. } => tell("void", None, None),
             Content::Submit(s) => (0..s.count).for_each(|_| tell("submit", None, None)),
             Content::Control { items, .. } => items.iter().for_each(|item| match item {
                 Ok(control) => tell(control.kind(), control.task(), None),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use conductor_domain::record::Content;
 use conductor_domain::{Verdict, VoidReason};
 use conductor_eventlog::jetstream::Connection;
-use conductor_eventlog::{Append, EventLog};
+use conductor_eventlog::{Append, AppendError, EventLog};
 use conductor_protocol::Control;
 use conductor_protocol::subject::Subject;
 use conductor_replica::Reader;
@@ -17,13 +17,28 @@ use crate::exit::{Exit, Failure, Outcome};
 /// How long an append is tried.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long until it is tried again.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// Appends a record a client may append, repeating it until it is known.
 pub(crate) async fn append(connection: &Connection, append: &Append) -> Outcome<u64> {
-    let known = conductor_replica::appender::append_until_known(connection, append);
-    match tokio::time::timeout(PATIENCE, known).await {
-        Ok(seq) => Ok(seq?),
-        Err(_) => Err(Failure::new(Exit::Unreachable, "the log does not answer")
-            .hint("is the cell provisioned? `conductor up` or `conductor orchestrator` does so")),
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let problem = match tokio::time::timeout_at(deadline, connection.append(append)).await {
+            Ok(Ok(appended)) => return Ok(appended.seq),
+            Ok(Err(AppendError::Unavailable(problem))) => problem,
+            Ok(Err(e)) => return Err(e.into()),
+            Err(_) => "no answer".to_owned(),
+        };
+        // The same bytes under the same id again, so that it counts once.
+        tokio::time::sleep(PAUSE).await;
+        if tokio::time::Instant::now() >= deadline {
+            let message = format!("the log does not take it: {problem}");
+            return Err(Failure::new(Exit::Unreachable, message).hint(
+                "nothing was acknowledged; `conductor doctor` says what is wrong, and \
+                 `conductor up` or `conductor orchestrator` provisions a cell",
+            ));
+        }
     }
 }
 

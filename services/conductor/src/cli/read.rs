@@ -197,7 +197,7 @@ pub(crate) fn entries(record: &Decoded, folded: &Folded) -> Vec<(Option<TaskId>,
     let void =
         |reason: &conductor_domain::VoidReason| json!({"type": "?", "problem": reason.as_str()});
     match &record.content {
-        Content::Void(reason) => push(0, None, void(reason)),
+        Content::Void { reason, .. } => push(0, None, void(reason)),
         Content::Submit(s) => push(
             0,
             None,

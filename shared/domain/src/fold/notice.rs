@@ -53,6 +53,11 @@ pub enum Word {
         /// Its result.
         result: Option<String>,
     },
+    /// A record of submissions or commands could not be read at all.
+    Unreadable {
+        /// Where it stands.
+        at: Position,
+    },
     /// A control command was folded.
     Control {
         /// Where it stands.
@@ -86,6 +91,14 @@ impl Word {
                 "type": "ended", "task": task, "outcome": outcome, "class": class, "at": at,
                 "result": result,
             }),
+            Self::Unreadable { at } => {
+                let error = FieldError::new(
+                    "payload",
+                    "is neither JSON nor MessagePack, or cut short",
+                    "an object, or an array of objects; `Content-Type` may say which",
+                );
+                json!({"type": "rejected", "submission": at, "errors": [error]})
+            }
             Self::Control { at, ruling } => match ruling {
                 Ok(()) => json!({"type": "applied", "at": at}),
                 Err(reason) => json!({"type": "void", "at": at, "reason": reason}),

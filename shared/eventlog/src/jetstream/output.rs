@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use async_nats::HeaderMap;
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::stream::{self, DiscardPolicy, PersistenceMode};
 use bytes::Bytes;
 use conductor_protocol::ids::{AgentId, Lease};
@@ -17,8 +19,9 @@ use crate::port::LogError;
 
 /// How long output is kept.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How much output is kept, in bytes.
-const BYTES_MAX: i64 = 4 << 30;
+/// How much output is kept, in bytes: the server sets it aside, so where it has less to
+/// give, less is kept.
+const BYTES_MAX: [i64; 4] = [4 << 30, 512 << 20, 64 << 20, 8 << 20];
 
 /// A piece of an attempt's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,15 +42,22 @@ fn unavailable(e: impl std::fmt::Display) -> LogError {
     LogError::Unavailable(e.to_string())
 }
 
+fn is_for_want_of_storage(e: &CreateStreamError) -> bool {
+    let code = match e.kind() {
+        CreateStreamErrorKind::JetStream(e) => e.error_code(),
+        _ => return false,
+    };
+    code == ErrorCode::STORAGE_RESOURCES_EXCEEDED
+}
+
 impl Connection {
     pub(crate) async fn ensure_output(&self) -> Result<(), LogError> {
         let replicas = self.log_replicas().await;
-        let config = stream::Config {
+        let mut config = stream::Config {
             name: self.stream_name("OUTPUT"),
             description: Some("What attempts print".to_owned()),
             subjects: vec![output(&self.cell, "*", "*")],
             max_age: KEPT,
-            max_bytes: BYTES_MAX,
             discard: DiscardPolicy::Old,
             num_replicas: replicas,
             allow_direct: true,
@@ -56,11 +66,16 @@ impl Connection {
             persist_mode: (replicas == 1).then_some(PersistenceMode::Async),
             ..Default::default()
         };
-        self.js
-            .get_or_create_stream(config)
-            .await
-            .map(|_| ())
-            .map_err(unavailable)
+        let mut refusal = None;
+        for max_bytes in BYTES_MAX {
+            config.max_bytes = max_bytes;
+            match self.js.get_or_create_stream(config.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(e) if is_for_want_of_storage(&e) => refusal = Some(e),
+                Err(e) => return Err(unavailable(e)),
+            }
+        }
+        Err(refusal.map_or_else(|| unavailable("no size to try"), unavailable))
     }
 
     /// Publishes a piece of output and waits until the server has it.

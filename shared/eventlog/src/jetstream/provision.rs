@@ -144,7 +144,11 @@ impl Connection {
                     .to_owned(),
             });
         }
-        let side = |e: crate::LogError| ProvisionError::Unavailable(e.to_string());
+        let side = |e: crate::LogError| match e {
+            crate::LogError::Unavailable(problem) | crate::LogError::Refused(problem) => {
+                ProvisionError::Unavailable(problem)
+            }
+        };
         self.ensure_presence().await.map_err(side)?;
         self.ensure_output().await.map_err(side)?;
         Ok(Provisioned {
