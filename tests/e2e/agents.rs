@@ -1,11 +1,9 @@
 //! Agents that die, leave, freeze and come back.
 
-use std::time::Duration;
-
 use conductor_domain::state::Outcome;
 use conductor_harness::process::{descendants, gone};
 use conductor_harness::system::sh;
-use conductor_harness::{Story, System};
+use conductor_harness::{Story, System, until};
 use conductor_protocol::TaskId;
 use serde_json::json;
 
@@ -126,14 +124,14 @@ async fn an_agent_works_through_an_outage_of_nats_and_its_result_counts() {
         .await;
     story.told(id, "attempt.started").await;
     system.server.as_mut().unwrap().server.kill();
-    let deadline = tokio::time::Instant::now() + conductor_harness::PATIENCE;
-    while !done.exists() {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "the agent did not go on"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(|| {
+        if done.exists() {
+            Ok(())
+        } else {
+            Err("the end of its work".into())
+        }
+    })
+    .await;
     system.server.as_mut().unwrap().start_again();
     assert_eq!(story.outcome(id).await, Outcome::Succeeded);
     assert_eq!(story.state().tasks[&id].attempts, 1, "the same attempt");
@@ -152,15 +150,14 @@ async fn an_outage_longer_than_the_lease_ends_the_attempt_and_another_follows() 
     task["timeouts"] = json!({"heartbeat": "2s"});
     let id = system.submit(task).await;
     story.told(id, "attempt.started").await;
-    let deadline = tokio::time::Instant::now() + conductor_harness::PATIENCE;
-    let pid: u32 = loop {
+    let pid: u32 = until(|| {
         let written = std::fs::read_to_string(&file).unwrap_or_default();
-        if let Ok(pid) = written.trim().parse() {
-            break pid;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "it never ran");
-        tokio::time::sleep(conductor_harness::process::POLL).await;
-    };
+        written
+            .trim()
+            .parse()
+            .map_err(|_| format!("a process id, not {written:?}"))
+    })
+    .await;
     system.server.as_mut().unwrap().server.kill();
     // Nobody can tell the agent: it knows by itself when its lease is over.
     gone(pid).await;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use conductor_domain::state::{Outcome, Phase};
 use conductor_harness::process::{descendants, gone};
-use conductor_harness::{Story, System, binary};
+use conductor_harness::{Story, System, binary, until};
 use conductor_protocol::event::{Event, Usage};
 use conductor_protocol::{OutcomeClass, TaskId};
 use serde_json::{Value, json};
@@ -180,15 +180,15 @@ async fn a_cancelled_session_leaves_no_process_behind() {
         let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.starts_with("sleep\0")
     };
-    let deadline = std::time::Instant::now() + conductor_harness::PATIENCE;
-    let children = loop {
+    let children = until(|| {
         let children = descendants(up);
         if children.iter().any(is_sleep) {
-            break children;
+            Ok(children)
+        } else {
+            Err("its tool's command".into())
         }
-        assert!(std::time::Instant::now() < deadline, "its tool never ran");
-        tokio::time::sleep(conductor_harness::process::POLL).await;
-    };
+    })
+    .await;
     claude
         .system
         .cli(&["task", "cancel", &id.to_string()])

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use conductor_domain::state::Outcome;
 use conductor_harness::server::LOCK_TTL;
 use conductor_harness::system::sh;
-use conductor_harness::{Story, System, TestCluster};
+use conductor_harness::{Story, System, TestCluster, until_asked};
 use conductor_protocol::subject::Role;
 
 fn epoch(story: &Story, role: Role) -> u64 {
@@ -101,23 +101,20 @@ async fn any_number_of_replicas_agree() {
     for name in ["o0", "o1", "s0", "s1"] {
         system.process(name).says("on nats://").await;
     }
-    let deadline = Instant::now() + conductor_harness::PATIENCE;
-    loop {
+    until_asked(async || {
         let report = system
             .cli(&["replay", "--compare-live", "-o", "json"])
             .await
             .json();
-        let live = report["live"].as_array().unwrap().clone();
+        let live = report["live"].as_array().unwrap();
         assert!(live.iter().all(|l| l["agrees"] == true), "{report:#}");
         if live.len() == 6 {
-            return;
+            Ok(())
+        } else {
+            Err(format!("6 answers, not {}", live.len()))
         }
-        assert!(
-            Instant::now() < deadline,
-            "{} of 6 replicas answer",
-            live.len()
-        );
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -162,17 +159,15 @@ async fn a_snapshot_makes_no_difference_but_time() {
         succeeds(&system, &mut story).await;
     }
     let digest = |report: &serde_json::Value| report["digest"].as_str().unwrap().to_owned();
-    let deadline = Instant::now() + conductor_harness::PATIENCE;
-    while system
-        .connection
-        .list()
-        .await
-        .unwrap_or_default()
-        .is_empty()
-    {
-        assert!(Instant::now() < deadline, "no snapshot was made");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until_asked(async || {
+        let snapshots = system.connection.list().await.unwrap_or_default();
+        if snapshots.is_empty() {
+            Err("a snapshot".into())
+        } else {
+            Ok(())
+        }
+    })
+    .await;
     let full = system.cli(&["replay", "-o", "json"]).await.json();
     let seq = full["seq"].as_u64().unwrap().to_string();
     let short = system

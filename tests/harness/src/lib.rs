@@ -22,6 +22,7 @@ pub mod process;
 pub mod server;
 pub mod story;
 pub mod system;
+pub mod wait;
 
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ pub use process::Process;
 pub use server::{TestCluster, TestServer};
 pub use story::{Story, Told};
 pub use system::System;
+pub use wait::{until, until_asked};
 
 /// How long anything may take on a slow, busy machine before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(90);

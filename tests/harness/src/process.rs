@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Instant;
 
 use conductor_nats::guard::GuardProgram;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
+use crate::wait::until;
 use crate::{PATIENCE, binary};
 
 /// A running `conductor`. Dropped, it is killed; it dies with the test process in any case.
@@ -50,15 +50,15 @@ impl Process {
 
     /// Waits until it has said something.
     pub async fn says(&self, what: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.said().contains(what) {
-            assert!(
-                Instant::now() < deadline,
-                "it never said {what:?}, only:\n{}",
-                self.said()
-            );
-            tokio::time::sleep(POLL).await;
-        }
+        until(|| {
+            let said = self.said();
+            if said.contains(what) {
+                Ok(())
+            } else {
+                Err(format!("{what:?} in\n{said}"))
+            }
+        })
+        .await;
     }
 
     /// `kill -9`.
@@ -85,18 +85,11 @@ impl Process {
 
     /// Waits for its end.
     pub async fn ended(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
-                return status;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "it does not end; it said:\n{}",
-                self.said()
-            );
-            tokio::time::sleep(POLL).await;
-        }
+        until(|| {
+            let status = self.child.try_wait().expect("the child can be waited for");
+            status.ok_or_else(|| format!("its end; it said:\n{}", self.said()))
+        })
+        .await
     }
 
     fn signal(&self, signal: Signal) {
@@ -118,9 +111,6 @@ impl Drop for Process {
     }
 }
 
-/// How often something that cannot be waited for is looked at.
-pub const POLL: std::time::Duration = std::time::Duration::from_millis(10);
-
 fn pid(raw: u32) -> Pid {
     i32::try_from(raw)
         .ok()
@@ -140,15 +130,15 @@ pub fn is_alive(raw: u32) -> bool {
 
 /// Waits until a process has gone.
 pub async fn gone(raw: u32) {
-    let deadline = Instant::now() + PATIENCE;
-    while is_alive(raw) {
+    until(|| {
         let name = std::fs::read_to_string(format!("/proc/{raw}/cmdline")).unwrap_or_default();
-        assert!(
-            Instant::now() < deadline,
-            "process {raw} ({name:?}) is still there"
-        );
-        tokio::time::sleep(POLL).await;
-    }
+        if is_alive(raw) {
+            Err(format!("the end of {raw} ({name:?})"))
+        } else {
+            Ok(())
+        }
+    })
+    .await;
 }
 
 /// All living descendants of a process.
@@ -188,18 +178,15 @@ pub fn descendants(of: u32) -> Vec<u32> {
 
 /// All living descendants of a process, once there are so many.
 pub async fn descendants_at_least(of: u32, n: usize) -> Vec<u32> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    until(|| {
         let found = descendants(of);
         if found.len() >= n {
-            return found;
+            Ok(found)
+        } else {
+            Err(format!("{n} descendants, not {found:?}"))
         }
-        assert!(
-            Instant::now() < deadline,
-            "only {found:?} of {n} descendants are there"
-        );
-        tokio::time::sleep(POLL).await;
-    }
+    })
+    .await
 }
 
 /// What a finished command left.

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use conductor_eventlog::Append;
 use conductor_eventlog::jetstream::{Connect, Connection};
+use conductor_eventlog::{Append, EventLog};
 use conductor_protocol::subject::Subject;
 use conductor_protocol::{CellId, Control, Position, TaskId};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::{self, Process, Ran};
+use crate::wait::until_asked;
 use crate::{Story, TestServer, story};
 
 /// A cell with its processes.
@@ -152,15 +153,7 @@ impl System {
 
     /// The log from its first record; the stream may not be there yet.
     async fn story_of_new_cell(&self) -> Story {
-        use conductor_eventlog::EventLog;
-        let deadline = std::time::Instant::now() + crate::PATIENCE;
-        while self.connection.last_seq().await.is_err() {
-            assert!(
-                std::time::Instant::now() < deadline,
-                "nobody provisioned the log"
-            );
-            tokio::time::sleep(process::POLL).await;
-        }
+        until_asked(async || self.connection.last_seq().await.map_err(|e| e.to_string())).await;
         self.story().await
     }
 

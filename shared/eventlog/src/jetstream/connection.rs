@@ -169,7 +169,9 @@ fn on_event(event: &Event, up: &watch::Sender<bool>) {
     match event {
         Event::Connected => {
             tracing::info!("connected to NATS");
-            up.send_replace(true);
+            // The first one is no change: whoever waits for a lost link to come back must not
+            // be woken by it.
+            up.send_if_modified(|is_up| !std::mem::replace(is_up, true));
         }
         Event::Disconnected => {
             tracing::warn!("lost the connection to NATS, reconnecting");
