@@ -1,6 +1,7 @@
 //! A state from the log alone: replay, and whatever the CLI shows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use conductor_domain::fold::{self, Folded};
 use conductor_domain::{Decoded, State};
@@ -8,6 +9,11 @@ use conductor_eventlog::{EventLog, LogError, SnapshotStore};
 
 use crate::follow::{Batch, Follower, Gap};
 use crate::snapshot;
+
+/// How long the log may be away while what is in it is read.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long until it is asked again.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Where to begin.
 #[derive(Debug, Clone, Copy)]
@@ -132,8 +138,22 @@ impl Reader {
             if let Some(record) = self.ahead.pop_front() {
                 return Ok(record);
             }
-            let batch = self.follower.try_next().await?;
+            let batch = self.read_patiently().await?;
             self.keep(batch);
+        }
+    }
+
+    /// The next records; a log that is away for a moment does not end the reading.
+    async fn read_patiently(&mut self) -> Result<Batch, ReadError> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match self.follower.try_next().await {
+                Err(LogError::Unavailable(problem)) if tokio::time::Instant::now() < deadline => {
+                    tracing::debug!(problem, "the log is away");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                other => return Ok(other?),
+            }
         }
     }
 
