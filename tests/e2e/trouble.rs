@@ -264,11 +264,47 @@ async fn a_full_disk_loses_nothing_that_was_acknowledged_and_is_said_clearly() {
 
 #[tokio::test]
 async fn a_lost_record_is_seen_by_replay() {
+    let server = TestServer::start();
+    let mut client = PlainClient::connect(&server.url());
+    client.subscribe("inbox.me");
+    // A log without its protection, as a damaged block file would leave one.
+    let stream = r#"{"name":"LOG_local","subjects":["conductor.local.submit.*"],"retention":"limits","storage":"file","allow_direct":true,"num_replicas":1}"#;
+    client.request(
+        "$JS.API.STREAM.CREATE.LOG_local",
+        "inbox.me",
+        stream.as_bytes(),
+    );
+    assert!(client.receive().json()["error"].is_null());
+    for _ in 0..4 {
+        client.request(
+            "conductor.local.submit.default",
+            "inbox.me",
+            b"{\"run\":{\"noop\":{}}}",
+        );
+        assert!(client.receive().json()["seq"].is_u64());
+    }
+    let system = System::at(server.url()).await;
+    assert_eq!(system.cli(&["replay"]).await.code, 0);
+    client.request(
+        "$JS.API.STREAM.MSG.DELETE.LOG_local",
+        "inbox.me",
+        b"{\"seq\":2}",
+    );
+    assert_eq!(client.receive().json()["success"], true);
+    let ran = system.cli(&["replay", "-o", "json"]).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("lost records 2-2"), "{}", ran.stderr);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(report["gaps"], serde_json::json!(["2-2"]));
+    assert_eq!(report["submitted"], 3);
+}
+
+#[tokio::test]
+async fn the_log_is_not_deleted_from() {
     let system = System::up().await;
     let mut story = system.story().await;
     let id = system.submit(sh("true")).await;
     story.ended(id).await;
-    // Only an administrator can do this, and must first take the protection away.
     let mut client = PlainClient::connect(&system.url);
     client.subscribe("inbox.me");
     client.request("$JS.API.STREAM.INFO.LOG_local", "inbox.me", b"");
