@@ -1,8 +1,8 @@
 //! What operators say: cancel, retry, pause, drain, and questions.
 
 use conductor_domain::state::Outcome;
-use conductor_harness::System;
 use conductor_harness::system::sh;
+use conductor_harness::{PlainClient, System};
 use conductor_protocol::Control;
 use serde_json::json;
 
@@ -186,6 +186,32 @@ async fn settings_are_changed_in_the_log() {
     assert!(format!("{:?}", told.event).contains("is full"), "{told:?}");
     let wrong = system.cli(&["config", "put", r#"{"backlog": 2}"#]).await;
     assert_eq!(wrong.code, 2, "{wrong:?}");
+}
+
+#[tokio::test]
+async fn a_replica_whose_state_differs_is_found_out() {
+    let system = System::up().await;
+    let mut client = PlainClient::connect(&system.url);
+    let cell = conductor_harness::system::cell();
+    client.subscribe(&conductor_protocol::subject::inspect(&cell));
+    let liar = tokio::task::spawn_blocking(move || {
+        let question = client.receive();
+        let answer = json!({
+            "instance": "liar", "roles": ["scheduler"], "leads": [], "seq": 3,
+            "digest": "0".repeat(64), "gaps": [],
+        });
+        client.publish(&question.reply.unwrap(), answer.to_string().as_bytes());
+        client.flush();
+    });
+    let ran = system.cli(&["replay", "--compare-live"]).await;
+    liar.await.unwrap();
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stdout.contains("liar at 3 DIFFERS"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("agrees"),
+        "the real one does: {}",
+        ran.stdout
+    );
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ pub struct PlainClient {
 pub struct Message {
     /// Where it was published.
     pub subject: String,
+    /// Where an answer is hoped for.
+    pub reply: Option<String>,
     /// What it says.
     pub body: Vec<u8>,
 }
@@ -96,13 +98,14 @@ impl PlainClient {
             let words: Vec<&str> = line.split(' ').collect();
             match words.as_slice() {
                 ["PING"] => self.send(b"PONG\r\n"),
-                ["MSG", subject, _, .., size] => {
+                ["MSG", subject, _, rest @ .., size] => {
                     let size: usize = size.parse().expect("a size");
                     let mut body = vec![0; size + 2];
                     self.stream.read_exact(&mut body).expect("the body");
                     body.truncate(size);
                     return Message {
                         subject: (*subject).to_owned(),
+                        reply: rest.first().map(|r| (*r).to_owned()),
                         body,
                     };
                 }
