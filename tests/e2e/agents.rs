@@ -262,3 +262,79 @@ async fn output_of_any_shape_survives_within_limits() {
         "{dropped:?}"
     );
 }
+
+#[tokio::test]
+async fn a_short_heartbeat_does_not_kill_a_healthy_attempt() {
+    let system = System::up().await;
+    let mut story = system.story().await;
+    let mut task = sh("sleep 5; echo healthy");
+    task["timeouts"] = json!({"heartbeat": "1s"});
+    // The agents have been idle for a while: their usual beat is seconds away.
+    let idle = system.submit(sh("sleep 2")).await;
+    assert_eq!(story.outcome(idle).await, Outcome::Succeeded);
+    let id = system.submit(task).await;
+    assert_eq!(
+        story.outcome(id).await,
+        Outcome::Succeeded,
+        "{}",
+        story.text()
+    );
+    assert_eq!(story.state().tasks[&id].attempts, 1);
+}
+
+#[tokio::test]
+async fn a_program_that_kills_its_reaper_is_ended_all_the_same() {
+    let system = System::up().await;
+    let mut story = system.story().await;
+    let killed = system
+        .submit(sh("echo $$; kill -9 $PPID; exec sleep 300"))
+        .await;
+    assert_eq!(story.outcome(killed).await, Outcome::Failed);
+    let mut task = sh("echo $$; kill -STOP $PPID; exec sleep 300");
+    task["timeouts"] = json!({"run": "1s"});
+    let stopped = system.submit(task).await;
+    assert_eq!(story.outcome(stopped).await, Outcome::TimedOut);
+    for id in [killed, stopped] {
+        let pid = system.cli(&["task", "logs", &id.to_string()]).await.ok();
+        gone(pid.trim().parse().unwrap()).await;
+    }
+    no_slot_is_used(&mut story).await;
+}
+
+#[tokio::test]
+async fn a_revocation_that_comes_while_an_attempt_is_being_stopped_frees_its_slots() {
+    let system = System::up().await;
+    let mut story = system.story().await;
+    let mut task = sh("trap '' TERM; sleep 300; sleep 300");
+    task["timeouts"] = json!({"run": "300ms"});
+    let id = system.submit(task).await;
+    let started = story.told(id, "attempt.started").await;
+    // Into the pause between SIGTERM and SIGKILL: later than the run timeout by half a second.
+    let due = started.time_ms + 800;
+    until(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let now = now.unwrap().as_millis() as u64;
+        if now > due {
+            Ok(())
+        } else {
+            Err("its run timeout".into())
+        }
+    })
+    .await;
+    system.cli(&["task", "cancel", &id.to_string()]).await.ok();
+    assert_eq!(story.outcome(id).await, Outcome::Cancelled);
+    no_slot_is_used(&mut story).await;
+}
+
+/// Waits until every agent has all its slots back.
+async fn no_slot_is_used(story: &mut Story) {
+    story
+        .until("all slots to be free", |s| {
+            s.state()
+                .agents
+                .values()
+                .all(|a| a.slots_used() == 0)
+                .then_some(())
+        })
+        .await;
+}

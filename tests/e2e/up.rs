@@ -49,6 +49,17 @@ async fn a_second_start_continues_where_the_first_stopped() {
 }
 
 #[tokio::test]
+async fn a_relative_data_directory_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["up", "--data-dir", "data", "--nats-port", "0"];
+    let process = Process::start_in(&args, &[], dir.path(), dir.path());
+    process.says("conductor is up").await;
+    let (system, mut story) = attach(dir.path()).await;
+    let id = system.submit(sh("true")).await;
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+}
+
+#[tokio::test]
 async fn a_data_directory_in_use_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let first = up(dir.path()).await;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use conductor_protocol::OutcomeClass;
 use conductor_protocol::event::{
-    AttemptAssigned, AttemptFailed, AttemptStarted, AttemptStopped, AttemptSucceeded, AttemptUsage,
-    Event,
+    AttemptAssigned, AttemptFailed, AttemptStarted, AttemptSucceeded, AttemptUsage, Event,
 };
 use conductor_protocol::ids::Lease;
 use conductor_protocol::limits::MESSAGE_BYTES_MAX;
@@ -23,6 +22,9 @@ use crate::runtime::{self, Host, Job, Runtime, Signal, Step, Verdict};
 
 /// How long a program may take to end after its last word.
 const GRACE_AFTER_FINAL: Duration = Duration::from_secs(10);
+
+/// How long a reaper may take to end its tree before it is killed itself.
+const REAPING_MAX: Duration = Duration::from_secs(10);
 
 /// Why an attempt shall stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +170,7 @@ impl Attempt {
             .map(|t| Instant::now() + Duration::from_millis(t.0));
         let mut watch = Watch::new(run_deadline, runtime);
         let (mut out, mut err) = (vec![0_u8; 32 * 1024], vec![0_u8; 32 * 1024]);
-        let (mut out_open, mut err_open) = (true, true);
+        let (mut out_open, mut err_open, mut is_reaped) = (true, true, false);
         let mut stop = self.stop.clone();
         while out_open || err_open {
             tokio::select! {
@@ -188,6 +190,8 @@ impl Attempt {
                 () = tokio::time::sleep_until(watch.next()) => {
                     watch.on_time(&mut process).await;
                 }
+                // Should the reaper be killed, nothing else ends what holds the outputs open.
+                () = process.leave_nothing(), if !is_reaped => is_reaped = true,
             }
         }
         let status = loop {
@@ -241,10 +245,8 @@ impl Attempt {
         let verdict = runtime.judge(status);
         let output = self.output.stats();
         let failure = match why {
-            Why::Stopped(Stop::Revoked) => {
-                self.tell(AttemptStopped { lease });
-                return;
-            }
+            // Nobody waits for its result; the agent says that it is over.
+            Why::Stopped(Stop::Revoked) => return,
             Why::Ended | Why::Lingering => verdict.failure,
             Why::RunTimeout => {
                 let limit = self.assigned.timeouts.run.unwrap_or_default();
@@ -385,8 +387,9 @@ impl Watch {
                 process.terminate().await;
                 *pause
             }
+            None if process.kill() => REAPING_MAX,
             None => {
-                process.kill();
+                process.kill_reaper();
                 NEVER
             }
         };

@@ -111,9 +111,16 @@ impl Process {
         self.tell(TERMINATE).await;
     }
 
-    /// Kills its whole tree: the reaper does so when the pipe ends.
-    pub fn kill(&mut self) {
-        self.control = None;
+    /// Kills its whole tree: the reaper does so when the pipe ends. Returns whether it had
+    /// not been told before.
+    pub fn kill(&mut self) -> bool {
+        self.control.take().is_some()
+    }
+
+    /// Kills a reaper that does not do as it is told.
+    pub fn kill_reaper(&mut self) {
+        // It may have ended at this very moment.
+        let _ = self.reaper.start_kill();
     }
 
     async fn tell(&mut self, word: u8) {
@@ -123,21 +130,24 @@ impl Process {
         }
     }
 
-    /// How it ended; by then nothing of its tree is left.
-    pub async fn wait(&mut self) -> Status {
-        let reaped = self.reaper.wait().await;
-        let status = std::fs::read(&self.status).ok();
-        if let Some(status) = status.and_then(|s| serde_json::from_slice(&s).ok()) {
-            return status;
+    /// Returns once the reaper has ended and nothing of its tree is left.
+    pub async fn leave_nothing(&mut self) {
+        let _ = self.reaper.wait().await;
+        if self.status.exists() {
+            return;
         }
         // The reaper itself was killed, so what it kept has to be found.
         while reaper::sweep(&self.marker) > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        match reaped {
-            Ok(_) => Status::Signalled(9),
-            Err(e) => Status::NotStarted(e.to_string()),
-        }
+    }
+
+    /// How it ended; by then nothing of its tree is left.
+    pub async fn wait(&mut self) -> Status {
+        self.leave_nothing().await;
+        let status = std::fs::read(&self.status).ok();
+        let status = status.and_then(|s| serde_json::from_slice(&s).ok());
+        status.unwrap_or(Status::Signalled(9))
     }
 }
 

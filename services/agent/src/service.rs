@@ -100,6 +100,7 @@ struct Running {
     lease: Lease,
     cost: u32,
     lease_length: Duration,
+    started: Instant,
     stop: watch::Sender<Stop>,
 }
 
@@ -167,7 +168,7 @@ impl Actor for Agent {
             AgentMsg::Elected(epoch) => state.elected(epoch),
             AgentMsg::Fact(event) => state.report(&[event]),
             AgentMsg::Ended(at) => {
-                state.running.remove(&at);
+                state.ended(at);
                 state.start_waiting(&myself);
             }
             AgentMsg::Beat => state.beat(&myself),
@@ -241,9 +242,14 @@ impl AgentState {
         reports: &mut Vec<Event>,
     ) {
         let attempt = (lease.task, lease.attempt);
-        if self.seen.contains_key(&attempt) {
-            reports.push(AttemptStopped { lease }.into());
-            return;
+        match self.seen.get(&attempt) {
+            // The same words again, from a consumer that was made anew.
+            Some(before) if *before == lease.assigned => return,
+            Some(_) => {
+                reports.push(AttemptStopped { lease }.into());
+                return;
+            }
+            None => {}
         }
         self.seen.insert(attempt, lease.assigned);
         self.seen_order.push_back(attempt);
@@ -284,9 +290,12 @@ impl AgentState {
             lease,
             cost: assigned.slots,
             lease_length: Duration::from_millis(assigned.timeouts.heartbeat_ms()),
+            started: Instant::now(),
             stop,
         };
         self.running.insert(lease.assigned, running);
+        // The lease begins to be heard of at once: it may be shorter than the usual interval.
+        self.next_beat = Instant::now();
         let (output, pieces) = Output::new();
         let (facts, mut told) = mpsc::unbounded_channel();
         tokio::spawn(publish(
@@ -316,6 +325,28 @@ impl AgentState {
             tokio::join!(attempt.run(), forward);
             let _ = myself.cast(AgentMsg::Ended(lease.assigned));
         });
+    }
+
+    /// An attempt is over, with everything it started. One whose lease was taken back has
+    /// reported nothing that counts, whatever it was doing then: its slots are freed here.
+    fn ended(&mut self, at: Position) {
+        let Some(running) = self.running.remove(&at) else {
+            return;
+        };
+        if *running.stop.borrow() == Stop::Revoked {
+            let lease = running.lease;
+            self.report(&[AttemptStopped { lease }.into()]);
+            self.forget(lease);
+        }
+    }
+
+    /// A lease that was taken back: its attempt may be assigned to us again, because an
+    /// assignment that did not count uses up no attempt.
+    fn forget(&mut self, lease: Lease) {
+        let attempt = (lease.task, lease.attempt);
+        if self.seen.get(&attempt) == Some(&lease.assigned) {
+            self.seen.remove(&attempt);
+        }
     }
 
     fn stop_all(&mut self, stop: Stop) {

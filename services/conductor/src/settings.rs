@@ -96,7 +96,8 @@ impl Settings {
             nats_monitor_url: global.nats_monitor_url.or(file.nats_monitor_url),
             creds: global.creds.or(file.creds),
             cell,
-            data_dir: data_dir.unwrap_or_else(|| home().join(".conductor")),
+            // Attempts have working directories of their own.
+            data_dir: std::path::absolute(data_dir.unwrap_or_else(|| home().join(".conductor")))?,
             output: global.output,
             log: global.log.or(file.log),
         })

@@ -43,12 +43,8 @@ pub fn why(state: &State, id: TaskId) -> Option<String> {
 }
 
 fn pending(state: &State, task: &Task, not_before_ms: u64) -> String {
-    if task.open_needs > 0 {
-        let open = task
-            .spec
-            .needs
-            .iter()
-            .find(|n| state.tasks.get(n).is_some_and(|t| !t.is_final()));
+    if !task.open_needs.is_empty() {
+        let open = task.open_needs.first();
         let first = open.map_or_else(String::new, |n| {
             let of = state.tasks.get(n);
             let what = of.map_or("gone", Task::state_name);
@@ -57,7 +53,7 @@ fn pending(state: &State, task: &Task, not_before_ms: u64) -> String {
         });
         return format!(
             "it needs {} task(s) that have not ended{first}",
-            task.open_needs
+            task.open_needs.len()
         );
     }
     if not_before_ms > state.time_ms {

@@ -45,3 +45,9 @@ pub const DEPTH_MAX: usize = 64;
 pub const FORMAT_FIRST: u32 = 1;
 /// The newest format this software knows; a reader stops where the log goes beyond it.
 pub const FORMAT_KNOWN: u32 = 1;
+/// Most errors of a rejection; a person who has mended these sees the rest.
+pub const ERRORS_MAX: usize = 32;
+/// Longest text of an error, in bytes: it may repeat what was submitted.
+pub const ERROR_TEXT_BYTES_MAX: usize = 256;
+/// Longest W3C trace context that is kept; the format has 55 bytes.
+pub const TRACEPARENT_BYTES_MAX: usize = 128;

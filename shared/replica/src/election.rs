@@ -7,12 +7,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conductor_eventlog::jetstream::Connection;
-use conductor_eventlog::jetstream::locks::Lock;
+use conductor_eventlog::jetstream::locks::{Lock, Tried};
 use conductor_eventlog::{Append, AppendError, EventLog, LogError};
 use conductor_protocol::event::{Event, LeaderElected};
 use conductor_protocol::frame::{self, FrameHead};
 use conductor_protocol::subject::{Role, Subject};
 use tokio::sync::watch;
+
+/// After so many of its times a lock that has not changed counts as forgotten.
+const STALE_AFTER_TTLS: u32 = 3;
+/// How long taking the role may take beyond waiting for its lock.
+const TAKING_MAX: Duration = Duration::from_secs(15);
 
 /// What a candidate needs.
 #[derive(Debug, Clone)]
@@ -46,10 +51,13 @@ impl Candidate {
         mut deposed_by: watch::Receiver<u64>,
         tell: impl Fn(Outcome) + Send,
     ) {
+        let mut seen = None;
         loop {
+            // Every step has a limit of its own; together they must not take for ever either.
+            let taken = tokio::time::timeout(self.ttl * 3 + TAKING_MAX, self.take(&mut seen));
             let taken = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
-                taken = self.take() => taken,
+                taken = taken => taken.unwrap_or(Ok(None)),
             };
             let (mut lock, epoch) = match taken {
                 Ok(Some(taken)) => taken,
@@ -77,16 +85,31 @@ impl Candidate {
         }
     }
 
-    /// Waits for the lock, takes it, and is elected.
-    async fn take(&self) -> Result<Option<(Lock, u64)>, LogError> {
-        let lock = self
+    /// Waits for the lock, takes it, and is elected. `seen` is the revision at which
+    /// another's lock was first seen, and when.
+    async fn take(
+        &self,
+        seen: &mut Option<(u64, Instant)>,
+    ) -> Result<Option<(Lock, u64)>, LogError> {
+        // The servers expire a lock; one that they forgot to expire must not stop us.
+        let stale = seen
+            .filter(|(_, since)| since.elapsed() > self.ttl * STALE_AFTER_TTLS)
+            .map(|(revision, _)| revision);
+        let tried = self
             .connection
-            .try_lock(self.role, &self.holder, self.ttl)
+            .try_lock(self.role, &self.holder, self.ttl, stale)
             .await?;
-        let Some(lock) = lock else {
-            self.connection.wait_unlocked(self.role, self.ttl).await?;
-            return Ok(None);
+        let lock = match tried {
+            Tried::Taken(lock) => lock,
+            Tried::Held(revision) => {
+                if seen.is_none_or(|(before, _)| before != revision) {
+                    *seen = Some((revision, Instant::now()));
+                }
+                self.connection.wait_unlocked(self.role, self.ttl).await?;
+                return Ok(None);
+            }
         };
+        *seen = None;
         match self.elect().await {
             Ok(Some(epoch)) => Ok(Some((lock, epoch))),
             Ok(None) => {

@@ -108,10 +108,18 @@ impl Follower {
                 continue;
             }
             if item.seq > self.next {
-                // The tail jumped: is the record really not there?
-                if self.log.read(self.next).await?.is_some() {
-                    self.tail = None;
-                    break;
+                // The tail jumped: is the record really not there? Until that is known, only
+                // what came before it is handed on, and the tail begins again from there.
+                match self.log.read(self.next).await {
+                    Ok(None) => {}
+                    Err(e) if out.records.is_empty() => {
+                        self.tail = None;
+                        return Err(e);
+                    }
+                    Ok(Some(_)) | Err(_) => {
+                        self.tail = None;
+                        break;
+                    }
                 }
                 out.gaps.push(Gap {
                     from: self.next,

@@ -21,6 +21,11 @@ impl Process {
     /// Starts `conductor` with these arguments and environment; what it says goes into
     /// files in `dir`.
     pub fn start(args: &[&str], env: &[(&str, &str)], dir: &Path) -> Self {
+        Self::start_in(args, env, dir, Path::new("."))
+    }
+
+    /// The same, in a working directory.
+    pub fn start_in(args: &[&str], env: &[(&str, &str)], dir: &Path, cwd: &Path) -> Self {
         let log = dir.join(format!("{}.log", uuid::Uuid::new_v4()));
         let stderr = File::create(&log).expect("a log file");
         let stdout = File::create(log.with_extension("out")).expect("an output file");
@@ -28,6 +33,7 @@ impl Process {
         // The guard's death signal follows the spawning thread; tests end on that thread.
         let mut command = guard.command(binary::conductor());
         command
+            .current_dir(cwd)
             .args(args)
             .stdin(Stdio::null())
             .stdout(stdout)

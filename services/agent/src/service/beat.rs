@@ -64,8 +64,9 @@ impl AgentState {
     /// An attempt goes on through an outage up to its lease: after that somebody else
     /// may have been given its task.
     fn end_expired_leases(&mut self) {
-        let silent = self.heard_beat.elapsed();
         for running in self.running.values() {
+            // Silence before it was ours is not this lease's.
+            let silent = self.heard_beat.max(running.started).elapsed();
             if silent > running.lease_length && *running.stop.borrow() == Stop::No {
                 tracing::warn!(task = %running.lease.task, "the log is away for longer than the lease; stopping the attempt");
                 running.stop.send_replace(Stop::LeaseExpired);

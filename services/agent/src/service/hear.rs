@@ -72,6 +72,7 @@ impl AgentState {
             return;
         }
         self.waiting.retain(|(waiting, _)| *waiting != lease);
+        self.forget(lease);
         reports.push(AttemptStopped { lease }.into());
     }
 }
@@ -92,7 +93,11 @@ pub(super) async fn feed_words(
         while let Ok(batch) = tail.next().await {
             let mut words = Vec::new();
             for record in batch.records {
-                next = next.max(record.seq + 1);
+                // A consumer that was made anew may begin with what was heard before.
+                if record.seq < next {
+                    continue;
+                }
+                next = record.seq + 1;
                 match Subject::parse(connection.cell(), &record.subject) {
                     // The same rule as the fold's: rubbish on this subject elects nobody.
                     Some(Subject::Leader(Role::Scheduler)) if is_election(&record.payload) => {

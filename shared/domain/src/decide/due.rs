@@ -66,7 +66,10 @@ fn in_phase(task: &Task) -> Option<(UnixMs, Due)> {
         Phase::Pending { not_before_ms } => match (task.failed_need, task.spec.on_need_failed) {
             (Some(need), NeedPolicy::Fail) => Some((0, Due::FailForNeed(need))),
             (Some(need), NeedPolicy::Skip) => Some((0, Due::SkipForNeed(need))),
-            _ => (task.open_needs == 0).then_some((*not_before_ms, Due::Ready)),
+            _ => task
+                .open_needs
+                .is_empty()
+                .then_some((*not_before_ms, Due::Ready)),
         },
         Phase::Undecided => {
             let class = task

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use conductor_protocol::event::{Event, FieldError, TaskAccepted, TaskDuplicate, TaskRejected};
 use conductor_protocol::frame;
 use conductor_protocol::ids::Position;
+use conductor_protocol::limits::{ERROR_TEXT_BYTES_MAX, ERRORS_MAX};
 use conductor_protocol::submission::{Context, Resolved, resolve_all};
 use conductor_protocol::{TaskId, UnixMs};
 
@@ -56,7 +57,7 @@ fn decide_record(
         }
         out.push(match result {
             Ok(r) => decide_one(state, overlay, submission, intake.time_ms, r),
-            Err(errors) => TaskRejected { submission, errors }.into(),
+            Err(errors) => rejected(submission, errors),
         });
     }
 }
@@ -149,7 +150,7 @@ fn decide_one(
         ));
     }
     if !errors.is_empty() {
-        return TaskRejected { submission, errors }.into();
+        return rejected(submission, errors);
     }
     overlay.accepted.insert(task, key.clone());
     if let Some(key) = key {
@@ -162,6 +163,22 @@ fn decide_one(
         spec,
     }
     .into()
+}
+
+/// A rejection that fits into the log, whatever was submitted.
+fn rejected(submission: Position, mut errors: Vec<FieldError>) -> Event {
+    errors.truncate(ERRORS_MAX);
+    for error in &mut errors {
+        for text in [&mut error.field, &mut error.problem, &mut error.expected] {
+            if text.len() > ERROR_TEXT_BYTES_MAX {
+                let fits = |i: &usize| text.is_char_boundary(*i);
+                let end = (0..=ERROR_TEXT_BYTES_MAX).rev().find(fits);
+                text.truncate(end.unwrap_or(0));
+                text.push('…');
+            }
+        }
+    }
+    TaskRejected { submission, errors }.into()
 }
 
 /// An id too old to be told from a repeated one is refused, and so is one from the

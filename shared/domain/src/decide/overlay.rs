@@ -6,7 +6,7 @@ use conductor_protocol::TaskId;
 use conductor_protocol::event::Event;
 use conductor_protocol::ids::{AgentId, Namespace, QueueName};
 
-use crate::void::Verdict;
+use crate::void::{Verdict, VoidReason};
 
 /// Decisions in flight.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +53,9 @@ impl Overlay {
     }
 
     fn on_submission(&mut self, seq: u64, verdict: Verdict) {
-        if verdict != Verdict::Applied {
+        // Where it is decided already there is nothing to decide again.
+        let is_open = matches!(verdict, Verdict::Void(r) if r != VoidReason::SubmissionDecided);
+        if is_open {
             self.submissions_upto = self.submissions_upto.min(seq.saturating_sub(1));
         }
     }

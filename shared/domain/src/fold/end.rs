@@ -128,7 +128,7 @@ pub(super) fn finish(
     }
     for dependent in state.index.dependents.remove(&id).unwrap_or_default() {
         change(state, dependent, |task| {
-            task.open_needs = task.open_needs.saturating_sub(1);
+            task.open_needs.remove(&id);
             if outcome != Outcome::Succeeded && task.failed_need.is_none() {
                 task.failed_need = Some(id);
             }
@@ -138,14 +138,14 @@ pub(super) fn finish(
 
 /// A task that has ended no longer waits for those it needs.
 fn stop_waiting(state: &mut State, id: TaskId) {
-    let Some(task) = state.tasks.get(&id).filter(|t| t.open_needs > 0) else {
+    let Some(task) = state.tasks.get_mut(&id) else {
         return;
     };
-    for need in &task.spec.needs {
-        if let Some(waiting) = state.index.dependents.get_mut(need) {
+    for need in std::mem::take(&mut task.open_needs) {
+        if let Some(waiting) = state.index.dependents.get_mut(&need) {
             waiting.remove(&id);
             if waiting.is_empty() {
-                state.index.dependents.remove(need);
+                state.index.dependents.remove(&need);
             }
         }
     }

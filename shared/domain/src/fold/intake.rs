@@ -1,5 +1,7 @@
 //! Submissions, from the record that brings them to the decision about each.
 
+use std::collections::BTreeSet;
+
 use conductor_protocol::event::{TaskAccepted, TaskRejected};
 use conductor_protocol::ids::Position;
 use conductor_protocol::{TaskId, UnixMs};
@@ -100,11 +102,11 @@ pub(super) fn accepted(
 }
 
 fn new_task(state: &mut State, at: At, e: &TaskAccepted) -> Task {
-    let (mut open_needs, mut failed_need) = (0, None);
+    let (mut open_needs, mut failed_need) = (BTreeSet::new(), None);
     for need in &e.spec.needs {
         let is_open = state.tasks.get(need).is_some_and(|t| !t.is_final());
         if is_open {
-            open_needs += 1;
+            open_needs.insert(*need);
             state
                 .index
                 .dependents
@@ -116,7 +118,7 @@ fn new_task(state: &mut State, at: At, e: &TaskAccepted) -> Task {
         }
     }
     let not_before_ms = e.spec.start_at_ms.unwrap_or(0);
-    let waits = open_needs > 0 || failed_need.is_some() || not_before_ms > at.time_ms;
+    let waits = !open_needs.is_empty() || failed_need.is_some() || not_before_ms > at.time_ms;
     let phase = if waits {
         Phase::Pending { not_before_ms }
     } else {

@@ -72,7 +72,7 @@ fn ready(state: &mut State, at: At, id: TaskId) -> Ruling {
         return Err(VoidReason::NotPending);
     }
     let is_held = task.failed_need.is_some() && task.spec.on_need_failed != NeedPolicy::Run;
-    if task.open_needs > 0 || is_held {
+    if !task.open_needs.is_empty() || is_held {
         return Err(VoidReason::NeedsUnmet);
     }
     end::change(state, id, |task| {
@@ -185,7 +185,7 @@ fn redriven(state: &mut State, at: At, id: TaskId) -> Ruling {
         task.attempts_before = task.attempts;
         task.accepted_ms = at.time_ms;
         task.failed_need = None;
-        task.open_needs = 0;
+        task.open_needs.clear();
         task.last_failure = None;
         task.cancel = None;
         task.redrive = None;

@@ -57,6 +57,8 @@ pub struct Special {
     pub labels: BTreeMap<String, String>,
     /// Concurrency key and limit.
     pub key: Option<(String, u32)>,
+    /// Slots required of the agent: a task too large for any must hold up no smaller one.
+    pub slots: u32,
 }
 
 /// Order within a lane: by rank, then by who became ready first.
@@ -69,7 +71,7 @@ impl Lane {
     /// The lane of a task.
     pub fn of(task: &Task) -> Self {
         let spec = &task.spec;
-        let is_special = !spec.labels.is_empty() || spec.concurrency.is_some();
+        let is_special = !spec.labels.is_empty() || spec.concurrency.is_some() || spec.slots != 1;
         Self {
             namespace: spec.namespace.clone(),
             queue: spec.queue.clone(),
@@ -78,6 +80,7 @@ impl Lane {
                 Box::new(Special {
                     labels: spec.labels.clone(),
                     key: spec.concurrency.as_ref().map(|c| (c.key.clone(), c.limit)),
+                    slots: spec.slots,
                 })
             }),
         }
@@ -166,13 +169,8 @@ impl State {
             let Some(task) = self.tasks.get(&id) else {
                 continue;
             };
-            if task.is_final() || task.open_needs == 0 {
-                continue;
-            }
-            for need in &task.spec.needs {
-                if self.tasks.get(need).is_some_and(|t| !t.is_final()) {
-                    self.index.dependents.entry(*need).or_default().insert(id);
-                }
+            for need in &task.open_needs {
+                self.index.dependents.entry(*need).or_default().insert(id);
             }
         }
         for ((namespace, key), used) in &self.keys {

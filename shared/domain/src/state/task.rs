@@ -1,5 +1,7 @@
 //! A task as the state knows it.
 
+use std::collections::BTreeSet;
+
 use conductor_protocol::event::Usage;
 use conductor_protocol::ids::{AgentId, Lease, Position};
 use conductor_protocol::{OutcomeClass, TaskId, TaskSpec, UnixMs};
@@ -47,8 +49,10 @@ pub struct Task {
     /// Attempts that had been assigned when it was last redriven: the retry policy
     /// counts from there.
     pub attempts_before: u32,
-    /// How many of its needs have not ended.
-    pub open_needs: u32,
+    /// Tasks it needs that have not ended. Not derived: one that was run again by hand has
+    /// not ended either, and is waited for no more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub open_needs: BTreeSet<TaskId>,
     /// The first of its needs that did not succeed.
     pub failed_need: Option<TaskId>,
     /// Why the last attempt did not succeed.

@@ -281,3 +281,91 @@ fn why_says_what_a_task_waits_for() {
     let stranger = world.new_id();
     assert_eq!(explain::why(&world.state, stranger), None);
 }
+
+#[test]
+fn a_need_run_again_by_hand_neither_holds_up_nor_starts_its_dependents() {
+    let mut world = World::new();
+    let (a, b) = (world.task(json!({})), world.task(json!({})));
+    let dependent = world.task(json!({"needs": [a, b]}));
+    for _ in 0..2 {
+        let lease = world.run(a, "a1");
+        world.succeed(lease, "a1");
+        // A snapshot taken now and the live state must go on alike: `fold` compares them.
+        world.control(&Control::Retry { task: a });
+        world.settle();
+    }
+    assert_eq!(
+        world.phase(dependent),
+        "pending",
+        "the other need has not run"
+    );
+    let lease = world.run(b, "a1");
+    world.succeed(lease, "a1");
+    world.settle();
+    assert_eq!(world.phase(dependent), "ready");
+}
+
+#[test]
+fn a_rejection_always_fits_into_the_log() {
+    let mut world = World::new();
+    let needs: Vec<String> = (0..250)
+        .map(|n| format!("{n}-{}", "x".repeat(1_000)))
+        .collect();
+    for submission in [
+        json!({"run": {"noop": {}}, "needs": needs}),
+        json!({"run": {"noop": {}}, "needs": vec!["x"; 20_000]}),
+        json!({"run": {"noop": {}}, "name": "y".repeat(100_000), "queue": "z".repeat(100_000)}),
+    ] {
+        world.submit(&submission);
+        let decisions = world.decisions();
+        let [rejected @ Event::TaskRejected(_)] = decisions.as_slice() else {
+            panic!("{decisions:?}")
+        };
+        assert!(
+            rejected.encode().len() < 64 * 1024,
+            "{}",
+            rejected.encode().len()
+        );
+        world.settle();
+    }
+}
+
+#[test]
+fn a_decision_stored_twice_is_not_decided_again() {
+    let mut world = World::new();
+    world.submit(&json!([{"run": {"noop": {}}}, {"run": {"noop": {}}}]));
+    let mut overlay = Overlay::default();
+    let decided = decide::decide(&world.state, &mut overlay, input(world.now_ms), &mut || 0);
+    let first = decided[0].clone();
+    let verdict = world.orchestrator(first.clone());
+    overlay.on_folded(&first, verdict);
+    let again = world.orchestrator(first.clone());
+    assert_eq!(
+        again,
+        Verdict::Void(conductor_domain::VoidReason::SubmissionDecided)
+    );
+    overlay.on_folded(&first, again);
+    // The second one is still in flight.
+    let more = decide::decide(&world.state, &mut overlay, input(world.now_ms), &mut || 0);
+    assert_eq!(more, []);
+}
+
+#[test]
+fn trace_context_of_any_length_is_no_burden() {
+    let mut world = World::new();
+    let record = conductor_domain::Record {
+        seq: world.state.seq + 1,
+        time_ms: world.now_ms,
+        subject: "conductor.test.submit.q".into(),
+        content_type: None,
+        reply: None,
+        traceparent: Some("t".repeat(60_000)),
+        payload: br#"{"run":{"noop":{}}}"#.as_slice().into(),
+    };
+    world.fold(record);
+    let decisions = world.decisions();
+    let [Event::TaskAccepted(e)] = decisions.as_slice() else {
+        panic!("{decisions:?}")
+    };
+    assert_eq!(e.spec.traceparent, None);
+}

@@ -167,3 +167,12 @@ fn large_tasks_are_not_starved_by_small_ones() {
         "after {rounds} small ones went first"
     );
 }
+
+#[test]
+fn a_task_too_large_for_any_agent_holds_up_no_smaller_one() {
+    let mut world = world_with_slots(4);
+    let large = world.task(json!({"slots": 8, "priority": 9}));
+    let small = world.task(json!({}));
+    assert_eq!(order(&world, 10), [small]);
+    assert_eq!(world.phase(large), "ready");
+}

@@ -219,7 +219,7 @@ fn check(state: &State) {
         if !task.is_final() && matches!(task.phase, Phase::Pending { .. }) {
             // A need that was run again by hand is no longer waited for: fewer, never more.
             assert!(
-                task.open_needs as usize <= open.count(),
+                task.open_needs.len() <= open.count(),
                 "{id} would wait for ever"
             );
         }

@@ -20,6 +20,15 @@ pub struct Lock {
     revision: u64,
 }
 
+/// What came of trying to take a lock.
+#[derive(Debug)]
+pub enum Tried {
+    /// It is ours.
+    Taken(Lock),
+    /// Somebody has it, at this revision.
+    Held(u64),
+}
+
 fn unavailable(e: impl std::fmt::Display) -> LogError {
     LogError::Unavailable(e.to_string())
 }
@@ -42,24 +51,36 @@ impl Connection {
         self.js.create_key_value(config).await.map_err(unavailable)
     }
 
-    /// Takes the lock if nobody holds it.
+    /// Takes the lock if nobody holds it, if it is ours already (the answer to an earlier
+    /// try was lost), or if it still stands at the revision `stale`.
+    ///
+    /// Not `create_with_ttl`: over the marker of an earlier lock that writes an entry
+    /// without a TTL (async-nats 0.51), which outlives its holder for ever.
     pub async fn try_lock(
         &self,
         role: Role,
         holder: &str,
         ttl: Duration,
-    ) -> Result<Option<Lock>, LogError> {
+        stale: Option<u64>,
+    ) -> Result<Tried, LogError> {
         let store = self.locks().await?;
-        let value = holder.to_owned().into();
-        match store.create_with_ttl(role.as_str(), value, ttl).await {
-            Ok(revision) => Ok(Some(Lock {
-                role,
-                holder: holder.to_owned(),
-                ttl,
-                revision,
-            })),
-            Err(e) if e.kind() == kv::CreateErrorKind::AlreadyExists => Ok(None),
-            Err(e) => Err(unavailable(e)),
+        let entry = store.entry(role.as_str()).await.map_err(unavailable)?;
+        let revision = match &entry {
+            None => 0,
+            Some(e) if e.operation != kv::Operation::Put => e.revision,
+            Some(e) if e.value == holder.as_bytes() || stale == Some(e.revision) => e.revision,
+            Some(e) => return Ok(Tried::Held(e.revision)),
+        };
+        let mut lock = Lock {
+            role,
+            holder: holder.to_owned(),
+            ttl,
+            revision,
+        };
+        if self.renew(&mut lock).await? {
+            Ok(Tried::Taken(lock))
+        } else {
+            Ok(Tried::Held(revision))
         }
     }
 

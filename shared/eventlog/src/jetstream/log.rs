@@ -98,7 +98,7 @@ impl EventLog for Connection {
             .map_err(LogError::Unavailable)?;
         match stream.direct_get(seq).await {
             Ok(message) => Ok(Some(record_of_stored(message))),
-            Err(e) if e.kind() == DirectGetErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == DirectGetErrorKind::NotFound => self.read_from_leader(seq).await,
             Err(e) => Err(LogError::Unavailable(e.to_string())),
         }
     }
@@ -125,6 +125,23 @@ impl EventLog for Connection {
     }
 }
 
+impl Connection {
+    /// A replica that lags does not have what is there: that it is not, only the stream's
+    /// leader can say.
+    async fn read_from_leader(&self, seq: u64) -> Result<Option<Record>, LogError> {
+        use async_nats::jetstream::stream::RawMessageErrorKind;
+        let stream = self
+            .stream(&log_stream(&self.cell))
+            .await
+            .map_err(LogError::Unavailable)?;
+        match stream.get_raw_message(seq).await {
+            Ok(message) => Ok(Some(record_of_stored(message))),
+            Err(e) if matches!(e.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),
+            Err(e) => Err(LogError::Unavailable(e.to_string())),
+        }
+    }
+}
+
 fn append_error(e: &PublishError) -> AppendError {
     use async_nats::jetstream::{Error, ErrorCode};
     use std::error::Error as _;
@@ -135,6 +152,9 @@ fn append_error(e: &PublishError) -> AppendError {
         _ => match e.source().and_then(|s| s.downcast_ref::<Error>()) {
             Some(s) if s.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
                 AppendError::Conflict
+            }
+            Some(s) if s.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
+                AppendError::Refused(e.to_string())
             }
             _ => AppendError::Unavailable(e.to_string()),
         },

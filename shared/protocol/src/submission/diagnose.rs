@@ -5,9 +5,7 @@ use serde_json::Value;
 use super::Submission;
 use crate::event::FieldError;
 use crate::frame::Encoding;
-
-/// Most errors one submission is told of.
-const ERRORS_MAX: usize = 32;
+use crate::limits::ERRORS_MAX;
 
 /// What is expected at each field, for the error message.
 const EXPECTED: &[(&str, &str)] = &[

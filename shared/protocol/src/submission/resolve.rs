@@ -132,7 +132,10 @@ fn resolve(
         metadata: s.metadata,
         key: s.key,
         reply: context.reply.map(str::to_owned),
-        traceparent: context.traceparent.map(str::to_owned),
+        traceparent: context
+            .traceparent
+            .filter(|t| is_traceparent(t))
+            .map(str::to_owned),
         runtime,
         run: (bytes <= limits::RUN_INLINE_BYTES_MAX).then_some(run),
     };
@@ -260,6 +263,13 @@ fn check_policies(s: &Submission, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// Whether it may be W3C trace context. What is not is no reason to refuse a task, and no
+/// burden to carry with it.
+fn is_traceparent(text: &str) -> bool {
+    text.len() <= limits::TRACEPARENT_BYTES_MAX
+        && text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+}
+
 fn needs(s: &Submission, names: &Names, errors: &mut Vec<FieldError>) -> Vec<TaskId> {
     if s.needs.len() > limits::NEEDS_MAX {
         wrong(
@@ -267,6 +277,7 @@ fn needs(s: &Submission, names: &Names, errors: &mut Vec<FieldError>) -> Vec<Tas
             "needs",
             format!("has {} entries, at most 256 are allowed", s.needs.len()),
         );
+        return Vec::new();
     }
     let mut out = Vec::with_capacity(s.needs.len());
     for (i, need) in s.needs.iter().enumerate() {
