@@ -224,6 +224,30 @@ async fn the_cli_submits_from_flags_and_waits() {
 }
 
 #[tokio::test]
+async fn the_cli_says_what_became_of_a_submission() {
+    let system = System::up().await;
+    let first = system.cli(&["submit", "--noop", "--key", "k"]).await.ok();
+    let again = system.cli(&["submit", "--noop", "--key", "k"]).await;
+    assert_eq!(
+        again.stdout, first,
+        "the second submitter learns the first's id"
+    );
+    let ghost = new_id().to_string();
+    let refused = system.cli(&["submit", "--noop", "--need", &ghost]).await;
+    assert_eq!((refused.code, refused.stdout.as_str()), (1, ""));
+    assert!(refused.stderr.contains("needs[0]"), "{}", refused.stderr);
+    let flags = system
+        .cli_with(
+            &["submit", "-f", "-", "--priority", "9"],
+            b"run: {noop: {}}",
+        )
+        .await;
+    assert_eq!(flags.code, 2, "{flags:?}");
+    let nothing = system.cli(&["submit", "--noop", "--", "true"]).await;
+    assert_eq!(nothing.code, 2, "{nothing:?}");
+}
+
+#[tokio::test]
 async fn the_cli_submits_files_of_every_kind() {
     let system = System::up().await;
     let yaml =

@@ -49,6 +49,19 @@ async fn a_second_start_continues_where_the_first_stopped() {
 }
 
 #[tokio::test]
+async fn a_start_after_kill_9_does_not_wait_for_the_dead_ones_lock() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = up(dir.path()).await;
+    first.kill9();
+    let second = up(dir.path()).await;
+    let said = second.said();
+    let line = said.lines().find(|l| l.contains("is up after")).unwrap();
+    let seconds: f64 = line.split(' ').nth_back(1).unwrap().parse().unwrap();
+    // The lock outlives its holder by five seconds.
+    assert!(seconds < 4.0, "{line}");
+}
+
+#[tokio::test]
 async fn a_relative_data_directory_works() {
     let dir = tempfile::tempdir().unwrap();
     let args = ["up", "--data-dir", "data", "--nats-port", "0"];

@@ -139,10 +139,26 @@ pub(crate) fn table(columns: &[(&str, &str)], rows: &[Value]) -> String {
         .join("\n")
 }
 
+/// Text that says nothing to the terminal: what people submit may hold anything.
+pub(crate) fn plain(text: &str) -> String {
+    let is_safe = |c: char| !c.is_control();
+    if text.chars().all(is_safe) {
+        return text.to_owned();
+    }
+    let escape = |c: char| {
+        if is_safe(c) {
+            c.to_string()
+        } else {
+            c.escape_default().to_string()
+        }
+    };
+    text.chars().map(escape).collect()
+}
+
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => plain(text),
         Value::Object(map) if map.is_empty() => "-".to_owned(),
         Value::Object(map) => map
             .iter()
@@ -160,6 +176,12 @@ mod tests {
     use super::*;
     use expect_test::expect;
     use serde_json::json;
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(plain("Größe"), "Größe");
+        assert_eq!(plain("a\u{1b}[31m\n\0"), "a\\u{1b}[31m\\n\\u{0}");
+    }
 
     #[test]
     fn tables_are_plain() {

@@ -36,7 +36,7 @@ pub(crate) struct RoleArgs {
     #[arg(long, default_value_t = 1)]
     replicas: usize,
     /// How long a dead leader's lock outlives it
-    #[arg(long, default_value = "5s", value_parser = duration)]
+    #[arg(long, default_value = "5s", value_parser = lock_ttl)]
     lock_ttl: Duration,
     /// Records between snapshots; 0 for none
     #[arg(long, default_value_t = 100_000)]
@@ -52,7 +52,7 @@ pub(crate) struct UpArgs {
     #[arg(long, default_value_t = 2)]
     agents: u32,
     /// Slots of each agent
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     slots: u32,
     /// Labels of the agents, as key=value
     #[arg(long = "label", value_parser = key_value, value_name = "KEY=VALUE")]
@@ -72,7 +72,7 @@ pub(crate) struct AgentArgs {
     #[arg(long)]
     name: Option<String>,
     /// How many slots it offers
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     slots: u32,
     /// Its labels, as key=value
     #[arg(long = "label", value_parser = key_value, value_name = "KEY=VALUE")]
@@ -86,6 +86,16 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     conductor_protocol::human::parse_duration(text)
         .map(|d| Duration::from_millis(d.0))
         .ok_or_else(|| format!("{text:?} is no duration; write 90s, 5m or 1h 30m"))
+}
+
+/// The server counts the time of a lock in whole seconds, and three renewals must fit in.
+fn lock_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = duration(text)?;
+    if (Duration::from_secs(1)..=Duration::from_secs(60)).contains(&ttl) {
+        Ok(ttl)
+    } else {
+        Err(format!("{text:?} is not between 1s and 60s"))
+    }
 }
 
 pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
@@ -122,6 +132,7 @@ fn plan(
         replicas: args.replicas,
         accepted_risks: args.accept_risk,
         lock_ttl: args.lock_ttl,
+        takes_over: false,
         snapshot_every: args.snapshot_every,
         drain_timeout: Duration::from_secs(10),
     }

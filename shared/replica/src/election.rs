@@ -30,6 +30,8 @@ pub struct Candidate {
     pub holder: String,
     /// How long a lock outlives its holder.
     pub ttl: Duration,
+    /// Whether a lock found at the start is a dead predecessor's, not to be waited for.
+    pub takes_over: bool,
 }
 
 /// What became of a candidacy.
@@ -52,9 +54,13 @@ impl Candidate {
         tell: impl Fn(Outcome) + Send,
     ) {
         let mut seen = None;
+        let mut takes_over = self.takes_over;
         loop {
             // Every step has a limit of its own; together they must not take for ever either.
-            let taken = tokio::time::timeout(self.ttl * 3 + TAKING_MAX, self.take(&mut seen));
+            let taken = tokio::time::timeout(
+                self.ttl * 3 + TAKING_MAX,
+                self.take(&mut seen, std::mem::take(&mut takes_over)),
+            );
             let taken = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
                 taken = taken => taken.unwrap_or(Ok(None)),
@@ -90,15 +96,20 @@ impl Candidate {
     async fn take(
         &self,
         seen: &mut Option<(u64, Instant)>,
+        takes_over: bool,
     ) -> Result<Option<(Lock, u64)>, LogError> {
         // The servers expire a lock; one that they forgot to expire must not stop us.
         let stale = seen
             .filter(|(_, since)| since.elapsed() > self.ttl * STALE_AFTER_TTLS)
             .map(|(revision, _)| revision);
-        let tried = self
-            .connection
-            .try_lock(self.role, &self.holder, self.ttl, stale)
-            .await?;
+        let try_lock = |stale| {
+            self.connection
+                .try_lock(self.role, &self.holder, self.ttl, stale)
+        };
+        let mut tried = try_lock(stale).await?;
+        if let (Tried::Held(revision), true) = (&tried, takes_over) {
+            tried = try_lock(Some(*revision)).await?;
+        }
         let lock = match tried {
             Tried::Taken(lock) => lock,
             Tried::Held(revision) => {

@@ -33,6 +33,8 @@ pub struct ReplicaOptions {
     pub instance: String,
     /// How long a lock outlives its holder, and with it the longest stall when a leader dies.
     pub lock_ttl: Duration,
+    /// Whether it is alone by its nature, so that locks it finds are a dead predecessor's.
+    pub takes_over: bool,
     /// Records between snapshots; 0 for none.
     pub snapshot_every: u64,
 }

@@ -162,6 +162,7 @@ fn detail(event: &Value) -> String {
                 .chars()
                 .take(80)
                 .collect();
+            let first = crate::out::plain(&first);
             parts.push(format!("{label}{first}"));
         }
     }
@@ -170,6 +171,25 @@ fn detail(event: &Value) -> String {
     }
     if let Some(code) = event.get("exit_code").filter(|c| !c.is_null()) {
         parts.push(format!("exit {code}"));
+    }
+    if let Some(name) = event.pointer("/spec/name").and_then(Value::as_str) {
+        parts.push(crate::out::plain(name));
+    }
+    for error in event
+        .get("errors")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        let text = |key: &str| error.get(key).and_then(Value::as_str).unwrap_or_default();
+        parts.push(crate::out::plain(&format!(
+            "{} {}",
+            text("field"),
+            text("problem")
+        )));
+    }
+    if let Some(problem) = event.get("problem").and_then(Value::as_str) {
+        parts.push(problem.to_owned());
     }
     parts.join(", ")
 }
@@ -297,7 +317,10 @@ pub(crate) fn task_json(state: &State, id: TaskId, task: &Task) -> Value {
         "namespace": spec.namespace, "priority": spec.priority, "runtime": spec.runtime,
         "attempts": task.attempts, "max_attempts": spec.retry.max_attempts,
         "agent": task.assigned().map(|a| a.agent.to_string()),
-        "class": ended.and_then(|e| e.class).or(task.last_failure.as_ref().map(|f| f.class)),
+        "class": match ended {
+            Some(ended) => ended.class,
+            None => task.last_failure.as_ref().map(|f| f.class),
+        },
         "accepted": format_time(task.accepted_ms),
         "ended": ended.map(|e| format_time(e.at_ms)),
         "why": conductor_domain::explain::why(state, id),

@@ -20,15 +20,13 @@ use conductor_protocol::spec::{
 };
 use conductor_protocol::submission::{Context, Submission, resolve_all};
 use serde::de::DeserializeOwned;
-use serde_json::json;
 
-use crate::exit::{Exit, Failure, Outcome};
-use crate::out::{self, Format};
+use crate::exit::{Failure, Outcome};
 use crate::run::{duration, key_value};
 use crate::settings::Settings;
 
 /// Submit tasks
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SubmitArgs {
     /// Program and arguments
     #[arg(last = true, value_name = "COMMAND")]
@@ -155,6 +153,7 @@ pub(crate) struct Order {
 }
 
 pub(crate) async fn run(args: SubmitArgs, settings: &Settings) -> Outcome {
+    check_flags(&args)?;
     let mut orders = match &args.file {
         Some(path) => file::read(path, &args.queue)?,
         None => vec![from_flags(&args)?],
@@ -165,21 +164,34 @@ pub(crate) async fn run(args: SubmitArgs, settings: &Settings) -> Outcome {
     let connection = Arc::new(settings.open().await?);
     let positions = send::send(&connection, &orders, ordered).await?;
     if args.wait {
-        return wait::wait(&connection, &args, settings, &orders, positions).await;
+        return wait::ended(&connection, &args, settings, &orders, positions).await;
     }
-    let rows: Vec<_> = orders
-        .iter()
-        .map(|o| json!({"id": o.submission.id, "name": o.submission.name, "queue": o.queue}))
-        .collect();
-    match (settings.output, rows.as_slice()) {
-        (Format::Table, [one]) => out::line(one["id"].as_str().unwrap_or_default()),
-        _ => out::rows(
-            settings.output,
-            &[("ID", "id"), ("NAME", "name"), ("QUEUE", "queue")],
-            &rows,
-        ),
+    wait::decided(&connection, settings, &orders, positions).await
+}
+
+/// Task flags mean nothing beside a file: better said than ignored.
+fn check_flags(args: &SubmitArgs) -> Outcome<()> {
+    let plain = Submission {
+        run: None,
+        ..from_flags(&SubmitArgs {
+            noop: true,
+            file: None,
+            ..args.clone()
+        })?
+        .submission
+    };
+    let has_flags = plain != Submission::default();
+    let has_run_flags = !args.env.is_empty() || args.cwd.is_some() || args.stdin.is_some();
+    if args.file.is_some() && (has_flags || has_run_flags || args.noop) {
+        return Err(Failure::usage("flags of a task do not go with --file")
+            .hint("write them into the file; --queue is where tasks go that name none"));
     }
-    Ok(Exit::Ok)
+    if args.noop && (has_run_flags || !args.command.is_empty()) {
+        return Err(Failure::usage(
+            "--noop runs nothing: no command, --env, --cwd or --stdin",
+        ));
+    }
+    Ok(())
 }
 
 fn from_flags(args: &SubmitArgs) -> Outcome<Order> {

@@ -95,6 +95,7 @@ fn sample_plan() -> Plan {
         replicas: 1,
         accepted_risks: Vec::new(),
         lock_ttl: Duration::from_secs(5),
+        takes_over: false,
         snapshot_every: 0,
         drain_timeout: Duration::from_secs(5),
     }

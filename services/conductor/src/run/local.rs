@@ -30,7 +30,9 @@ pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
     let place = place(settings, data.path(), server.as_ref());
     let mut stop = signals();
     let mut watched = server.map(watch_server);
-    let plan = up_plan(args);
+    let mut plan = up_plan(args);
+    // The data directory is ours alone, and so is the server in it.
+    plan.takes_over = settings.nats_url.is_none();
     let agents = plan.agents.clone();
     let mut stack = tokio::select! {
         stack = Stack::start(&place, plan) => stack?,

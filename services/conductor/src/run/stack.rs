@@ -33,6 +33,7 @@ pub(super) struct Plan {
     pub(super) replicas: usize,
     pub(super) accepted_risks: Vec<Risk>,
     pub(super) lock_ttl: Duration,
+    pub(super) takes_over: bool,
     pub(super) snapshot_every: u64,
     pub(super) drain_timeout: Duration,
 }
@@ -272,6 +273,7 @@ async fn keep_replica(
             options: ReplicaOptions {
                 instance: ReplicaOptions::new_instance(&hostname()),
                 lock_ttl: plan.lock_ttl,
+                takes_over: plan.takes_over,
                 snapshot_every: plan.snapshot_every,
             },
             status: status.clone(),

@@ -82,6 +82,7 @@ impl Terms {
                 role: role.name(),
                 holder: options.instance.clone(),
                 ttl: options.lock_ttl,
+                takes_over: options.takes_over,
             };
             let (actor, name) = (actor.clone(), role.name());
             let tell = move |outcome| {

@@ -8,68 +8,110 @@ use conductor_domain::record::Content;
 use conductor_domain::{Decoded, State};
 use conductor_eventlog::EventLog;
 use conductor_eventlog::jetstream::Connection;
-use conductor_protocol::event::{Event, TaskDuplicate, TaskRejected};
+use conductor_protocol::event::{Event, TaskAccepted, TaskDuplicate, TaskRejected};
 use conductor_protocol::{Position, TaskId};
 use conductor_replica::{ReadFrom, Reader};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::send::progress;
 use super::{Order, SubmitArgs};
 use crate::cli::read;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::out;
+use crate::out::{self, Format};
 use crate::settings::Settings;
+
+/// How long a decision is waited for: only a cell without an orchestrator takes longer.
+const DECISION_MAX: Duration = Duration::from_secs(10);
+/// Most ids an error names.
+const NAMED_MAX: usize = 5;
+
+/// What is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Goal {
+    /// That each submission is accepted or refused.
+    Decided,
+    /// That each task ends.
+    Ended,
+}
 
 /// What is still waited for.
 struct Waiting<'o> {
+    goal: Goal,
     orders: &'o [Order],
     positions: BTreeMap<Position, usize>,
     open: BTreeMap<TaskId, usize>,
-    rows: Vec<serde_json::Value>,
+    rows: Vec<Value>,
     worst: Exit,
 }
 
+/// Follows the log until every submission is decided; says under which id each is known.
+pub(super) async fn decided(
+    connection: &Arc<Connection>,
+    settings: &Settings,
+    orders: &[Order],
+    positions: BTreeMap<Position, usize>,
+) -> Outcome {
+    let mut waiting = Waiting::new(Goal::Decided, orders, positions);
+    if !waiting.follow(connection, DECISION_MAX).await? {
+        out::say("submitted; no orchestrator has decided yet whether to accept");
+        let open: Vec<usize> = waiting.open.values().copied().collect();
+        for index in open {
+            waiting.row(index, "submitted", None);
+        }
+    }
+    match (settings.output, waiting.rows.as_slice()) {
+        // For scripts: just the id of what will run.
+        (Format::Table, [one]) => {
+            if let Some(id) = one
+                .get("id")
+                .and_then(Value::as_str)
+                .filter(|_| waiting.worst == Exit::Ok)
+            {
+                out::line(id);
+            }
+        }
+        _ => {
+            let columns = [
+                ("ID", "id"),
+                ("NAME", "name"),
+                ("QUEUE", "queue"),
+                ("STATE", "state"),
+            ];
+            out::rows(settings.output, &columns, &waiting.rows);
+        }
+    }
+    Ok(waiting.worst)
+}
+
 /// Follows the log until every task has ended, or was refused.
-pub(super) async fn wait(
+pub(super) async fn ended(
     connection: &Arc<Connection>,
     args: &SubmitArgs,
     settings: &Settings,
     orders: &[Order],
     positions: BTreeMap<Position, usize>,
 ) -> Outcome {
-    let log = Arc::clone(connection) as Arc<dyn EventLog>;
-    let first = positions.keys().next().map_or(1, |p| p.seq);
-    let snapshots = ReadFrom::Snapshot(connection.as_ref());
-    let mut reader = Reader::open(log, snapshots, first - 1).await;
+    let mut waiting = Waiting::new(Goal::Ended, orders, positions);
     let patience = args
         .wait_timeout
         .unwrap_or(Duration::from_secs(366 * 24 * 3600));
-    let deadline = tokio::time::Instant::now() + patience;
-    let bar = progress(orders.len());
-    let ids = orders
-        .iter()
-        .enumerate()
-        .filter_map(|(i, o)| Some((o.submission.id?, i)));
-    let mut waiting = Waiting {
-        orders,
-        positions,
-        open: ids.collect(),
-        rows: Vec::new(),
-        worst: Exit::Ok,
-    };
-    while !waiting.open.is_empty() {
-        let next = tokio::time::timeout_at(deadline, reader.next()).await;
-        let (record, _) = next.map_err(|_| {
-            let open = waiting.open.len();
-            Failure::new(
-                Exit::TimedOut,
-                format!("{open} task(s) have not ended in time"),
-            )
-        })??;
-        waiting.see(&reader.state, &record);
-        bar.set_position((orders.len() - waiting.open.len()) as u64);
+    if !waiting.follow(connection, patience).await? {
+        let open = waiting.open.len();
+        let ids: Vec<String> = waiting
+            .open
+            .keys()
+            .take(NAMED_MAX)
+            .map(ToString::to_string)
+            .collect();
+        let more = if open > NAMED_MAX { ", …" } else { "" };
+        let message = format!(
+            "{open} task(s) have not ended in time: {}{more}",
+            ids.join(", ")
+        );
+        return Err(
+            Failure::new(Exit::TimedOut, message).hint("they go on; `conductor task watch`")
+        );
     }
-    bar.finish_and_clear();
     let columns = [
         ("ID", "id"),
         ("NAME", "name"),
@@ -81,18 +123,75 @@ pub(super) async fn wait(
     Ok(waiting.worst)
 }
 
-impl Waiting<'_> {
+impl<'o> Waiting<'o> {
+    fn new(goal: Goal, orders: &'o [Order], positions: BTreeMap<Position, usize>) -> Self {
+        let ids = orders.iter().enumerate();
+        let open = ids
+            .filter_map(|(i, o)| Some((o.submission.id?, i)))
+            .collect();
+        Self {
+            goal,
+            orders,
+            positions,
+            open,
+            rows: Vec::new(),
+            worst: Exit::Ok,
+        }
+    }
+
+    /// Reads the log until nothing is waited for any more; `false` when time is up.
+    async fn follow(&mut self, connection: &Arc<Connection>, at_most: Duration) -> Outcome<bool> {
+        let log = Arc::clone(connection) as Arc<dyn EventLog>;
+        let first = self.positions.keys().next().map_or(1, |p| p.seq);
+        let snapshots = ReadFrom::Snapshot(connection.as_ref());
+        let mut reader = Reader::open(log, snapshots, first - 1).await;
+        let deadline = tokio::time::Instant::now() + at_most;
+        let bar = progress(self.orders.len());
+        while !self.open.is_empty() {
+            let Ok(next) = tokio::time::timeout_at(deadline, reader.next()).await else {
+                bar.finish_and_clear();
+                return Ok(false);
+            };
+            let (record, _) = next?;
+            self.see(&reader.state, &record);
+            bar.set_position((self.orders.len() - self.open.len()) as u64);
+        }
+        bar.finish_and_clear();
+        Ok(true)
+    }
+
+    fn row(&mut self, index: usize, state: &str, id: Option<TaskId>) {
+        let Some(order) = self.orders.get(index) else {
+            return;
+        };
+        let id = id.or(order.submission.id);
+        let name = &order.submission.name;
+        let queue = &order.queue;
+        self.rows
+            .push(json!({"id": id, "name": name, "queue": queue, "state": state}));
+    }
+
+    fn accepted(&mut self, e: &TaskAccepted) {
+        if self.goal == Goal::Decided
+            && self.positions.contains_key(&e.submission)
+            && let Some(index) = self.open.remove(&e.task)
+        {
+            self.row(index, "accepted", None);
+        }
+    }
+
     fn see(&mut self, state: &State, record: &Decoded) {
         let (Content::Leader { items, .. } | Content::Agent { items, .. }) = &record.content else {
             return;
         };
         for event in items.iter().flatten() {
             match event {
+                Event::TaskAccepted(e) => self.accepted(e),
                 Event::TaskRejected(e) => self.rejected(e),
                 Event::TaskDuplicate(e) => self.duplicate(e),
                 _ => {}
             }
-            if let Some(id) = event.task() {
+            if let Some(id) = event.task().filter(|_| self.goal == Goal::Ended) {
                 self.ended(state, id);
             }
         }
@@ -109,11 +208,13 @@ impl Waiting<'_> {
         for error in &e.errors {
             out::error(&format!("{}: rejected: {error}", order.origin), None);
         }
-        let id = order.submission.id;
-        if id.is_some_and(|id| self.open.remove(&id).is_some()) {
-            self.rows
-                .push(json!({"id": id, "name": order.submission.name, "state": "rejected"}));
-            self.worst = Exit::TaskFailed;
+        let index = order.submission.id.and_then(|id| self.open.remove(&id));
+        if let Some(index) = index {
+            self.row(index, "rejected", None);
+            self.worst = match self.goal {
+                Goal::Decided => Exit::Failure,
+                Goal::Ended => Exit::TaskFailed,
+            };
         }
     }
 
@@ -123,9 +224,15 @@ impl Waiting<'_> {
             return;
         };
         let ours = self.orders.get(index).and_then(|o| o.submission.id);
-        if ours.is_some_and(|id| id != e.task && self.open.remove(&id).is_some()) {
-            out::say(&format!("it is task {} already", e.task));
-            self.open.insert(e.task, index);
+        if ours.is_none_or(|id| self.open.remove(&id).is_none()) {
+            return;
+        }
+        out::say(&format!("it is task {} already", e.task));
+        match self.goal {
+            Goal::Decided => self.row(index, "duplicate", Some(e.task)),
+            Goal::Ended => {
+                self.open.insert(e.task, index);
+            }
         }
     }
 
