@@ -190,7 +190,8 @@ pub fn revocations(state: &State, overlay: &mut Overlay, max: usize) -> Vec<(Age
             out.push((
                 id.clone(),
                 AgentDismissed {
-                    incarnation: agent.incarnation,
+                    incarnation: agent.replaced.unwrap_or(agent.incarnation),
+                    replaced: agent.replaced.is_some(),
                 }
                 .into(),
             ));

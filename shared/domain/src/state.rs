@@ -144,6 +144,10 @@ pub struct Agent {
     pub is_drained: bool,
     /// It was declared lost and has not been told.
     pub is_dismissal_due: bool,
+    /// The incarnation whose process another one of the same name took over from, and which
+    /// has not been told yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<u64>,
     /// What occupies its slots, by the position of the assignment.
     pub slots: BTreeMap<Position, SlotUse>,
 }

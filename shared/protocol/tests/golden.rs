@@ -179,7 +179,11 @@ fn samples() -> Vec<Event> {
             reason: RevokeReason::Cancelled,
         }
         .into(),
-        AgentDismissed { incarnation: 99 }.into(),
+        AgentDismissed {
+            incarnation: 99,
+            replaced: false,
+        }
+        .into(),
         AgentJoined {
             version: "0.1.0".into(),
             host: "h:1".into(),

@@ -50,10 +50,10 @@ impl AgentState {
                 self.take(myself, lease, assigned, reports);
             }
             Event::AttemptAssigned(assigned) if assigned.incarnation > ours => {
-                tracing::error!(agent = %self.options.id, "another process joined under our name; stopping");
-                self.options.is_superseded.store(true, Ordering::Release);
-                self.stop_all(Stop::Revoked);
-                myself.stop(Some("superseded".to_owned()));
+                self.superseded(myself);
+            }
+            Event::AgentDismissed(e) if e.incarnation == ours && e.replaced => {
+                self.superseded(myself);
             }
             Event::AttemptRevoked(e) if e.incarnation == ours => self.revoked(e.lease, reports),
             Event::AgentDismissed(e) if e.incarnation == ours => {
@@ -64,6 +64,14 @@ impl AgentState {
             }
             _ => {}
         }
+    }
+
+    /// Another process has our name now.
+    fn superseded(&mut self, myself: &ActorRef<AgentMsg>) {
+        tracing::error!(agent = %self.options.id, "another process joined under our name; stopping");
+        self.options.is_superseded.store(true, Ordering::Release);
+        self.stop_all(Stop::Revoked);
+        myself.stop(Some("superseded".to_owned()));
     }
 
     fn revoked(&mut self, lease: Lease, reports: &mut Vec<Event>) {

@@ -70,6 +70,7 @@ pub(super) fn apply(
 }
 
 fn joined(state: &mut State, at: At, id: &AgentId, e: &AgentJoined) {
+    let was_there = state.agents.get(id).is_some_and(|a| a.status.is_there());
     end::agent_gone(state, at, id, AgentStatus::Left);
     let before = state.agents.get(id);
     if let Some(before) = before {
@@ -82,6 +83,14 @@ fn joined(state: &mut State, at: At, id: &AgentId, e: &AgentJoined) {
         since_ms: at.time_ms,
         is_drained: before.is_some_and(|b| b.is_drained),
         is_dismissal_due: false,
+        // Its process may still be there, and would wait for work for ever.
+        replaced: before.and_then(|b| {
+            if was_there {
+                Some(b.incarnation)
+            } else {
+                b.replaced
+            }
+        }),
         slots: std::collections::BTreeMap::new(),
     };
     state.agents.insert(id.clone(), agent);

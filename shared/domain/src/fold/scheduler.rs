@@ -43,6 +43,14 @@ pub(super) fn apply(state: &mut State, at: At, agent: &AgentId, event: &Event) -
                 .agents
                 .get_mut(agent)
                 .ok_or(VoidReason::UnknownAgent)?;
+            if e.replaced {
+                if a.replaced != Some(e.incarnation) {
+                    return Err(VoidReason::NoChange);
+                }
+                a.replaced = None;
+                state.reindex_agent(agent);
+                return Ok(());
+            }
             if a.incarnation != e.incarnation {
                 return Err(VoidReason::StaleIncarnation);
             }

@@ -195,7 +195,7 @@ impl State {
                 index.revocations.insert((id.clone(), *at));
             }
         }
-        if agent.is_dismissal_due {
+        if agent.is_dismissal_due || agent.replaced.is_some() {
             index.dismissals.insert(id.clone());
         } else {
             index.dismissals.remove(id);

@@ -76,10 +76,13 @@ pub struct AttemptRevoked {
     pub reason: RevokeReason,
 }
 
-/// An agent was declared lost and shall stop what it runs and join anew, should it
-/// still be there.
+/// An agent was declared lost, or another process took its name; should it still be there,
+/// it shall stop what it runs, and in the first case join anew.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AgentDismissed {
     /// The incarnation that is meant.
     pub incarnation: u64,
+    /// Whether another process has its name now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaced: bool,
 }
