@@ -26,6 +26,9 @@ const GRACE_AFTER_FINAL: Duration = Duration::from_secs(10);
 /// How long a reaper may take to end its tree before it is killed itself.
 const REAPING_MAX: Duration = Duration::from_secs(10);
 
+/// How long after a reaper's end its outputs may stay open before its tree is looked for again.
+const SWEEP_PAUSE: Duration = Duration::from_millis(500);
+
 /// Why an attempt shall stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -170,7 +173,8 @@ impl Attempt {
             .map(|t| Instant::now() + Duration::from_millis(t.0));
         let mut watch = Watch::new(run_deadline, runtime);
         let (mut out, mut err) = (vec![0_u8; 32 * 1024], vec![0_u8; 32 * 1024]);
-        let (mut out_open, mut err_open, mut is_reaped) = (true, true, false);
+        let (mut out_open, mut err_open) = (true, true);
+        let mut sweep_at = Instant::now();
         let mut stop = self.stop.clone();
         while out_open || err_open {
             tokio::select! {
@@ -191,7 +195,7 @@ impl Attempt {
                     watch.on_time(&mut process).await;
                 }
                 // Should the reaper be killed, nothing else ends what holds the outputs open.
-                () = process.leave_nothing(), if !is_reaped => is_reaped = true,
+                () = process.leave_nothing(sweep_at) => sweep_at = Instant::now() + SWEEP_PAUSE,
             }
         }
         let status = loop {

@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::time::Instant;
 
 use crate::dirs::AttemptDirs;
 use crate::reaper::{self, INTERRUPT, Status, TERMINATE};
+
+/// How often in a row nothing must be found of a tree whose reaper was killed.
+const QUIET_LOOKS: u32 = 10;
 
 /// What to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,21 +134,31 @@ impl Process {
         }
     }
 
-    /// Returns once the reaper has ended and nothing of its tree is left.
-    pub async fn leave_nothing(&mut self) {
+    /// Returns once the reaper has ended and nothing of its tree is left, but not before
+    /// `not_before`.
+    pub async fn leave_nothing(&mut self, not_before: Instant) {
+        tokio::time::sleep_until(not_before).await;
+        // Of a child of ours there is always a status to be had.
         let _ = self.reaper.wait().await;
         if self.status.exists() {
             return;
         }
-        // The reaper itself was killed, so what it kept has to be found.
-        while reaper::sweep(&self.marker) > 0 {
+        // The reaper itself was killed, so what it kept has to be found. A process that is
+        // just becoming another program shows no environment, so one look is not enough.
+        let mut quiet = 0;
+        while quiet < QUIET_LOOKS {
+            quiet = if reaper::sweep(&self.marker) > 0 {
+                0
+            } else {
+                quiet + 1
+            };
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     /// How it ended; by then nothing of its tree is left.
     pub async fn wait(&mut self) -> Status {
-        self.leave_nothing().await;
+        self.leave_nothing(Instant::now()).await;
         let status = std::fs::read(&self.status).ok();
         let status = status.and_then(|s| serde_json::from_slice(&s).ok());
         status.unwrap_or(Status::Signalled(9))

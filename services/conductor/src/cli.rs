@@ -131,7 +131,10 @@ fn init_logging(level: Option<&str>, is_service: bool) {
     let filter = EnvFilter::new(level.unwrap_or(default));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // Complaining about a closed standard error on standard error would end the actor
+        // that logged.
+        .log_internal_errors(false);
     if is_service && !std::io::stderr().is_terminal() {
         logs.json().init();
     } else {
