@@ -142,25 +142,51 @@ pub(super) fn read(mut value: Value) -> (Submission, Vec<FieldError>) {
         let result: Result<Submission, _> = serde_ignored::deserialize(de, &mut on_unknown);
         match result {
             Ok(submission) => {
-                errors.extend(unknown.iter().map(|path| unknown_field(path)));
+                let unknown = unknown.iter().map(|path| with_runtime(&value, path));
+                errors.extend(unknown.map(|path| unknown_field(&path)));
                 return (submission, errors);
             }
             Err(e) => {
                 let path = clean(&track.path().to_string());
                 errors.push(FieldError::new(&path, e.to_string(), expected(&path)));
-                // A run without one of its parts is no run: it goes as a whole.
-                let out = if path.starts_with("run") {
-                    "run"
-                } else {
-                    &path
-                };
-                if !remove(&mut value, out) {
+                if !take_out(&mut value, &path) {
                     break;
                 }
             }
         }
     }
     (Submission::default(), errors)
+}
+
+/// Takes what is wrong out of the way of the rest. What a run cannot be without is replaced
+/// instead, so that its other fields are read too; it is refused all the same.
+fn take_out(value: &mut Value, path: &str) -> bool {
+    let bare = path.split('[').next().unwrap_or(path);
+    let stand_in = match bare {
+        "run.command.argv" => Value::from(vec!["true"]),
+        "run.claude.prompt" => Value::from("-"),
+        "run" | "run.command" | "run.claude" | "run.noop" => return remove(value, "run"),
+        _ => return remove(value, path),
+    };
+    match lookup(value, bare) {
+        Some(wrong) if *wrong != stand_in => {
+            *wrong = stand_in;
+            true
+        }
+        _ => remove(value, "run"),
+    }
+}
+
+/// A path inside the run as people write it: serde_ignored leaves the runtime out.
+fn with_runtime(value: &Value, path: &str) -> String {
+    let runtime = value
+        .get("run")
+        .and_then(Value::as_object)
+        .and_then(|run| run.keys().next());
+    match (path.strip_prefix("run."), runtime) {
+        (Some(rest), Some(runtime)) => format!("run.{runtime}.{rest}"),
+        _ => path.to_owned(),
+    }
 }
 
 /// Paths of the two crates, made alike: `a.b[0]` for both.

@@ -63,6 +63,29 @@ fn every_bad_field_is_named() {
 }
 
 #[test]
+fn every_bad_field_of_a_run_is_named() {
+    check_errors(
+        r#"{"run":{"claude":{"prompt":7,"max_turns":"many","model":5,"bogus":1}},"priority":"x"}"#,
+        &expect![[r#"
+            priority: invalid type: string "x", expected u8; expected a whole number from 0 (lowest) to 9
+            run.claude.max_turns: invalid type: string "many", expected u32; expected an object with at least a prompt
+            run.claude.model: invalid type: integer `5`, expected a string; expected an object with at least a prompt
+            run.claude.prompt: invalid type: integer `7`, expected a string; expected an object with at least a prompt
+            run.claude.bogus: is not a field of a task; expected one of the fields of a task
+        "#]],
+    );
+    check_errors(
+        r#"{"run":{"command":{"argv":["a",1],"env":{"A":1},"cwd":5,"bogus":1}}}"#,
+        &expect![[r#"
+            run.command.argv[1]: invalid type: integer `1`, expected a string; expected a list of arguments or an object {argv, env, stdin, cwd}
+            run.command.cwd: invalid type: integer `5`, expected a string; expected a list of arguments or an object {argv, env, stdin, cwd}
+            run.command.env.A: invalid type: integer `1`, expected a string; expected a list of arguments or an object {argv, env, stdin, cwd}
+            run.command.bogus: is not a field of a task; expected one of the fields of a task
+        "#]],
+    );
+}
+
+#[test]
 fn a_missing_run_is_named() {
     check_errors(
         "{}",
