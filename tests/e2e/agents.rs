@@ -40,6 +40,14 @@ async fn a_killed_agent_leaves_no_process_and_its_task_runs_elsewhere_once_it_is
     assert_eq!(story.outcome(id).await, Outcome::Succeeded);
     assert_eq!(story.state().tasks[&id].attempts, 2);
     assert!(marker.exists());
+    // What ended its first attempt does not speak of it, and is shown all the same.
+    for command in [["task", "show"], ["replay", "--task"]] {
+        let shown = system
+            .cli(&[command[0], command[1], &id.to_string()])
+            .await
+            .ok();
+        assert_eq!(shown.matches("agent.joined").count(), 1, "{shown}");
+    }
     system.assert_replay_agrees().await;
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod read;
 pub(crate) mod replay;
 mod submit;
 mod task;
+mod thread;
 
 use clap::{CommandFactory, Parser};
 

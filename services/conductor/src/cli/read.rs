@@ -17,6 +17,7 @@ use conductor_replica::reader::Until;
 use conductor_replica::{ReadFrom, Reader};
 use serde_json::{Value, json};
 
+use super::thread::Thread;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out::{Colour, paint};
 
@@ -293,10 +294,11 @@ pub(crate) async fn timeline(
     let last = log.last_seq().await?;
     let before = submission.unwrap_or(1).saturating_sub(1);
     let mut reader = Reader::open(log, ReadFrom::Snapshot(connection.as_ref()), before).await;
+    let mut thread = Thread::of(id);
     reader
         .read_until(Until::Seq(last), last, |record, folded, _| {
             for (task, entry) in entries(record, folded) {
-                if task == Some(id) {
+                if thread.takes(task, &entry) {
                     out.push(entry);
                 }
             }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use conductor_domain::State;
 use conductor_eventlog::EventLog;
 use conductor_eventlog::jetstream::Connection;
+use conductor_protocol::TaskId;
 use conductor_protocol::human::{format_time, parse_time};
 use conductor_replica::reader::Until;
 use conductor_replica::replica::Answer;
@@ -13,6 +14,7 @@ use conductor_replica::{ReadFrom, Reader};
 use serde_json::{Value, json};
 
 use super::read::{self, Entry};
+use super::thread::Thread;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out::{self, Colour, Format};
 use crate::settings::Settings;
@@ -43,7 +45,10 @@ pub(crate) struct ReplayArgs {
 /// What was collected on the way.
 #[derive(Default)]
 struct Seen {
-    entries: Vec<Entry>,
+    /// With the task each speaks of.
+    entries: Vec<(Option<TaskId>, Entry)>,
+    /// The thread of the task asked for, where it was named by its id.
+    thread: Option<Thread>,
     events: u64,
 }
 
@@ -63,7 +68,11 @@ pub(crate) async fn run(args: ReplayArgs, settings: &Settings) -> Outcome {
         ReadFrom::Genesis
     };
     let mut reader = Reader::open(Arc::clone(&log), from, at_most.min(last)).await;
-    let mut seen = Seen::default();
+    let by_id = args.task.as_ref().and_then(|text| text.parse().ok());
+    let mut seen = Seen {
+        thread: by_id.map(Thread::of),
+        ..Seen::default()
+    };
     let started = Instant::now();
     let wants_entries = args.task.is_some() || args.void;
     reader
@@ -126,8 +135,14 @@ fn collect(
 ) {
     for (task, entry) in read::entries(record, folded) {
         let is_void = entry.verdict != conductor_domain::Verdict::Applied;
-        if (args.void && is_void) || (args.task.is_some() && task.is_some()) {
-            seen.entries.push(entry);
+        let is_wanted = match (&args.task, &mut seen.thread) {
+            (Some(_), Some(thread)) => thread.takes(task, &entry),
+            // A name says whose it is only once everything is read.
+            (Some(_), None) => true,
+            (None, _) => args.void && is_void,
+        };
+        if is_wanted {
+            seen.entries.push((task, entry));
         }
     }
 }
@@ -189,6 +204,15 @@ pub(crate) async fn compare(
     Ok(out)
 }
 
+/// The last task of this name, though it may have left the state.
+fn named_once(seen: &Seen, name: &str) -> Option<TaskId> {
+    let mut entries = seen.entries.iter().rev();
+    let is_it = |e: &Entry| e.event.pointer("/spec/name").and_then(Value::as_str) == Some(name);
+    entries
+        .find(|(_, entry)| is_it(entry))
+        .and_then(|(task, _)| *task)
+}
+
 fn show(
     args: &ReplayArgs,
     format: Format,
@@ -198,19 +222,18 @@ fn show(
 ) -> Outcome<()> {
     let entries: Vec<&Entry> = match &args.task {
         Some(text) => {
-            let id = read::find(state, text)?;
+            let id = read::find(state, text).or_else(|e| named_once(seen, text).ok_or(e))?;
             let shown = match state.tasks.get(&id) {
                 Some(task) => read::task_json(state, id, task),
                 None => json!({"id": id, "outcome": state.outcome_of(id)}),
             };
             super::put(report, "task", shown);
-            let text = Value::from(id.to_string());
-            let speaks_of = |e: &&Entry| {
-                e.event.get("task") == Some(&text) || e.event.pointer("/lease/task") == Some(&text)
-            };
-            seen.entries.iter().filter(speaks_of).collect()
+            let mut thread = Thread::of(id);
+            let entries = seen.entries.iter();
+            let of_it = entries.filter(|(task, entry)| thread.takes(*task, entry));
+            of_it.map(|(_, entry)| entry).collect()
         }
-        None => seen.entries.iter().collect(),
+        None => seen.entries.iter().map(|(_, entry)| entry).collect(),
     };
     if format != Format::Table {
         let listed: Vec<Value> = entries.iter().map(|e| e.to_json()).collect();
