@@ -186,6 +186,20 @@ async fn doctor_says_what_it_stands_on_and_unknown_where_it_cannot_see() {
 }
 
 #[tokio::test]
+async fn doctor_does_not_call_well_what_is_not_there() {
+    let mut system = System::split().await;
+    system.processes.clear();
+    let report = system.cli(&["doctor", "-o", "json"]).await.json();
+    for check in ["orchestrator", "scheduler", "replicas"] {
+        let mut rows = report.as_array().unwrap().iter();
+        let row = rows.find(|r| r["check"] == check).unwrap();
+        assert_eq!(row["verdict"], "warn", "{report:#}");
+    }
+    system.server.as_mut().unwrap().server.kill();
+    assert_eq!(system.cli(&["doctor"]).await.code, 7);
+}
+
+#[tokio::test]
 async fn a_stream_that_could_lose_data_is_not_built_on_and_not_changed() {
     let server = TestServer::start();
     let mut client = PlainClient::connect(&server.url());

@@ -10,6 +10,7 @@ use conductor_eventlog::jetstream::provision::{Durability, Provision};
 use conductor_eventlog::{EventLog, SnapshotStore};
 use conductor_protocol::human::DurationMs;
 use conductor_protocol::subject::Role;
+use conductor_replica::replica::Answer;
 use serde_json::json;
 
 use super::read;
@@ -17,10 +18,11 @@ use crate::exit::{Exit, Outcome};
 use crate::out;
 use crate::settings::Settings;
 
-#[derive(Default)]
 struct Findings {
     rows: Vec<serde_json::Value>,
     has_failed: bool,
+    /// What a failure is called.
+    failure: Exit,
 }
 
 impl Findings {
@@ -32,10 +34,17 @@ impl Findings {
 }
 
 pub(crate) async fn run(settings: &Settings) -> Outcome {
-    let mut findings = Findings::default();
+    let mut findings = Findings {
+        rows: Vec::new(),
+        has_failed: false,
+        failure: Exit::Failure,
+    };
     match settings.open().await {
         Ok(connection) => check(&Arc::new(connection), settings, &mut findings).await,
-        Err(e) => findings.note("nats", "FAIL", e.message),
+        Err(e) => {
+            findings.failure = e.code;
+            findings.note("nats", "FAIL", e.message);
+        }
     }
     let columns = [
         ("CHECK", "check"),
@@ -44,7 +53,7 @@ pub(crate) async fn run(settings: &Settings) -> Outcome {
     ];
     out::rows(settings.output, &columns, &findings.rows);
     Ok(if findings.has_failed {
-        Exit::Failure
+        findings.failure
     } else {
         Exit::Ok
     })
@@ -95,25 +104,32 @@ async fn check(connection: &Arc<Connection>, settings: &Settings, findings: &mut
         Err(e) => findings.note("state", "FAIL", e.message),
     }
     check_snapshots(connection, findings).await;
-    match connection.ask(Duration::from_secs(1)).await {
-        Ok(answers) if !answers.is_empty() => {
-            findings.note("replicas", "ok", format!("{} answer(s)", answers.len()));
+    check_replicas(connection, findings).await;
+}
+
+/// Whether somebody leads each role now: only live replicas can say.
+async fn check_replicas(connection: &Connection, findings: &mut Findings) {
+    let answers = connection
+        .ask(Duration::from_secs(1))
+        .await
+        .unwrap_or_default();
+    let answers: Vec<Answer> = answers
+        .iter()
+        .filter_map(|a| serde_json::from_slice(a).ok())
+        .collect();
+    let verdict = if answers.is_empty() { "warn" } else { "ok" };
+    findings.note("replicas", verdict, format!("{} answer(s)", answers.len()));
+    for role in Role::ALL {
+        match answers.iter().find(|a| a.leads.contains(&role)) {
+            Some(leader) => {
+                findings.note(role.as_str(), "ok", format!("led by {}", leader.instance));
+            }
+            None => findings.note(role.as_str(), "warn", "no live replica says that it leads"),
         }
-        _ => findings.note("replicas", "warn", "no live replica answers"),
     }
 }
 
 fn check_cell(state: &State, findings: &mut Findings) {
-    for role in Role::ALL {
-        match state.leaders.get(&role) {
-            Some(l) => findings.note(
-                role.as_str(),
-                "ok",
-                format!("last led by {} (epoch {})", l.holder, l.epoch),
-            ),
-            None => findings.note(role.as_str(), "warn", "nobody has led yet"),
-        }
-    }
     let there = state
         .agents
         .values()
