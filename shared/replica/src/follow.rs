@@ -132,3 +132,121 @@ impl Follower {
         Ok(out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+    use conductor_domain::Record;
+    use conductor_eventlog::{Append, AppendError, Appended};
+    use conductor_protocol::CellId;
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    /// A log that does as it is told: what each tail hands out, and what each look finds.
+    #[derive(Debug)]
+    struct Scripted {
+        cell: CellId,
+        tails: Mutex<VecDeque<Vec<u64>>>,
+        looks: Mutex<VecDeque<Result<bool, ()>>>,
+        opened_at: Mutex<Vec<u64>>,
+    }
+
+    struct ScriptedTail(Option<Vec<u64>>);
+
+    fn record(seq: u64) -> Record {
+        Record {
+            seq,
+            time_ms: seq,
+            subject: "conductor.local.control".into(),
+            content_type: None,
+            reply: None,
+            traceparent: None,
+            payload: bytes::Bytes::new(),
+        }
+    }
+
+    #[async_trait]
+    impl Tail for ScriptedTail {
+        async fn next(&mut self) -> Result<TailBatch, LogError> {
+            let Some(seqs) = self.0.take() else {
+                std::future::pending::<()>().await;
+                unreachable!()
+            };
+            Ok(TailBatch {
+                records: seqs.into_iter().map(record).collect(),
+                pending: 0,
+            })
+        }
+    }
+
+    #[async_trait]
+    impl EventLog for Scripted {
+        fn cell(&self) -> &CellId {
+            &self.cell
+        }
+        async fn append(&self, _: &Append) -> Result<Appended, AppendError> {
+            unreachable!()
+        }
+        async fn tail(&self, from: u64, _: Vec<String>) -> Result<Box<dyn Tail>, LogError> {
+            self.opened_at.lock().unwrap().push(from);
+            Ok(Box::new(ScriptedTail(
+                self.tails.lock().unwrap().pop_front(),
+            )))
+        }
+        async fn read(&self, seq: u64) -> Result<Option<Record>, LogError> {
+            match self.looks.lock().unwrap().pop_front().unwrap() {
+                Ok(is_there) => Ok(is_there.then(|| record(seq))),
+                Err(()) => Err(LogError::Unavailable("away".into())),
+            }
+        }
+        async fn last_on(&self, _: &str) -> Result<Option<Record>, LogError> {
+            unreachable!()
+        }
+        async fn last_seq(&self) -> Result<u64, LogError> {
+            unreachable!()
+        }
+    }
+
+    fn follow(tails: &[&[u64]], looks: &[Result<bool, ()>]) -> (Arc<Scripted>, Follower) {
+        let log = Arc::new(Scripted {
+            cell: "local".parse().unwrap(),
+            tails: Mutex::new(tails.iter().map(|t| t.to_vec()).collect()),
+            looks: Mutex::new(looks.iter().copied().collect()),
+            opened_at: Mutex::new(Vec::new()),
+        });
+        (Arc::clone(&log), Follower::new(log, 1))
+    }
+
+    fn seqs(batch: &Batch) -> Vec<u64> {
+        batch.records.iter().map(|r| r.seq).collect()
+    }
+
+    #[tokio::test]
+    async fn a_record_that_is_really_missing_is_a_gap() {
+        let (_, mut follower) = follow(&[&[1, 2, 4]], &[Ok(false)]);
+        let batch = follower.try_next().await.unwrap();
+        assert_eq!(
+            (seqs(&batch), batch.gaps),
+            (vec![1, 2, 4], vec![Gap { from: 3, to: 3 }])
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_is_skipped_when_it_cannot_be_known_whether_a_record_is_missing() {
+        for look in [Err(()), Ok(true)] {
+            let (log, mut follower) = follow(&[&[1, 2, 4], &[3, 4]], &[look]);
+            let first = follower.try_next().await.unwrap();
+            assert_eq!((seqs(&first), first.gaps.len()), (vec![1, 2], 0));
+            let second = follower.try_next().await.unwrap();
+            assert_eq!((seqs(&second), second.gaps.len()), (vec![3, 4], 0));
+            assert_eq!(*log.opened_at.lock().unwrap(), [1, 3]);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_on_before_is_not_handed_on_again() {
+        let (_, mut follower) = follow(&[&[1, 2, 2, 1, 3]], &[]);
+        assert_eq!(seqs(&follower.try_next().await.unwrap()), [1, 2, 3]);
+    }
+}
