@@ -62,16 +62,14 @@ const EVERYTHING: &[&str] = &[
 
 /// Pure crates, and all they may be built on.
 const PURE: [&str; 2] = ["shared/protocol", "shared/domain"];
-const PURE_DEPENDENCIES: [&str; 15] = [
+const PURE_DEPENDENCIES: [&str; 13] = [
     "conductor-protocol",
     "bytes",
     "chrono",
     "humantime",
-    "rmp",
     "rmp-serde",
     "rmpv",
     "serde",
-    "serde_bytes",
     "serde_ignored",
     "serde_json",
     "serde_path_to_error",
