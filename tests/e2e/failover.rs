@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use conductor_domain::state::Outcome;
 use conductor_harness::server::LOCK_TTL;
 use conductor_harness::system::sh;
-use conductor_harness::{Story, System, TestCluster, until_asked};
+use conductor_harness::{PlainClient, Story, System, TestCluster, until_asked};
 use conductor_protocol::subject::Role;
 
 fn epoch(story: &Story, role: Role) -> u64 {
@@ -39,6 +39,26 @@ async fn a_standby_takes_over_from_a_killed_leader_within_the_locks_ttl() {
         succeeds(&system, &mut story).await;
         system.assert_replay_agrees().await;
     }
+}
+
+#[tokio::test]
+async fn a_lock_that_nobody_holds_and_nothing_expires_does_not_stop_a_role() {
+    let mut system = System::split().await;
+    let mut story = system.story().await;
+    succeeds(&system, &mut story).await;
+    let before = epoch(&story, Role::Orchestrator);
+    system.process("orchestrator").kill9();
+    // Without a TTL, as a client library or a server's bug may leave one.
+    let mut client = PlainClient::connect(&system.url);
+    client.publish("$KV.LOCKS_local.orchestrator", b"a ghost");
+    client.flush();
+    system.start_role("orchestrator", "orchestrator");
+    story
+        .until("a new leader", |s| {
+            (epoch(s, Role::Orchestrator) > before).then_some(())
+        })
+        .await;
+    succeeds(&system, &mut story).await;
 }
 
 #[tokio::test]
