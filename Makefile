@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo run build test lint fmt deny fuzz ci nats-server need-rust need-python
 
-RELEASE := target/release/conductor
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/conductor
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
