@@ -1,6 +1,7 @@
 //! The agent: runs attempts, isolated, and reports what became of them.
 //!
-//! Reading order: [`service`] (joins, hears assignments, reports) → [`attempt`] (one
+//! Reading order: [`duty`] (takes assignments, keeps leases, reports: decides nothing that
+//! is not told by the log) → [`service`] (the actor around it) → [`attempt`] (one
 //! attempt from assignment to end) → [`runtime`] (what to run, how to read it) →
 //! [`process`] and [`reaper`] (a process tree that is gone afterwards), [`output`].
 //!
@@ -11,6 +12,7 @@
 
 pub mod attempt;
 pub mod dirs;
+pub mod duty;
 pub mod lines;
 pub mod output;
 pub mod process;

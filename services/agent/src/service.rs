@@ -1,7 +1,6 @@
-//! The agent's actor: joins, hears the scheduler, runs attempts, reports.
+//! The agent's actor around its [`Duty`]: joins, hears the scheduler, runs attempts, reports.
 
-mod beat;
-mod hear;
+mod feed;
 mod join;
 
 pub use join::hostname;
@@ -9,22 +8,21 @@ pub use join::hostname;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use conductor_eventlog::jetstream::Connection;
-use conductor_protocol::event::{
-    AgentDraining, AgentLeft, AttemptAssigned, AttemptStarted, AttemptStopped, AttemptSucceeded,
-    Event,
-};
+use conductor_eventlog::jetstream::presence::Beat;
+use conductor_protocol::AgentId;
+use conductor_protocol::event::{AttemptAssigned, Event};
 use conductor_protocol::ids::{Lease, Position};
 use conductor_protocol::subject::Subject;
-use conductor_protocol::{AgentId, RunSpec, TaskId};
-use conductor_replica::appender::{AppenderMsg, Load};
+use conductor_replica::appender::AppenderMsg;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{mpsc, watch};
 
 use crate::attempt::{Attempt, Stop};
+use crate::duty::{Duty, Effect, Input};
 use crate::output::{Joiner, Output};
 use crate::process::ReaperProgram;
 use crate::runtime::Host;
@@ -54,22 +52,8 @@ pub struct AgentOptions {
 /// What the actor is told.
 #[derive(Debug)]
 pub enum AgentMsg {
-    /// The scheduler said this to us: position, epoch, event.
-    Heard(Vec<(Position, u64, Event)>),
-    /// A scheduler was elected.
-    Elected(u64),
-    /// An attempt has this to report.
-    Fact(Event),
-    /// The attempt assigned there is over.
-    Ended(Position),
-    /// Time for a sign of life.
-    Beat,
-    /// Whether the last sign of life arrived.
-    BeatDone(bool),
-    /// Time to look whether leases are over.
-    Tick,
-    /// Stop what runs and join anew.
-    Rejoin,
+    /// Something its duty has to know.
+    Told(Input),
     /// Finish what runs, take nothing more, leave.
     Drain(RpcReplyPort<()>),
 }
@@ -80,32 +64,11 @@ pub struct AgentState {
     connection: Arc<Connection>,
     options: AgentOptions,
     subject: String,
+    duty: Duty,
     membership: Option<join::Membership>,
-    running: BTreeMap<Position, Running>,
-    waiting: VecDeque<(Lease, AttemptAssigned)>,
-    /// Where each attempt was first assigned to us, newest last: a second assignment of
-    /// the same attempt is refused.
-    seen: BTreeMap<(TaskId, u32), Position>,
-    seen_order: VecDeque<(TaskId, u32)>,
-    heard_beat: Instant,
-    is_beating: bool,
-    next_beat: Instant,
-    is_rejoining: bool,
-    draining: Option<(Instant, Option<RpcReplyPort<()>>)>,
+    stops: BTreeMap<Position, watch::Sender<Stop>>,
+    drained: Option<RpcReplyPort<()>>,
 }
-
-/// An attempt that runs.
-#[derive(Debug)]
-struct Running {
-    lease: Lease,
-    cost: u32,
-    lease_length: Duration,
-    started: Instant,
-    stop: watch::Sender<Stop>,
-}
-
-/// Attempts remembered against being assigned twice.
-const SEEN_MAX: usize = 10_000;
 
 /// The actor.
 #[derive(Debug)]
@@ -133,21 +96,15 @@ impl Actor for Agent {
     ) -> Result<AgentState, ActorProcessingErr> {
         join::clear_leftovers(&options);
         let subject = Subject::Agent(options.id.clone()).render(connection.cell());
-        myself.cast(AgentMsg::Rejoin)?;
+        myself.cast(AgentMsg::Told(Input::Rejoin))?;
         Ok(AgentState {
             connection,
-            options,
             subject,
+            duty: Duty::new(options.id.clone(), options.slots, Instant::now()),
+            options,
             membership: None,
-            running: BTreeMap::new(),
-            waiting: VecDeque::new(),
-            seen: BTreeMap::new(),
-            seen_order: VecDeque::new(),
-            heard_beat: Instant::now(),
-            is_beating: false,
-            next_beat: Instant::now(),
-            is_rejoining: false,
-            draining: None,
+            stops: BTreeMap::new(),
+            drained: None,
         })
     }
 
@@ -157,43 +114,50 @@ impl Actor for Agent {
         msg: AgentMsg,
         state: &mut AgentState,
     ) -> Result<(), ActorProcessingErr> {
-        match msg {
-            AgentMsg::Heard(words) => {
-                let mut reports = Vec::new();
-                for (at, epoch, event) in words {
-                    state.hear(&myself, at, epoch, event, &mut reports);
-                }
-                state.report(&reports);
+        let input = match msg {
+            AgentMsg::Told(input) => input,
+            AgentMsg::Drain(done) => {
+                state.drained = Some(done);
+                Input::Drain(state.options.drain_timeout)
             }
-            AgentMsg::Elected(epoch) => state.elected(epoch),
-            AgentMsg::Fact(event) => state.report(&[event]),
-            AgentMsg::Ended(at) => {
-                state.ended(at);
-                state.start_waiting(&myself);
+        };
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            if let Input::Ended(at) = &input {
+                state.stops.remove(at);
             }
-            AgentMsg::Beat => state.beat(&myself),
-            AgentMsg::BeatDone(arrived) => state.beat_done(arrived),
-            AgentMsg::Tick => state.on_tick(&myself),
-            AgentMsg::Rejoin => {
-                state.is_rejoining = true;
-                state.stop_all(Stop::Revoked);
+            for effect in state.duty.step(input, Instant::now()) {
+                inputs.extend(state.perform(&myself, effect).await?);
             }
-            AgentMsg::Drain(done) => state.drain(done),
         }
-        if state.is_rejoining && state.running.is_empty() && state.draining.is_none() {
-            state.join(&myself).await?;
-        }
-        state.leave_if_drained(&myself).await;
         Ok(())
     }
 }
 
 impl AgentState {
-    fn slots_used(&self) -> u32 {
-        self.running
-            .values()
-            .map(|r| r.cost)
-            .fold(0, u32::saturating_add)
+    /// Does what its duty says; returns what its duty is to be told of it at once.
+    async fn perform(
+        &mut self,
+        myself: &ActorRef<AgentMsg>,
+        effect: Effect,
+    ) -> Result<Option<Input>, ActorProcessingErr> {
+        match effect {
+            Effect::Join => return Ok(Some(self.join(myself).await?)),
+            Effect::Report(events) => self.report(&events),
+            Effect::Run(lease, assigned) => self.run(myself, lease, *assigned),
+            Effect::Stop(at, stop) => {
+                if let Some(told) = self.stops.get(&at) {
+                    told.send_replace(stop);
+                }
+            }
+            Effect::Beat(beat) => self.send_beat(myself, beat),
+            Effect::Leave => self.leave(myself).await,
+            Effect::Superseded => {
+                self.options.is_superseded.store(true, Ordering::Release);
+                myself.stop(Some("superseded".to_owned()));
+            }
+        }
+        Ok(None)
     }
 
     /// Has reports appended, in order.
@@ -201,9 +165,6 @@ impl AgentState {
         let Some(membership) = &self.membership else {
             return;
         };
-        if events.is_empty() {
-            return;
-        }
         let encoded = events
             .iter()
             .map(|e| (self.subject.clone(), e.encode()))
@@ -213,89 +174,18 @@ impl AgentState {
         let _ = membership.appender.cast(AppenderMsg::Push(encoded));
     }
 
-    fn load(&self) -> Option<&Load> {
-        self.membership.as_ref().map(|m| m.load.as_ref())
+    fn send_beat(&self, myself: &ActorRef<AgentMsg>, beat: Beat) {
+        let (connection, myself) = (Arc::clone(&self.connection), myself.clone());
+        tokio::spawn(async move {
+            let arrived = connection.beat(&beat).await.is_ok();
+            // An actor that is gone needs no answer.
+            let _ = myself.cast(AgentMsg::Told(Input::BeatDone(arrived)));
+        });
     }
 
-    /// Starts what waits for slots, as far as they suffice.
-    fn start_waiting(&mut self, myself: &ActorRef<AgentMsg>) {
-        while let Some((lease, assigned)) = self.waiting.pop_front() {
-            if !self.has_room_for(&assigned) {
-                self.waiting.push_front((lease, assigned));
-                break;
-            }
-            self.start(myself, lease, assigned);
-        }
-    }
-
-    fn has_room_for(&self, assigned: &AttemptAssigned) -> bool {
-        self.running.is_empty()
-            || self.slots_used().saturating_add(assigned.slots) <= self.options.slots
-    }
-
-    /// Takes an assignment that is meant for us.
-    fn take(
-        &mut self,
-        myself: &ActorRef<AgentMsg>,
-        lease: Lease,
-        assigned: AttemptAssigned,
-        reports: &mut Vec<Event>,
-    ) {
-        let attempt = (lease.task, lease.attempt);
-        match self.seen.get(&attempt) {
-            // The same words again, from a consumer that was made anew.
-            Some(before) if *before == lease.assigned => return,
-            Some(_) => {
-                reports.push(AttemptStopped { lease }.into());
-                return;
-            }
-            None => {}
-        }
-        self.seen.insert(attempt, lease.assigned);
-        self.seen_order.push_back(attempt);
-        if self.seen_order.len() > SEEN_MAX
-            && let Some(oldest) = self.seen_order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-        if matches!(assigned.run, RunSpec::Noop(_)) {
-            reports.push(
-                AttemptStarted {
-                    lease,
-                    session: None,
-                }
-                .into(),
-            );
-            let (result, exit_code, usage, output) = (None, None, None, None);
-            reports.push(
-                AttemptSucceeded {
-                    lease,
-                    result,
-                    exit_code,
-                    usage,
-                    output,
-                }
-                .into(),
-            );
-        } else if self.waiting.is_empty() && self.has_room_for(&assigned) {
-            self.start(myself, lease, assigned);
-        } else {
-            self.waiting.push_back((lease, assigned));
-        }
-    }
-
-    fn start(&mut self, myself: &ActorRef<AgentMsg>, lease: Lease, assigned: AttemptAssigned) {
+    fn run(&mut self, myself: &ActorRef<AgentMsg>, lease: Lease, assigned: AttemptAssigned) {
         let (stop, stopped) = watch::channel(Stop::No);
-        let running = Running {
-            lease,
-            cost: assigned.slots,
-            lease_length: Duration::from_millis(assigned.timeouts.heartbeat_ms()),
-            started: Instant::now(),
-            stop,
-        };
-        self.running.insert(lease.assigned, running);
-        // The lease begins to be heard of at once: it may be shorter than the usual interval.
-        self.next_beat = Instant::now();
+        self.stops.insert(lease.assigned, stop);
         let (output, pieces) = Output::new();
         let (facts, mut told) = mpsc::unbounded_channel();
         tokio::spawn(publish(
@@ -319,66 +209,22 @@ impl AgentState {
             let forward = async {
                 while let Some(fact) = told.recv().await {
                     // An agent that is gone has nobody left to report to.
-                    let _ = myself.cast(AgentMsg::Fact(fact));
+                    let _ = myself.cast(AgentMsg::Told(Input::Fact(fact)));
                 }
             };
             tokio::join!(attempt.run(), forward);
-            let _ = myself.cast(AgentMsg::Ended(lease.assigned));
+            let _ = myself.cast(AgentMsg::Told(Input::Ended(lease.assigned)));
         });
     }
 
-    /// An attempt is over, with everything it started. One whose lease was taken back has
-    /// reported nothing that counts, whatever it was doing then: its slots are freed here.
-    fn ended(&mut self, at: Position) {
-        let Some(running) = self.running.remove(&at) else {
-            return;
-        };
-        if *running.stop.borrow() == Stop::Revoked {
-            let lease = running.lease;
-            self.report(&[AttemptStopped { lease }.into()]);
-            self.forget(lease);
-        }
-    }
-
-    /// A lease that was taken back: its attempt may be assigned to us again, because an
-    /// assignment that did not count uses up no attempt.
-    fn forget(&mut self, lease: Lease) {
-        let attempt = (lease.task, lease.attempt);
-        if self.seen.get(&attempt) == Some(&lease.assigned) {
-            self.seen.remove(&attempt);
-        }
-    }
-
-    fn stop_all(&mut self, stop: Stop) {
-        self.waiting.clear();
-        for running in self.running.values() {
-            running.stop.send_replace(stop);
-        }
-    }
-
-    fn drain(&mut self, done: RpcReplyPort<()>) {
-        self.report(&[AgentDraining {}.into()]);
-        let patience = self.options.drain_timeout;
-        self.draining = Some((Instant::now() + patience, Some(done)));
-    }
-
-    /// Leaves once nothing runs any more, or there is no more time.
-    async fn leave_if_drained(&mut self, myself: &ActorRef<AgentMsg>) {
-        let Some((deadline, _)) = self.draining else {
-            return;
-        };
-        if !self.running.is_empty() {
-            if Instant::now() >= deadline {
-                self.stop_all(Stop::Shutdown);
-            }
-            return;
-        }
-        self.report(&[AgentLeft {}.into()]);
+    /// Waits until what was reported is in the log, then ends.
+    async fn leave(&mut self, myself: &ActorRef<AgentMsg>) {
         let limit = Instant::now() + Duration::from_secs(3);
-        while self.load().is_some_and(Load::is_busy) && Instant::now() < limit {
+        let is_busy = |m: &join::Membership| m.load.is_busy();
+        while self.membership.as_ref().is_some_and(is_busy) && Instant::now() < limit {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        if let Some((_, Some(done))) = self.draining.take() {
+        if let Some(done) = self.drained.take() {
             // Whoever asked may have given up waiting.
             let _ = done.send(());
         }

@@ -3,13 +3,45 @@
 //! A pure state machine. While an append is in flight, further events gather into the
 //! next frame: an idle writer adds no delay, a busy one batches by itself. One append
 //! in flight per subject keeps each subject's order through reconnects (nats-facts 9.1).
+//! An append whose ack is lost is repeated, same frame and same id, until it is known.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use conductor_protocol::frame::{self, FRAME_OVERHEAD_BYTES, FrameHead};
 use conductor_protocol::limits::FRAME_BYTES_MAX;
 
-use crate::port::Append;
+use crate::port::{Append, AppendError, Appended};
+
+/// Pause before the first repetition of an append; doubled before each further one.
+const REPEAT_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Longest pause before a repetition.
+const REPEAT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long to wait before an append is repeated, after so many tries.
+pub fn repeat_pause(tries: u32) -> Duration {
+    let doubled = REPEAT_PAUSE_MIN.saturating_mul(1 << tries.saturating_sub(1).min(10));
+    doubled.min(REPEAT_PAUSE_MAX)
+}
+
+/// What an answer of the log means for the append it answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in the log, at this sequence; the subject is free for the next.
+    Stored(u64),
+    /// It may or may not be there: append it again, the same, after this pause.
+    Repeat(Append, Duration),
+    /// It is not there and never will be; the subject is free for the next.
+    Refused(AppendError),
+    /// Nothing is in flight on that subject.
+    Unknown,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    append: Append,
+    tries: u32,
+}
 
 /// Events of one writer on their way into the log.
 #[derive(Debug)]
@@ -18,7 +50,7 @@ pub struct GroupCommit {
     writer: String,
     frames: u64,
     in_flight_max: usize,
-    in_flight: BTreeSet<String>,
+    in_flight: BTreeMap<String, InFlight>,
     waiting: BTreeMap<String, VecDeque<Vec<u8>>>,
     turns: VecDeque<String>,
     waiting_bytes: usize,
@@ -33,7 +65,7 @@ impl GroupCommit {
             writer: writer.into(),
             frames: 0,
             in_flight_max: in_flight_max.max(1),
-            in_flight: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
             waiting: BTreeMap::new(),
             turns: VecDeque::new(),
             waiting_bytes: 0,
@@ -52,7 +84,8 @@ impl GroupCommit {
         }
     }
 
-    /// The next frame to append, if one may be now. Report its end by [`Self::done`].
+    /// The next frame to append, if one may be now. What the log says of it goes to
+    /// [`Self::answered`].
     pub fn next_append(&mut self) -> Option<Append> {
         if self.in_flight.len() >= self.in_flight_max {
             return None;
@@ -60,7 +93,7 @@ impl GroupCommit {
         let turn = self
             .turns
             .iter()
-            .position(|s| !self.in_flight.contains(s))?;
+            .position(|s| !self.in_flight.contains_key(s))?;
         let subject = self.turns.remove(turn)?;
         let queue = self.waiting.get_mut(&subject)?;
         let mut events = Vec::new();
@@ -79,18 +112,40 @@ impl GroupCommit {
             self.turns.push_back(subject.clone());
         }
         self.frames += 1;
-        self.in_flight.insert(subject.clone());
-        Some(Append {
+        let append = Append {
             payload: frame::join(self.head, &events).into(),
             id: format!("{}-{}", self.writer, self.frames),
             expected_last: None,
-            subject,
-        })
+            subject: subject.clone(),
+        };
+        let in_flight = InFlight {
+            append: append.clone(),
+            tries: 1,
+        };
+        self.in_flight.insert(subject, in_flight);
+        Some(append)
     }
 
-    /// The append on `subject` is known to be in the log, or given up.
-    pub fn done(&mut self, subject: &str) {
-        self.in_flight.remove(subject);
+    /// The log has answered the append on `subject`, or did not in time.
+    pub fn answered(&mut self, subject: &str, answer: Result<Appended, AppendError>) -> Fate {
+        let Some(in_flight) = self.in_flight.get_mut(subject) else {
+            return Fate::Unknown;
+        };
+        match answer {
+            Err(AppendError::Unavailable(_)) => {
+                let pause = repeat_pause(in_flight.tries);
+                in_flight.tries += 1;
+                Fate::Repeat(in_flight.append.clone(), pause)
+            }
+            Ok(appended) => {
+                self.in_flight.remove(subject);
+                Fate::Stored(appended.seq)
+            }
+            Err(e) => {
+                self.in_flight.remove(subject);
+                Fate::Refused(e)
+            }
+        }
     }
 
     /// Bytes of events that wait for a frame.
@@ -120,6 +175,34 @@ mod tests {
         event
     }
 
+    fn stored(w: &mut GroupCommit, subject: &str) {
+        let appended = Appended {
+            seq: 1,
+            is_duplicate: false,
+        };
+        assert_eq!(w.answered(subject, Ok(appended)), Fate::Stored(1));
+    }
+
+    #[test]
+    fn an_append_without_an_answer_is_repeated_as_it_was() {
+        let mut w = writer(1);
+        w.push("s", event(1));
+        let first = w.next_append().unwrap();
+        w.push("s", event(2));
+        for pause_ms in [20, 40, 80] {
+            let lost = Err(AppendError::Unavailable(String::new()));
+            let pause = Duration::from_millis(pause_ms);
+            assert_eq!(w.answered("s", lost), Fate::Repeat(first.clone(), pause));
+            assert_eq!(w.next_append(), None, "nothing overtakes it");
+        }
+        assert_eq!(repeat_pause(1_000), REPEAT_PAUSE_MAX);
+        let refused = AppendError::Refused("too large".into());
+        let fate = w.answered("s", Err(refused.clone()));
+        assert_eq!(fate, Fate::Refused(refused));
+        assert!(w.next_append().is_some());
+        assert_eq!(w.answered("x", Err(AppendError::Conflict)), Fate::Unknown);
+    }
+
     #[test]
     fn events_gather_while_an_append_is_in_flight() {
         let mut w = writer(1);
@@ -129,12 +212,12 @@ mod tests {
             w.push("s", event(1));
         }
         assert!(w.next_append().is_none());
-        w.done("s");
+        stored(&mut w, "s");
         let second = w.next_append().unwrap();
         assert_eq!(frame::split(&first.payload).unwrap().events.len(), 1);
         assert_eq!(frame::split(&second.payload).unwrap().events.len(), 5);
         assert_ne!(first.id, second.id);
-        w.done("s");
+        stored(&mut w, "s");
         assert!(w.is_idle());
         assert_eq!(w.waiting_bytes(), 0);
     }
@@ -149,7 +232,7 @@ mod tests {
         while let Some(append) = w.next_append() {
             assert!(append.payload.len() <= FRAME_BYTES_MAX);
             frames.push(frame::split(&append.payload).unwrap().events.len());
-            w.done("s");
+            stored(&mut w, "s");
         }
         assert_eq!(frames, [2, 2, 1]);
     }
@@ -164,11 +247,11 @@ mod tests {
         assert_eq!((a.subject.as_str(), b.subject.as_str()), ("a", "b"));
         assert!(w.next_append().is_none());
         w.push("a", event(1));
-        w.done("b");
+        stored(&mut w, "b");
         assert_eq!(w.next_append().unwrap().subject, "c");
-        w.done("c");
+        stored(&mut w, "c");
         assert!(w.next_append().is_none(), "a has one in flight");
-        w.done("a");
+        stored(&mut w, "a");
         assert_eq!(w.next_append().unwrap().subject, "a");
     }
 }

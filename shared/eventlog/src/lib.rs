@@ -15,7 +15,7 @@ pub mod jetstream;
 pub mod memory;
 pub mod port;
 
-pub use group_commit::GroupCommit;
+pub use group_commit::{Fate, GroupCommit};
 pub use port::{
     Append, AppendError, Appended, EventLog, LogError, SnapshotName, SnapshotStore, Tail, TailBatch,
 };

@@ -1,14 +1,15 @@
 //! The actor that brings a writer's events into the log: group commit and retry.
 //!
-//! One per term of a leader, or per incarnation of an agent. An append whose ack is lost is
-//! repeated, same frame and same id, until it is known; when the writer's time is over
-//! the actor is stopped and what it had in flight no longer matters.
+//! One per term of a leader, or per incarnation of an agent; what it does is
+//! [`GroupCommit`]'s to say. When the writer's time is over the actor is stopped and what it
+//! had in flight no longer matters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use conductor_eventlog::{Append, AppendError, EventLog, GroupCommit};
+use conductor_eventlog::group_commit::repeat_pause;
+use conductor_eventlog::{Append, AppendError, Appended, EventLog, Fate, GroupCommit};
 use conductor_protocol::frame::FrameHead;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -17,12 +18,15 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 pub enum AppenderMsg {
     /// Append these: subject and encoded event.
     Push(Vec<(String, Vec<u8>)>),
-    /// The append on this subject is done.
-    Done(String, Result<u64, AppendError>),
+    /// The log says this of the append on this subject.
+    Answered(String, Result<Appended, AppendError>),
 }
 
+/// Told that the log refused a frame for good.
+pub type OnRefused = Arc<dyn Fn() + Send + Sync>;
+
 /// How to start an appender.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct AppenderArgs {
     /// The log.
     pub log: Arc<dyn EventLog>,
@@ -34,6 +38,16 @@ pub struct AppenderArgs {
     pub in_flight_max: usize,
     /// Seen by whoever pushes.
     pub load: Arc<Load>,
+    /// Told of frames that were refused.
+    pub on_refused: OnRefused,
+}
+
+impl std::fmt::Debug for AppenderArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AppenderArgs")
+            .field("writer", &self.writer)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How much an appender has to do; shared with whoever pushes.
@@ -102,22 +116,22 @@ impl Actor for Appender {
                     state.commit.push(&subject, event);
                 }
             }
-            AppenderMsg::Done(subject, result) => {
-                if let Err(e) = result {
-                    // Nothing of ours is refused unless it is too large, which the
-                    // limits rule out; the decision stays undecided and is seen so.
-                    tracing::error!(error = %e, subject, "the log refused a frame");
+            AppenderMsg::Answered(subject, answer) => {
+                if let Err(AppendError::Unavailable(problem)) = &answer {
+                    tracing::warn!(problem, subject, "append repeated");
                 }
-                state.commit.done(&subject);
+                match state.commit.answered(&subject, answer) {
+                    Fate::Repeat(append, pause) => state.append(&myself, append, pause),
+                    Fate::Refused(e) => {
+                        tracing::error!(error = %e, subject, "the log refused a frame");
+                        (state.args.on_refused)();
+                    }
+                    Fate::Stored(_) | Fate::Unknown => {}
+                }
             }
         }
         while let Some(append) = state.commit.next_append() {
-            let (log, myself) = (Arc::clone(&state.args.log), myself.clone());
-            state.appends.spawn(async move {
-                let result = append_until_known(log.as_ref(), &append).await;
-                // The actor may have been stopped meanwhile: then nobody waits for it.
-                let _ = myself.cast(AppenderMsg::Done(append.subject, result));
-            });
+            state.append(&myself, append, Duration::ZERO);
         }
         while state.appends.try_join_next().is_some() {}
         state
@@ -134,16 +148,31 @@ impl Actor for Appender {
     }
 }
 
+impl AppenderState {
+    fn append(&mut self, myself: &ActorRef<AppenderMsg>, append: Append, pause: Duration) {
+        let (log, myself) = (Arc::clone(&self.args.log), myself.clone());
+        self.appends.spawn(async move {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            let answer = log.append(&append).await;
+            // The actor may have been stopped meanwhile: then nobody waits for it.
+            let _ = myself.cast(AppenderMsg::Answered(append.subject, answer));
+        });
+    }
+}
+
 /// Appends until the log has answered yes or no.
 pub async fn append_until_known(log: &dyn EventLog, append: &Append) -> Result<u64, AppendError> {
-    let mut pause = Duration::from_millis(20);
+    let mut tries = 0_u32;
     loop {
+        tries = tries.saturating_add(1);
         match log.append(append).await {
             Ok(appended) => return Ok(appended.seq),
             Err(AppendError::Unavailable(problem)) => {
+                let pause = repeat_pause(tries);
                 tracing::warn!(problem, subject = append.subject, retry_in = ?pause, "append repeated");
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
             }
             Err(e) => return Err(e),
         }

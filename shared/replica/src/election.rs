@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conductor_domain::Record;
 use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::jetstream::locks::{Lock, Tried};
 use conductor_eventlog::{Append, AppendError, EventLog, LogError};
+use conductor_protocol::CellId;
 use conductor_protocol::event::{Event, LeaderElected};
 use conductor_protocol::frame::{self, FrameHead};
 use conductor_protocol::subject::{Role, Subject};
@@ -32,6 +34,39 @@ pub struct Candidate {
     pub ttl: Duration,
     /// Whether a lock found at the start is a dead predecessor's, not to be waited for.
     pub takes_over: bool,
+}
+
+/// An attempt at being elected.
+#[derive(Debug, Clone)]
+pub struct Bid {
+    /// The `elected` record, with its compare-and-set.
+    pub append: Append,
+    before: u64,
+}
+
+impl Bid {
+    /// A bid by `holder`, to follow the election that is `last` on the role's subject.
+    pub fn new(cell: &CellId, role: Role, holder: &str, last: Option<&Record>) -> Self {
+        let before = last.map_or(0, |r| r.seq);
+        let event = Event::from(LeaderElected {
+            holder: holder.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        });
+        let append = Append {
+            payload: frame::join(FrameHead::default(), &[event.encode()]).into(),
+            id: format!("elected-{role}-{holder}-{before}"),
+            expected_last: Some(before),
+            subject: Subject::Leader(role).render(cell),
+        };
+        Self { append, before }
+    }
+
+    /// The epoch, should the record that is `last` after a conflict be the bid itself: on
+    /// one node a repeated append meets the check before the dedup (nats-facts 2).
+    pub fn epoch_if_won(&self, last: &Record) -> Option<u64> {
+        let is_ours = last.seq > self.before && last.payload == self.append.payload;
+        is_ours.then_some(last.seq)
+    }
 }
 
 /// What became of a candidacy.
@@ -134,24 +169,16 @@ impl Candidate {
     /// Appends `elected`; `None` when another candidate was faster.
     async fn elect(&self) -> Result<Option<u64>, LogError> {
         let subject = Subject::Leader(self.role).render(self.connection.cell());
-        let before = self
-            .connection
-            .last_on(&subject)
-            .await?
-            .map_or(0, |r| r.seq);
-        let event = Event::from(LeaderElected {
-            holder: self.holder.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        });
-        let append = Append {
-            payload: frame::join(FrameHead::default(), &[event.encode()]).into(),
-            id: format!("elected-{}-{}-{before}", self.role, self.holder),
-            expected_last: Some(before),
-            subject: subject.clone(),
-        };
+        let last = self.connection.last_on(&subject).await?;
+        let bid = Bid::new(
+            self.connection.cell(),
+            self.role,
+            &self.holder,
+            last.as_ref(),
+        );
         let started = Instant::now();
         loop {
-            match self.connection.append(&append).await {
+            match self.connection.append(&bid.append).await {
                 Ok(appended) => return Ok(Some(appended.seq)),
                 Err(AppendError::Conflict) => break,
                 Err(AppendError::Refused(problem)) => return Err(LogError::Refused(problem)),
@@ -163,12 +190,8 @@ impl Candidate {
                 }
             }
         }
-        // On one node a repeated append meets the check before the dedup (nats-facts 2):
-        // the record that came first may be our own.
         let last = self.connection.last_on(&subject).await?;
-        Ok(last
-            .filter(|r| r.seq > before && r.payload == append.payload)
-            .map(|r| r.seq))
+        Ok(last.and_then(|last| bid.epoch_if_won(&last)))
     }
 
     /// Renews the lock until it is lost, or could not be renewed for most of its time.

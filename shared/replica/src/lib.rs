@@ -1,8 +1,9 @@
 //! A replica follows the log, holds the folded state and hosts the roles that decide.
 //!
 //! Reading order: [`follow`] (records in order, come what may) → [`reader`] (a state
-//! from them: replay, CLI) → [`role`] (what a decider looks like) → [`replica`] (the
-//! actor that folds and lets roles decide), with [`election`] and [`appender`] beside it.
+//! from them: replay, CLI) → [`role`] (what a decider looks like) → [`host`] (folds and lets
+//! roles decide) → [`replica`] (the actor around it), with [`election`] and [`appender`]
+//! beside it.
 //!
 //! # Invariants
 //! - A process tails the log once, however many roles it runs.
@@ -13,6 +14,7 @@ pub mod appender;
 pub mod clock;
 pub mod election;
 pub mod follow;
+pub mod host;
 pub mod reader;
 pub mod replica;
 pub mod role;

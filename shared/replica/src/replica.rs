@@ -1,4 +1,5 @@
-//! The actor that folds the log and lets its roles decide.
+//! The actor around a [`Host`]: it hears the log, elections and agents, and does what the
+//! host says.
 
 mod inspect;
 mod terms;
@@ -6,7 +7,7 @@ mod terms;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conductor_domain::{State, fold};
+use conductor_domain::{State, fold::Notice};
 use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_eventlog::jetstream::requests::Question;
@@ -15,10 +16,10 @@ use conductor_protocol::subject::Role as RoleName;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use crate::clock::ServerClock;
 use crate::election::Outcome;
 use crate::follow::{Batch, Gap};
-use crate::role::{Now, Role};
+use crate::host::{Effect, Host, Input};
+use crate::role::Role;
 use crate::snapshot;
 pub use inspect::Answer;
 use terms::Terms;
@@ -69,6 +70,8 @@ pub enum ReplicaMsg {
     Records(Batch, OwnedSemaphorePermit),
     /// An election went this way.
     Election(RoleName, Outcome),
+    /// The log refused a frame of the term of this epoch.
+    Refused(RoleName, u64),
     /// An agent lives.
     Beat(Beat),
     /// Signs of life could not be heard until now.
@@ -86,6 +89,7 @@ impl std::fmt::Debug for ReplicaMsg {
         f.write_str(match self {
             Self::Records(..) => "Records",
             Self::Election(..) => "Election",
+            Self::Refused(..) => "Refused",
             Self::Beat(_) => "Beat",
             Self::PresenceRestored => "PresenceRestored",
             Self::Question(_) => "Question",
@@ -112,10 +116,8 @@ pub struct ReplicaState {
     connection: Arc<Connection>,
     options: ReplicaOptions,
     status: watch::Sender<ReplicaStatus>,
-    state: State,
-    clock: ServerClock,
+    host: Host,
     terms: Terms,
-    snapshot_seq: u64,
     wake: Option<(Instant, tokio::task::JoinHandle<()>)>,
     sources: tokio::task::JoinSet<()>,
 }
@@ -131,7 +133,7 @@ impl std::fmt::Debug for ReplicaArgs {
 impl std::fmt::Debug for ReplicaState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ReplicaState")
-            .field("seq", &self.state.seq)
+            .field("host", &self.host)
             .finish_non_exhaustive()
     }
 }
@@ -167,7 +169,6 @@ impl Actor for Replica {
         } = args;
         let loaded = snapshot::load_newest(connection.as_ref(), u64::MAX).await;
         let state = loaded.unwrap_or_else(|| State::new(connection.cell().clone()));
-        let snapshot_seq = state.seq;
         let mut sources = tokio::task::JoinSet::new();
         let log: Arc<dyn EventLog> = Arc::clone(&connection) as Arc<dyn EventLog>;
         sources.spawn(feed_records(log, state.seq + 1, myself.clone()));
@@ -178,23 +179,20 @@ impl Actor for Replica {
         if roles.iter().any(|r| r.name() == RoleName::Orchestrator) {
             sources.spawn(feed_beats(Arc::clone(&connection), myself.clone()));
         }
-        let terms = Terms::stand(roles, &connection, &options, &myself);
-        let is_empty = connection
-            .last_seq()
-            .await
-            .is_ok_and(|last| last <= state.seq);
+        let host = Host::new(state, roles, options.snapshot_every);
+        let terms = Terms::stand(&host.names(), &connection, &options, &myself);
+        let seq = host.state().seq;
+        let is_empty = connection.last_seq().await.is_ok_and(|last| last <= seq);
         status.send_modify(|s| {
-            s.seq = state.seq;
+            s.seq = seq;
             s.is_caught_up = is_empty;
         });
         Ok(ReplicaState {
             connection,
             options,
             status,
-            state,
-            clock: ServerClock::default(),
+            host,
             terms,
-            snapshot_seq,
             wake: None,
             sources,
         })
@@ -206,71 +204,84 @@ impl Actor for Replica {
         msg: ReplicaMsg,
         replica: &mut ReplicaState,
     ) -> Result<(), ActorProcessingErr> {
-        let now = Instant::now();
-        match msg {
-            ReplicaMsg::Records(batch, _permit) => replica.fold(&batch, now),
-            ReplicaMsg::Election(role, outcome) => {
-                replica
-                    .terms
-                    .on_election(role, outcome, replica.state.seq)
-                    .await?;
+        let input = match &msg {
+            ReplicaMsg::Records(batch, _permit) => Input::Records(batch),
+            ReplicaMsg::Election(role, Outcome::Elected(epoch)) => Input::Elected(*role, *epoch),
+            ReplicaMsg::Election(role, Outcome::Deposed) => Input::Deposed(*role),
+            ReplicaMsg::Refused(role, epoch) => Input::Refused(*role, *epoch),
+            ReplicaMsg::Beat(beat) => Input::Beat(beat),
+            ReplicaMsg::PresenceRestored => Input::PresenceRestored,
+            ReplicaMsg::Tick => {
+                replica.wake = None;
+                Input::Tick
             }
-            ReplicaMsg::Beat(beat) => {
-                replica.terms.each_leading(|role| role.on_beat(&beat, now));
+            ReplicaMsg::Question(_) | ReplicaMsg::Drain(_) => {
+                match msg {
+                    ReplicaMsg::Question(question) => inspect::answer(replica, question),
+                    ReplicaMsg::Drain(done) => {
+                        replica.drain().await;
+                        // Whoever asked may have given up waiting.
+                        let _ = done.send(());
+                        myself.stop(None);
+                    }
+                    _ => {}
+                }
                 return Ok(());
             }
-            ReplicaMsg::PresenceRestored => {
-                replica
-                    .terms
-                    .each_leading(|role| role.on_presence_restored(now));
-            }
-            ReplicaMsg::Question(question) => {
-                inspect::answer(replica, question);
-                return Ok(());
-            }
-            ReplicaMsg::Tick => replica.wake = None,
-            ReplicaMsg::Drain(done) => {
-                replica.drain().await;
-                // Whoever asked may have given up waiting.
-                let _ = done.send(());
-                myself.stop(None);
-                return Ok(());
-            }
+        };
+        replica.step(input).await?;
+        if let ReplicaMsg::Records(batch, _) = &msg {
+            replica.show_records(batch);
         }
-        replica.show_leads();
-        replica.decide(now);
-        replica.set_wake(&myself, Instant::now());
-        replica.save_snapshot_if_due();
+        if !matches!(msg, ReplicaMsg::Beat(_)) {
+            replica.show_leads();
+            replica.set_wake(&myself, Instant::now());
+        }
         Ok(())
     }
 }
 
 impl ReplicaState {
-    fn fold(&mut self, batch: &Batch, now: Instant) {
-        if self.status.borrow().stopped.is_some() {
+    /// Tells the host, and does what it says.
+    async fn step(&mut self, input: Input<'_>) -> Result<(), ractor::SpawnErr> {
+        let terms = &self.terms;
+        let effects = self
+            .host
+            .step(input, Instant::now(), |role| terms.waiting_bytes(role));
+        for effect in effects {
+            match effect {
+                Effect::Begin {
+                    role,
+                    epoch,
+                    in_flight_max,
+                } => self.terms.begin(role, epoch, in_flight_max).await?,
+                Effect::End(role) => self.terms.end(role),
+                Effect::Append(role, drafts) => self.terms.append(role, drafts),
+                Effect::Notify(notices) => self.tell_submitters(notices),
+                Effect::Save(seq, bytes) => {
+                    let connection = Arc::clone(&self.connection);
+                    tokio::spawn(async move { save(connection.as_ref(), seq, bytes).await });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows how far it has read, and what it found.
+    fn show_records(&mut self, batch: &Batch) {
+        self.terms.show_epochs(self.host.state());
+        if let Some(problem) = self.host.stopped() {
+            self.terms.stop();
+            let problem = problem.to_owned();
+            self.status
+                .send_modify(|status| status.stopped = Some(problem));
             return;
         }
-        for gap in &batch.gaps {
-            tracing::error!(%gap, "the log has lost records: see `conductor replay`");
-        }
-        for record in &batch.records {
-            let folded = fold::apply(&mut self.state, record);
-            if let Some(format) = folded.stop {
-                self.stop_at(record.seq, format);
-                return;
-            }
-            self.terms.on_folded(&self.state, record, &folded, now);
-            if self.terms.leads(RoleName::Orchestrator) {
-                self.tell_submitters(folded.notices);
-            }
-        }
         let is_caught_up = batch.pending == 0;
-        if let Some(last) = batch.records.last().filter(|_| is_caught_up) {
-            self.clock.saw(last.time_ms, now);
-        }
+        let seq = self.host.state().seq;
         self.status.send_if_modified(|status| {
             let has_changed = (is_caught_up && !status.is_caught_up) || !batch.gaps.is_empty();
-            status.seq = self.state.seq;
+            status.seq = seq;
             status.is_caught_up |= is_caught_up;
             status.gaps.extend(&batch.gaps);
             has_changed
@@ -280,7 +291,7 @@ impl ReplicaState {
     /// Says which roles it leads: that can change with a record as well as with an
     /// election that is only then known to be ours.
     fn show_leads(&mut self) {
-        let leads = self.terms.leading();
+        let leads = self.host.leading();
         self.status.send_if_modified(|status| {
             let has_changed = status.leads != leads;
             status.leads = leads;
@@ -288,21 +299,7 @@ impl ReplicaState {
         });
     }
 
-    fn stop_at(&mut self, seq: u64, format: u32) {
-        let problem = format!(
-            "record {seq} raises the log to format {format}, which this version does not know; \
-             use a newer conductor"
-        );
-        tracing::error!(problem, "stopped reading the log");
-        self.terms.stop();
-        self.status
-            .send_modify(|status| status.stopped = Some(problem));
-    }
-
-    fn tell_submitters(&self, notices: Vec<fold::Notice>) {
-        if notices.is_empty() {
-            return;
-        }
+    fn tell_submitters(&self, notices: Vec<Notice>) {
         let connection = Arc::clone(&self.connection);
         tokio::spawn(async move {
             for notice in notices {
@@ -312,31 +309,11 @@ impl ReplicaState {
         });
     }
 
-    fn decide(&mut self, now: Instant) {
-        let Some(server_ms) = self.clock.now_ms(now) else {
-            return;
-        };
-        let now = Now {
-            server_ms,
-            instant: now,
-        };
-        self.terms.decide(&self.state, now, &self.connection);
-    }
-
     /// Wakes up when the next thing is due, should nothing happen before.
     fn set_wake(&mut self, myself: &ActorRef<ReplicaMsg>, now: Instant) {
-        let Some(server_ms) = self.clock.now_ms(now) else {
+        let Some(wait) = self.host.next_wake(now) else {
             return;
         };
-        let time = Now {
-            server_ms,
-            instant: now,
-        };
-        let Some(due_ms) = self.terms.next_wake(&self.state, time) else {
-            return;
-        };
-        // Not at once even when overdue: what is overdue waits for something in flight.
-        let wait = Duration::from_millis(due_ms.saturating_sub(server_ms).max(5));
         let at = now + wait;
         if self.wake.as_ref().is_some_and(|(set, _)| *set <= at) {
             return;
@@ -352,33 +329,16 @@ impl ReplicaState {
         self.wake = Some((at, timer));
     }
 
-    /// Only the leading orchestrator saves: one is enough, and it is never behind.
-    fn save_snapshot_if_due(&mut self) {
-        let every = self.options.snapshot_every;
-        let is_due = every > 0 && self.state.seq >= self.snapshot_seq.saturating_add(every);
-        if !is_due || !self.terms.leads(RoleName::Orchestrator) {
-            return;
-        }
-        self.snapshot_seq = self.state.seq;
-        let (seq, bytes) = (self.state.seq, self.state.to_snapshot());
-        let connection = Arc::clone(&self.connection);
-        tokio::spawn(async move { save(connection.as_ref(), seq, bytes).await });
-    }
-
     /// Finishes what is in flight, saves a snapshot, gives the roles back.
     async fn drain(&mut self) {
         self.terms.finish(Duration::from_secs(2)).await;
-        let is_worth_it = self.state.seq >= self.snapshot_seq.saturating_add(1_000);
-        if is_worth_it
-            && self.options.snapshot_every > 0
-            && self.terms.leads(RoleName::Orchestrator)
-        {
-            save(
-                self.connection.as_ref(),
-                self.state.seq,
-                self.state.to_snapshot(),
-            )
-            .await;
+        if let Some((seq, bytes)) = self.host.last_snapshot() {
+            save(self.connection.as_ref(), seq, bytes).await;
+        }
+        for effect in self.host.end_terms() {
+            if let Effect::End(role) = effect {
+                self.terms.end(role);
+            }
         }
         self.terms.give_back(Duration::from_secs(2)).await;
         self.sources.abort_all();

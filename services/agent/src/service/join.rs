@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::{Append, EventLog};
 use conductor_protocol::event::{AgentJoined, Event};
 use conductor_protocol::frame::{self, FrameHead};
-use conductor_protocol::ids::Position;
 use conductor_protocol::limits::{FORMAT_KNOWN, SLOTS_MAX};
 use conductor_protocol::spec::Runtime;
 use conductor_protocol::subject::{Role, Subject};
@@ -17,15 +16,13 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
 
 use super::{AgentMsg, AgentOptions, AgentState};
+use crate::duty::Input;
 use crate::reaper;
 use crate::runtime::probe_claude;
 
 /// What belongs to one incarnation.
 #[derive(Debug)]
 pub(super) struct Membership {
-    pub(super) incarnation: u64,
-    /// Epoch of the newest scheduler we know of.
-    pub(super) scheduler: u64,
     pub(super) appender: ActorRef<AppenderMsg>,
     pub(super) load: Arc<Load>,
     sources: JoinSet<()>,
@@ -60,8 +57,7 @@ impl AgentState {
     pub(super) async fn join(
         &mut self,
         myself: &ActorRef<AgentMsg>,
-    ) -> Result<(), ActorProcessingErr> {
-        self.is_rejoining = false;
+    ) -> Result<Input, ActorProcessingErr> {
         if let Some(old) = self.membership.take() {
             old.end();
         }
@@ -81,6 +77,8 @@ impl AgentState {
             writer: format!("{}-{incarnation}", self.options.id),
             in_flight_max: 1,
             load: Arc::clone(&load),
+            // A lease whose facts were lost is missed in the heartbeats.
+            on_refused: Arc::new(|| {}),
         };
         let (appender, _) = Actor::spawn(None, Appender, args).await?;
         let mut sources = JoinSet::new();
@@ -91,28 +89,23 @@ impl AgentState {
         .map(|s| s.render(self.connection.cell()))
         .to_vec();
         let (connection, actor) = (Arc::clone(&self.connection), myself.clone());
-        sources.spawn(super::hear::feed_words(
+        sources.spawn(super::feed::words(
             connection,
             subjects,
             incarnation + 1,
             actor,
         ));
-        sources.spawn(super::beat::feed_clock(
+        sources.spawn(super::feed::clock(
             Arc::clone(&self.connection),
             myself.clone(),
         ));
         self.membership = Some(Membership {
-            incarnation,
-            scheduler,
             appender,
             load,
             sources,
         });
-        self.heard_beat = Instant::now();
-        self.is_beating = false;
         tracing::info!(agent = %self.options.id, incarnation, slots = self.options.slots, "joined");
-        self.beat(myself);
-        Ok(())
+        Ok(Input::Joined(incarnation, scheduler))
     }
 
     async fn introduce(&self) -> AgentJoined {
@@ -164,9 +157,4 @@ fn unique(what: &str, who: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let n = COUNT.fetch_add(1, Ordering::Relaxed);
     format!("{what}-{who}-{}-{n}", uuid::Uuid::new_v4())
-}
-
-/// Where a record's events stand.
-pub(super) fn position(seq: u64, index: usize) -> Position {
-    Position::new(seq, index as u32)
 }

@@ -45,10 +45,10 @@ pub(super) async fn feed_questions(connection: Arc<Connection>, actor: ActorRef<
 pub(super) fn answer(replica: &ReplicaState, question: Question) {
     let answer = Answer {
         instance: replica.options.instance.clone(),
-        roles: replica.terms.names(),
-        leads: replica.terms.leading(),
-        seq: replica.state.seq,
-        digest: replica.state.digest().to_string(),
+        roles: replica.host.names(),
+        leads: replica.host.leading(),
+        seq: replica.host.state().seq,
+        digest: replica.host.state().digest().to_string(),
         gaps: replica
             .status
             .borrow()

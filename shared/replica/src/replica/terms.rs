@@ -1,13 +1,12 @@
-//! The roles of a replica and, while it leads one, its term.
+//! Candidacies for the roles of a replica and, while it leads one, its term's appender.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conductor_domain::fold::Folded;
-use conductor_domain::{Decoded, State};
+use conductor_domain::State;
 use conductor_eventlog::EventLog;
 use conductor_eventlog::jetstream::Connection;
-use conductor_protocol::UnixMs;
 use conductor_protocol::frame::FrameHead;
 use conductor_protocol::subject::Role as RoleName;
 use ractor::{Actor, ActorRef, SpawnErr};
@@ -15,236 +14,146 @@ use tokio::sync::watch;
 
 use super::{ReplicaMsg, ReplicaOptions};
 use crate::appender::{Appender, AppenderArgs, AppenderMsg, Load};
-use crate::election::{Candidate, Outcome};
-use crate::role::{Draft, Now, Role};
+use crate::election::Candidate;
+use crate::role::Draft;
 
-/// A role decides no more while this many bytes of its events wait for a frame.
-const WAITING_BYTES_MAX: usize = 4 << 20;
-
-/// The roles of a replica.
+/// The terms of a replica, and what goes on beside them.
 pub(super) struct Terms {
-    seats: Vec<Seat>,
+    connection: Arc<Connection>,
+    actor: ActorRef<ReplicaMsg>,
+    instance: String,
+    /// The newest epoch seen in the tail, by role: a candidate that leads under an older one
+    /// steps down.
+    newest_epochs: BTreeMap<RoleName, watch::Sender<u64>>,
+    running: BTreeMap<RoleName, Term>,
     stop: watch::Sender<bool>,
     candidates: tokio::task::JoinSet<()>,
-    log: Arc<dyn EventLog>,
-    instance: String,
 }
 
-/// A role, and the term under which it is led.
-struct Seat {
-    role: Box<dyn Role>,
-    newest_epoch: watch::Sender<u64>,
-    term: Option<Term>,
-}
-
-/// A time of leading.
+/// What a term has while it lasts.
 struct Term {
-    epoch: u64,
-    /// Whether our own election came back in the tail: nothing is decided before.
-    has_begun: bool,
     appender: ActorRef<AppenderMsg>,
     load: Arc<Load>,
-}
-
-impl Seat {
-    fn leading(&mut self) -> Option<(&mut Box<dyn Role>, &Term)> {
-        let term = self.term.as_ref().filter(|t| t.has_begun)?;
-        Some((&mut self.role, term))
-    }
-
-    fn leads(&self) -> bool {
-        self.term.as_ref().is_some_and(|t| t.has_begun)
-    }
-
-    fn end_term(&mut self) {
-        if let Some(term) = self.term.take() {
-            tracing::info!(role = %self.role.name(), epoch = term.epoch, "leads no longer");
-            term.appender.kill();
-        }
-    }
 }
 
 impl Terms {
     /// Stands for every role.
     pub(super) fn stand(
-        roles: Vec<Box<dyn Role>>,
+        roles: &[RoleName],
         connection: &Arc<Connection>,
         options: &ReplicaOptions,
         actor: &ActorRef<ReplicaMsg>,
     ) -> Self {
         let (stop, stopped) = watch::channel(false);
         let mut candidates = tokio::task::JoinSet::new();
-        let mut seats = Vec::new();
-        for role in roles {
+        let mut newest_epochs = BTreeMap::new();
+        for name in roles.iter().copied() {
             let (newest_epoch, epochs) = watch::channel(0);
             let candidate = Candidate {
                 connection: Arc::clone(connection),
-                role: role.name(),
+                role: name,
                 holder: options.instance.clone(),
                 ttl: options.lock_ttl,
                 takes_over: options.takes_over,
             };
-            let (actor, name) = (actor.clone(), role.name());
+            let actor = actor.clone();
             let tell = move |outcome| {
                 // An actor that is gone no longer decides anyway.
                 let _ = actor.cast(ReplicaMsg::Election(name, outcome));
             };
             candidates.spawn(candidate.stand(stopped.clone(), epochs, tell));
-            seats.push(Seat {
-                role,
-                newest_epoch,
-                term: None,
-            });
+            newest_epochs.insert(name, newest_epoch);
         }
-        let log = Arc::clone(connection) as Arc<dyn EventLog>;
         Self {
-            seats,
+            connection: Arc::clone(connection),
+            actor: actor.clone(),
+            instance: options.instance.clone(),
+            newest_epochs,
+            running: BTreeMap::new(),
             stop,
             candidates,
-            log,
-            instance: options.instance.clone(),
         }
     }
 
-    /// An election went one way or the other.
-    pub(super) async fn on_election(
-        &mut self,
-        name: RoleName,
-        outcome: Outcome,
-        seq: u64,
-    ) -> Result<(), SpawnErr> {
-        let Some(seat) = self.seats.iter_mut().find(|s| s.role.name() == name) else {
-            return Ok(());
-        };
-        seat.end_term();
-        let Outcome::Elected(epoch) = outcome else {
-            return Ok(());
-        };
-        if *seat.newest_epoch.borrow() > epoch {
-            return Ok(());
-        }
-        let load = Arc::new(Load::default());
-        let args = AppenderArgs {
-            log: Arc::clone(&self.log),
-            head: FrameHead::epoch(epoch),
-            writer: format!("{}-{name}-{epoch}", self.instance),
-            in_flight_max: seat.role.in_flight_max(),
-            load: Arc::clone(&load),
-        };
-        let (appender, _) = Actor::spawn(None, Appender, args).await?;
-        let has_begun = seq >= epoch;
-        seat.role.on_elected(Instant::now());
-        seat.term = Some(Term {
-            epoch,
-            has_begun,
-            appender,
-            load,
-        });
-        tracing::info!(role = %name, epoch, "elected");
-        Ok(())
-    }
-
-    /// A record was folded: terms begin and end by it, and roles see it.
-    pub(super) fn on_folded(
-        &mut self,
-        state: &State,
-        record: &Decoded,
-        folded: &Folded,
-        now: Instant,
-    ) {
-        for seat in &mut self.seats {
-            let newest = state.epoch(seat.role.name());
-            seat.newest_epoch.send_if_modified(|seen| {
+    /// Shows candidates who leads by the log.
+    pub(super) fn show_epochs(&self, state: &State) {
+        for (role, shown) in &self.newest_epochs {
+            let newest = state.epoch(*role);
+            shown.send_if_modified(|seen| {
                 let is_newer = *seen < newest;
                 *seen = newest.max(*seen);
                 is_newer
             });
-            if seat.term.as_ref().is_some_and(|t| newest > t.epoch) {
-                seat.end_term();
-            }
-            if let Some(term) = seat
-                .term
-                .as_mut()
-                .filter(|t| !t.has_begun && t.epoch <= state.seq)
-            {
-                term.has_begun = true;
-                seat.role.on_elected(now);
-            }
-            if let Some((role, _)) = seat.leading() {
-                role.on_folded(record, folded);
-            }
         }
     }
 
-    /// Lets every role that leads decide, and has it appended.
-    pub(super) fn decide(&mut self, state: &State, now: Now, connection: &Arc<Connection>) {
-        for seat in &mut self.seats {
-            let Some((role, term)) = seat.leading() else {
-                continue;
-            };
-            if term.load.bytes() > WAITING_BYTES_MAX {
-                continue;
-            }
-            let mut events = Vec::new();
-            for draft in role.decide(state, now) {
-                match draft {
-                    Draft::Event { subject, event } => events.push((subject, event)),
-                    Draft::WithRecord { seq, complete } => {
-                        let appender = term.appender.clone();
-                        tokio::spawn(fetch(Arc::clone(connection), seq, complete, appender));
-                    }
+    /// A term begins: it gets an appender of its own.
+    pub(super) async fn begin(
+        &mut self,
+        role: RoleName,
+        epoch: u64,
+        in_flight_max: usize,
+    ) -> Result<(), SpawnErr> {
+        let load = Arc::new(Load::default());
+        let actor = self.actor.clone();
+        let args = AppenderArgs {
+            log: Arc::clone(&self.connection) as Arc<dyn EventLog>,
+            head: FrameHead::epoch(epoch),
+            writer: format!("{}-{role}-{epoch}", self.instance),
+            in_flight_max,
+            load: Arc::clone(&load),
+            on_refused: Arc::new(move || {
+                let _ = actor.cast(ReplicaMsg::Refused(role, epoch));
+            }),
+        };
+        let (appender, _) = Actor::spawn(None, Appender, args).await?;
+        self.running.insert(role, Term { appender, load });
+        Ok(())
+    }
+
+    /// A term is over.
+    pub(super) fn end(&mut self, role: RoleName) {
+        if let Some(term) = self.running.remove(&role) {
+            term.appender.kill();
+        }
+    }
+
+    /// Has what a role decided appended.
+    pub(super) fn append(&self, role: RoleName, drafts: Vec<Draft>) {
+        // A term that has just ended needs nothing appended.
+        let Some(term) = self.running.get(&role) else {
+            return;
+        };
+        let mut events = Vec::new();
+        for draft in drafts {
+            match draft {
+                Draft::Event { subject, event } => events.push((subject, event)),
+                Draft::WithRecord { seq, complete } => {
+                    let connection = Arc::clone(&self.connection);
+                    tokio::spawn(fetch(connection, seq, complete, term.appender.clone()));
                 }
             }
-            if !events.is_empty() {
-                term.load.mark_busy();
-                // A term that has just ended needs nothing appended.
-                let _ = term.appender.cast(AppenderMsg::Push(events));
-            }
+        }
+        if !events.is_empty() {
+            term.load.mark_busy();
+            let _ = term.appender.cast(AppenderMsg::Push(events));
         }
     }
 
-    pub(super) fn next_wake(&self, state: &State, now: Now) -> Option<UnixMs> {
-        let leading = self.seats.iter().filter(|s| s.leads());
-        leading.filter_map(|s| s.role.next_wake(state, now)).min()
+    /// Bytes of a role's events that wait for a frame.
+    pub(super) fn waiting_bytes(&self, role: RoleName) -> usize {
+        self.running.get(&role).map_or(0, |t| t.load.bytes())
     }
 
-    pub(super) fn each_leading(&mut self, mut f: impl FnMut(&mut dyn Role)) {
-        for seat in &mut self.seats {
-            if let Some((role, _)) = seat.leading() {
-                f(role.as_mut());
-            }
-        }
-    }
-
-    pub(super) fn leads(&self, name: RoleName) -> bool {
-        self.seats
-            .iter()
-            .any(|s| s.role.name() == name && s.leads())
-    }
-
-    pub(super) fn leading(&self) -> Vec<RoleName> {
-        self.seats
-            .iter()
-            .filter(|s| s.leads())
-            .map(|s| s.role.name())
-            .collect()
-    }
-
-    pub(super) fn names(&self) -> Vec<RoleName> {
-        self.seats.iter().map(|s| s.role.name()).collect()
-    }
-
-    /// Ends every term at once and stands for nothing more.
-    pub(super) fn stop(&mut self) {
+    /// Stands for nothing more.
+    pub(super) fn stop(&self) {
         self.stop.send_replace(true);
-        self.seats.iter_mut().for_each(Seat::end_term);
     }
 
     /// Waits until what was decided is in the log.
-    pub(super) async fn finish(&mut self, at_most: Duration) {
+    pub(super) async fn finish(&self, at_most: Duration) {
         let deadline = Instant::now() + at_most;
-        let is_busy = |s: &Seat| s.term.as_ref().is_some_and(|t| t.load.is_busy());
-        while self.seats.iter().any(is_busy) && Instant::now() < deadline {
+        while self.running.values().any(|t| t.load.is_busy()) && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
