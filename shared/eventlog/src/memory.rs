@@ -1,203 +1,131 @@
-//! A log in memory, for tests and simulation: the same rules, no durability.
+//! A log in memory, for simulation: the rules of the log of record, no durability, no
+//! waiting. Time is an argument.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use conductor_domain::Record;
-use conductor_protocol::{CellId, UnixMs};
-use tokio::sync::Notify;
+use conductor_protocol::UnixMs;
 
-use crate::port::{
-    Append, AppendError, Appended, EventLog, LogError, SnapshotName, SnapshotStore, Tail, TailBatch,
-};
+use crate::port::{Append, AppendError, Appended};
 
-/// Most records a tail hands out at once.
-const BATCH_MAX: usize = 256;
-
-/// A log in memory. Clones share it.
-#[derive(Clone, Debug)]
+/// A log in memory.
+#[derive(Clone, Debug, Default)]
 pub struct MemoryLog {
-    cell: CellId,
-    inner: Arc<Mutex<Inner>>,
-    appended: Arc<Notify>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
     records: Vec<Record>,
-    ids: BTreeMap<String, u64>,
-    now_ms: UnixMs,
-    snapshots: BTreeMap<u64, Bytes>,
+    ids: BTreeMap<String, (u64, UnixMs)>,
+    window_ms: u64,
 }
 
 impl MemoryLog {
-    /// An empty log.
-    pub fn new(cell: CellId) -> Self {
+    /// An empty log that recognises a repeated append for this long, in milliseconds.
+    pub fn new(window_ms: u64) -> Self {
         Self {
-            cell,
-            inner: Arc::default(),
-            appended: Arc::default(),
+            window_ms,
+            ..Self::default()
         }
     }
 
-    /// Sets the time that further records are stamped with.
-    pub fn set_now(&self, now_ms: UnixMs) {
-        self.lock().now_ms = now_ms;
-    }
-
-    /// Appends what somebody outside published, headers included; returns its sequence.
-    pub fn publish(&self, mut record: Record) -> u64 {
-        let mut inner = self.lock();
-        record.seq = inner.records.len() as u64 + 1;
-        record.time_ms = inner.now_ms;
-        let seq = record.seq;
-        inner.records.push(record);
-        drop(inner);
-        self.appended.notify_waiters();
-        seq
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[async_trait]
-impl EventLog for MemoryLog {
-    fn cell(&self) -> &CellId {
-        &self.cell
-    }
-
-    async fn append(&self, append: &Append) -> Result<Appended, AppendError> {
+    /// Appends as our own writers do.
+    pub fn append(&mut self, append: &Append, now_ms: UnixMs) -> Result<Appended, AppendError> {
+        // One node looks at the precondition before it looks for a repetition (nats-facts 2).
+        if let Some(expected) = append.expected_last {
+            let last = self.last_on(&append.subject).map_or(0, |r| r.seq);
+            if last != expected {
+                return Err(AppendError::Conflict);
+            }
+        }
+        if let Some((seq, stored_ms)) = self.ids.get(&append.id)
+            && now_ms.saturating_sub(*stored_ms) <= self.window_ms
         {
-            let mut inner = self.lock();
-            if let Some(seq) = inner.ids.get(&append.id) {
-                return Ok(Appended {
-                    seq: *seq,
-                    is_duplicate: true,
-                });
-            }
-            if let Some(expected) = append.expected_last {
-                let last = inner
-                    .records
-                    .iter()
-                    .rev()
-                    .find(|r| r.subject == append.subject);
-                if last.map_or(0, |r| r.seq) != expected {
-                    return Err(AppendError::Conflict);
-                }
-            }
-            let seq = inner.records.len() as u64 + 1;
-            inner.ids.insert(append.id.clone(), seq);
+            return Ok(Appended {
+                seq: *seq,
+                is_duplicate: true,
+            });
         }
-        let seq = self.publish(Record {
-            seq: 0,
-            time_ms: 0,
-            subject: append.subject.clone(),
-            content_type: None,
-            reply: None,
-            traceparent: None,
-            payload: append.payload.clone(),
-        });
+        let seq = self.publish(
+            Record {
+                seq: 0,
+                time_ms: 0,
+                subject: append.subject.clone(),
+                content_type: None,
+                reply: None,
+                traceparent: None,
+                payload: append.payload.clone(),
+            },
+            now_ms,
+        );
+        self.ids.insert(append.id.clone(), (seq, now_ms));
         Ok(Appended {
             seq,
             is_duplicate: false,
         })
     }
 
-    async fn tail(&self, from: u64, subjects: Vec<String>) -> Result<Box<dyn Tail>, LogError> {
-        let subjects = subjects.into_iter().collect();
-        Ok(Box::new(MemoryTail {
-            log: self.clone(),
-            next: from.max(1),
-            subjects,
-        }))
+    /// Stores what somebody outside published, headers included; returns its sequence.
+    pub fn publish(&mut self, mut record: Record, now_ms: UnixMs) -> u64 {
+        record.seq = self.last_seq() + 1;
+        record.time_ms = now_ms;
+        self.records.push(record);
+        self.last_seq()
     }
 
-    async fn read(&self, seq: u64) -> Result<Option<Record>, LogError> {
-        let index = usize::try_from(seq.saturating_sub(1)).unwrap_or(usize::MAX);
-        Ok(self
-            .lock()
-            .records
-            .get(index)
-            .filter(|r| r.seq == seq)
-            .cloned())
+    /// The server forgets which appends it has seen, as it may when it restarts.
+    pub fn forget_ids(&mut self) {
+        self.ids.clear();
     }
 
-    async fn last_on(&self, subject: &str) -> Result<Option<Record>, LogError> {
-        Ok(self
-            .lock()
-            .records
-            .iter()
-            .rev()
-            .find(|r| r.subject == subject)
-            .cloned())
+    /// The records from sequence `from` on.
+    pub fn from(&self, from: u64) -> &[Record] {
+        let start = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
+        self.records.get(start..).unwrap_or_default()
     }
 
-    async fn last_seq(&self) -> Result<u64, LogError> {
-        Ok(self.lock().records.len() as u64)
-    }
-}
-
-#[async_trait]
-impl SnapshotStore for MemoryLog {
-    async fn save(&self, name: SnapshotName, bytes: Bytes) -> Result<(), LogError> {
-        self.lock().snapshots.insert(name.0, bytes);
-        Ok(())
+    /// The record at a sequence.
+    pub fn read(&self, seq: u64) -> Option<&Record> {
+        self.from(seq).first().filter(|r| r.seq == seq)
     }
 
-    async fn list(&self) -> Result<Vec<SnapshotName>, LogError> {
-        Ok(self
-            .lock()
-            .snapshots
-            .keys()
-            .rev()
-            .map(|seq| SnapshotName(*seq))
-            .collect())
+    /// The last record on a subject.
+    pub fn last_on(&self, subject: &str) -> Option<&Record> {
+        self.records.iter().rev().find(|r| r.subject == subject)
     }
 
-    async fn load(&self, name: SnapshotName) -> Result<Bytes, LogError> {
-        let found = self.lock().snapshots.get(&name.0).cloned();
-        found.ok_or_else(|| LogError::Refused(format!("there is no snapshot at {}", name.0)))
+    /// Sequence of the last record; 0 for an empty log.
+    pub fn last_seq(&self) -> u64 {
+        self.records.len() as u64
     }
 }
 
-struct MemoryTail {
-    log: MemoryLog,
-    next: u64,
-    subjects: BTreeSet<String>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[async_trait]
-impl Tail for MemoryTail {
-    async fn next(&mut self) -> Result<TailBatch, LogError> {
-        loop {
-            let appended = Arc::clone(&self.log.appended);
-            let notified = appended.notified();
-            let batch = self.ready();
-            if !batch.records.is_empty() {
-                return Ok(batch);
-            }
-            notified.await;
+    fn append(id: &str, expected_last: Option<u64>) -> Append {
+        Append {
+            subject: "s".into(),
+            payload: id.to_owned().into(),
+            id: id.into(),
+            expected_last,
         }
     }
-}
 
-impl MemoryTail {
-    fn ready(&mut self) -> TailBatch {
-        let inner = self.log.lock();
-        let start = usize::try_from(self.next - 1).unwrap_or(usize::MAX);
-        let all = inner.records.get(start..).unwrap_or_default();
-        let wanted = all
-            .iter()
-            .filter(|r| self.subjects.is_empty() || self.subjects.contains(&r.subject));
-        let records: Vec<Record> = wanted.take(BATCH_MAX).cloned().collect();
-        if let Some(last) = records.last() {
-            self.next = last.seq + 1;
-        }
-        let pending = (inner.records.len() as u64).saturating_sub(self.next - 1);
-        TailBatch { records, pending }
+    #[test]
+    fn a_repetition_is_recognised_within_the_window_only() {
+        let mut log = MemoryLog::new(100);
+        assert_eq!(log.append(&append("a", None), 1_000).unwrap().seq, 1);
+        assert!(log.append(&append("a", None), 1_100).unwrap().is_duplicate);
+        assert_eq!(log.append(&append("a", None), 1_101).unwrap().seq, 2);
+        log.forget_ids();
+        assert_eq!(log.append(&append("a", None), 1_102).unwrap().seq, 3);
+    }
+
+    #[test]
+    fn a_precondition_that_does_not_hold_stores_nothing() {
+        let mut log = MemoryLog::new(100);
+        assert_eq!(log.append(&append("a", Some(0)), 1).unwrap().seq, 1);
+        let again = log.append(&append("a", Some(0)), 1);
+        assert_eq!(again, Err(AppendError::Conflict));
+        assert_eq!(log.last_seq(), 1);
+        assert_eq!(log.append(&append("b", Some(1)), 1).unwrap().seq, 2);
     }
 }

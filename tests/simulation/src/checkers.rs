@@ -1,0 +1,85 @@
+//! What must hold, whatever happens. Each rule is an object of its own, with an id.
+
+mod attempts;
+mod decisions;
+mod limits;
+mod order;
+mod readers;
+
+use conductor_domain::State;
+
+use crate::ledger::{Ledger, Seen};
+
+/// A rule that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The rule's id.
+    pub rule: &'static str,
+    /// Sequence of the record at which it showed.
+    pub seq: u64,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "[{}] at record {}: {}", self.rule, self.seq, self.what)
+    }
+}
+
+/// What a rule is shown, and says.
+pub type Ruling = Result<(), String>;
+
+/// A rule.
+pub trait Checker {
+    /// Its id.
+    fn id(&self) -> &'static str;
+
+    /// An event, or a command, before it is noted in the books. For what the scheduler says
+    /// the state is the one before the record.
+    fn on_event(&mut self, _ledger: &Ledger, _state: &State, _seen: &Seen<'_>) -> Ruling {
+        Ok(())
+    }
+
+    /// A record, after all of it was noted and folded.
+    fn on_record(&mut self, _ledger: &Ledger, _state: &State) -> Ruling {
+        Ok(())
+    }
+
+    /// The end: trouble has ceased, and the system had all the time it may take.
+    fn at_end(&mut self, _ledger: &Ledger, _state: &State) -> Ruling {
+        Ok(())
+    }
+}
+
+/// The id of the rule that readers agree, which is checked where readers are.
+pub const SAME_DIGEST: &str = "same-digest";
+/// The id of the rule that an agent runs a lease once, which is checked where agents are.
+pub const RUN_ONCE: &str = "run-once";
+
+/// Every rule. `decides_again` says that leaders have reason to decide things twice in this
+/// run, because the log refuses some of their frames.
+pub fn all(decides_again: bool) -> Vec<Box<dyn Checker>> {
+    let mut all: Vec<Box<dyn Checker>> = vec![
+        Box::new(decisions::SubmissionOnce),
+        Box::new(decisions::AcceptedOnce),
+        Box::new(decisions::EndsOnce),
+        Box::new(decisions::CurrentEpoch),
+        Box::new(decisions::CancelIsFinal),
+        Box::new(attempts::OneLease),
+        Box::new(attempts::CurrentLease),
+        Box::new(attempts::CurrentIncarnation),
+        Box::new(attempts::AttemptsMax),
+        Box::new(limits::Needs),
+        Box::new(limits::Slots),
+        Box::new(limits::Keys),
+        Box::new(limits::Fitting),
+        Box::new(order::NoStarvation),
+        Box::new(readers::RoundTrip),
+        Box::new(readers::Size),
+    ];
+    if !decides_again {
+        all.push(Box::new(decisions::DecidedOnce::default()));
+    }
+    all
+}

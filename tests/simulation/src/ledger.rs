@@ -1,0 +1,327 @@
+//! What happened, kept apart from the state under test: the checkers' own books.
+//!
+//! It believes the fold's verdicts about which events counted, and nothing else: who holds
+//! which lease, what runs where, what has ended is worked out here once more, from the
+//! events alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conductor_domain::record::Content;
+use conductor_domain::state::Outcome;
+use conductor_domain::{Decoded, Verdict};
+use conductor_protocol::event::Event;
+use conductor_protocol::ids::{AgentId, Lease, Namespace, Position, QueueName};
+use conductor_protocol::subject::Role;
+use conductor_protocol::{Control, TaskId, TaskSpec};
+
+/// One event of a record, or a control command, with what became of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Where it stands.
+    pub at: Position,
+    /// The record's time, as the state takes it: never going back.
+    pub time_ms: u64,
+    /// Who said it.
+    pub by: By<'a>,
+    /// What was said.
+    pub what: What<'a>,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Whether the record repeats an earlier one: the same append, stored twice.
+    pub is_repeat: bool,
+}
+
+impl Seen<'_> {
+    /// Whether it counted.
+    pub fn is_applied(&self) -> bool {
+        self.verdict == Verdict::Applied
+    }
+}
+
+/// Who said something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By<'a> {
+    /// A leader, under this epoch, to this agent if it is the scheduler.
+    Leader(Role, Option<u64>, Option<&'a AgentId>),
+    /// An agent, under this incarnation.
+    Agent(&'a AgentId, Option<u64>),
+    /// Whoever takes a role.
+    Candidate(Role),
+    /// The operator.
+    Operator,
+}
+
+/// What was said.
+#[derive(Clone, Copy, Debug)]
+pub enum What<'a> {
+    /// An event.
+    Event(&'a Event),
+    /// A command.
+    Control(&'a Control),
+}
+
+/// A task that was accepted.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// What it is.
+    pub spec: TaskSpec,
+    /// How it ended, unless it has not or was run again.
+    pub outcome: Option<Outcome>,
+    /// Every way it has ended so far.
+    pub outcomes: BTreeSet<Outcome>,
+    /// How often it was run again by hand.
+    pub redriven: u32,
+    /// The lease in force, and whose it is.
+    pub lease: Option<(Lease, AgentId)>,
+    /// Attempts assigned.
+    pub attempts: u32,
+    /// Of them since it was accepted or run again.
+    pub attempts_now: u32,
+    /// Whether somebody asked to cancel it.
+    pub is_cancelled: bool,
+}
+
+/// An agent.
+#[derive(Clone, Debug, Default)]
+pub struct Agent {
+    /// Sequence of its `agent.joined`.
+    pub incarnation: u64,
+    /// Slots it offers.
+    pub slots: u32,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether its reports count.
+    pub is_there: bool,
+    /// Whether it said that it takes nothing more.
+    pub is_draining: bool,
+    /// Whether the operator wants nothing more assigned to it.
+    pub is_drained: bool,
+    /// What it was given and has not said to be over.
+    pub busy: BTreeMap<Position, u32>,
+}
+
+/// The books.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// Tasks.
+    pub tasks: BTreeMap<TaskId, Task>,
+    /// Submissions, with how often each was decided.
+    pub submissions: BTreeMap<Position, u32>,
+    /// Submissions that are not decided.
+    pub undecided: BTreeSet<Position>,
+    /// Idempotency keys: the task, and when it was accepted.
+    pub keys: BTreeMap<(Namespace, String), (TaskId, u64)>,
+    /// Agents.
+    pub agents: BTreeMap<AgentId, Agent>,
+    /// Paused queues.
+    pub paused: BTreeSet<QueueName>,
+    /// Sequence of the newest election, by role.
+    pub epochs: BTreeMap<Role, u64>,
+    /// Sequence of the last record.
+    pub seq: u64,
+    /// Tasks that have not ended.
+    pub open: BTreeSet<TaskId>,
+}
+
+impl Ledger {
+    /// Notes the submissions of a record.
+    pub fn submitted(&mut self, record: &Decoded) {
+        self.seq = record.seq;
+        if let Content::Submit(submit) = &record.content {
+            for index in 0..submit.count {
+                let at = Position::new(record.seq, index);
+                self.submissions.insert(at, 0);
+                self.undecided.insert(at);
+            }
+        }
+    }
+
+    /// How many leases are in force under a concurrency key.
+    pub fn running_under(&self, key: &str) -> u32 {
+        let under = |t: &&Task| {
+            let its_key = t.spec.concurrency.as_ref().map(|c| c.key.as_str());
+            t.lease.is_some() && its_key == Some(key)
+        };
+        self.tasks.values().filter(under).count() as u32
+    }
+
+    /// Notes what was said, if it counted.
+    pub fn note(&mut self, seen: &Seen<'_>) {
+        if !seen.is_applied() {
+            return;
+        }
+        match seen.what {
+            What::Control(control) => self.note_control(control),
+            What::Event(event) => {
+                self.note_intake(seen, event);
+                self.note_task(seen, event);
+                self.note_agent(seen, event);
+            }
+        }
+    }
+
+    fn note_control(&mut self, control: &Control) {
+        match control {
+            Control::Cancel { task, .. } => {
+                if let Some(task) = self.tasks.get_mut(task) {
+                    task.is_cancelled = true;
+                }
+            }
+            Control::PauseQueue { queue } => {
+                self.paused.insert(queue.clone());
+            }
+            Control::ResumeQueue { queue } => {
+                self.paused.remove(queue);
+            }
+            Control::DrainAgent { agent } | Control::ResumeAgent { agent } => {
+                let is_drained = matches!(control, Control::DrainAgent { .. });
+                if let Some(agent) = self.agents.get_mut(agent) {
+                    agent.is_drained = is_drained;
+                }
+            }
+            Control::Retry { .. } | Control::PutConfig(_) => {}
+        }
+    }
+
+    fn note_intake(&mut self, seen: &Seen<'_>, event: &Event) {
+        let submission = match event {
+            Event::TaskAccepted(e) => {
+                let task = Task {
+                    spec: e.spec.clone(),
+                    outcome: None,
+                    outcomes: BTreeSet::new(),
+                    redriven: 0,
+                    lease: None,
+                    attempts: 0,
+                    attempts_now: 0,
+                    is_cancelled: false,
+                };
+                self.tasks.insert(e.task, task);
+                self.open.insert(e.task);
+                if let Some(key) = &e.spec.key {
+                    let key = (e.spec.namespace.clone(), key.clone());
+                    self.keys.insert(key, (e.task, seen.time_ms));
+                }
+                e.submission
+            }
+            Event::TaskRejected(e) => e.submission,
+            Event::TaskDuplicate(e) => e.submission,
+            Event::LeaderElected(_) => {
+                if let By::Candidate(role) = seen.by {
+                    self.epochs.insert(role, seen.at.seq);
+                }
+                return;
+            }
+            _ => return,
+        };
+        *self.submissions.entry(submission).or_default() += 1;
+        self.undecided.remove(&submission);
+    }
+
+    fn note_task(&mut self, seen: &Seen<'_>, event: &Event) {
+        match event {
+            Event::AttemptAssigned(e) => {
+                let By::Leader(_, _, Some(agent)) = seen.by else {
+                    return;
+                };
+                let lease = Lease {
+                    task: e.task,
+                    attempt: e.attempt,
+                    assigned: seen.at,
+                };
+                if let Some(task) = self.tasks.get_mut(&e.task) {
+                    task.lease = Some((lease, agent.clone()));
+                    task.attempts += 1;
+                    task.attempts_now += 1;
+                }
+                if let Some(agent) = self.agents.get_mut(agent) {
+                    agent.busy.insert(seen.at, e.slots);
+                }
+            }
+            Event::AttemptSucceeded(e) => {
+                self.freed(e.lease);
+                self.ended(e.lease.task, Outcome::Succeeded);
+            }
+            Event::AttemptFailed(e) => {
+                self.freed(e.lease);
+                self.lease_over(e.lease);
+            }
+            Event::AttemptStopped(e) => {
+                self.freed(e.lease);
+                self.lease_over(e.lease);
+            }
+            Event::AttemptTimedOut(e) => self.lease_over(e.lease),
+            Event::TaskFailed(e) => self.ended(e.task, Outcome::Failed),
+            Event::TaskTimedOut(e) => self.ended(e.task, Outcome::TimedOut),
+            Event::TaskCancelled(e) => self.ended(e.task, Outcome::Cancelled),
+            Event::TaskRedriven(e) => {
+                if let Some(task) = self.tasks.get_mut(&e.task) {
+                    task.outcome = None;
+                    task.redriven += 1;
+                    task.attempts_now = 0;
+                    task.is_cancelled = false;
+                    self.open.insert(e.task);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn note_agent(&mut self, seen: &Seen<'_>, event: &Event) {
+        match (event, seen.by) {
+            (Event::AgentJoined(e), By::Agent(id, _)) => {
+                self.gone(id);
+                let agent = self.agents.entry(id.clone()).or_default();
+                agent.incarnation = seen.at.seq;
+                agent.slots = e.slots;
+                agent.labels.clone_from(&e.labels);
+                agent.is_there = true;
+                agent.is_draining = false;
+            }
+            (Event::AgentDraining(_), By::Agent(id, _)) => {
+                if let Some(agent) = self.agents.get_mut(id) {
+                    agent.is_draining = true;
+                }
+            }
+            (Event::AgentLeft(_), By::Agent(id, _)) => self.gone(id),
+            (Event::AgentLost(e), _) => self.gone(&e.agent),
+            _ => {}
+        }
+    }
+
+    fn gone(&mut self, id: &AgentId) {
+        if let Some(agent) = self.agents.get_mut(id) {
+            agent.is_there = false;
+            agent.busy.clear();
+        }
+        for task in self.tasks.values_mut() {
+            if task.lease.as_ref().is_some_and(|(_, of)| of == id) {
+                task.lease = None;
+            }
+        }
+    }
+
+    fn ended(&mut self, id: TaskId, outcome: Outcome) {
+        if let Some(task) = self.tasks.get_mut(&id) {
+            task.outcome = Some(outcome);
+            task.outcomes.insert(outcome);
+            task.lease = None;
+            self.open.remove(&id);
+        }
+    }
+
+    fn lease_over(&mut self, lease: Lease) {
+        // An agent names the lease by where it was assigned; the rest is for people.
+        for task in self.tasks.values_mut() {
+            if task.lease.as_ref().is_some_and(|(l, _)| l.assigned == lease.assigned) {
+                task.lease = None;
+            }
+        }
+    }
+
+    fn freed(&mut self, lease: Lease) {
+        for agent in self.agents.values_mut() {
+            agent.busy.remove(&lease.assigned);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What the scenario does to the world.
+
+use conductor_agent::duty::Input;
+use conductor_eventlog::Append;
+use conductor_protocol::Control;
+use conductor_protocol::subject::Subject;
+use serde_json::Value;
+
+use super::network::{Letter, Tag};
+use super::{Life, Next, World};
+use crate::checkers::Violation;
+use crate::scenario::{Action, Node};
+
+/// How long a draining agent's attempts may go on, in milliseconds.
+const DRAIN_MS: u64 = 20_000;
+
+impl World {
+    /// An action of the scenario.
+    pub(super) fn act(&mut self, n: usize) -> Result<(), Violation> {
+        let Some((_, action)) = self.scenario.actions.get(n).cloned() else {
+            return Ok(());
+        };
+        if !matches!(action, Action::Submit { .. } | Action::Replay { .. }) {
+            self.say(|| format!("    ** {action:?}"));
+        }
+        // Commands and submissions may come after trouble has ceased; faults may not.
+        let is_fault = !matches!(action, Action::Submit { .. } | Action::Say(_));
+        if is_fault && self.is_calm {
+            return Ok(());
+        }
+        match action {
+            Action::Submit {
+                queue,
+                items,
+                is_msgpack,
+            } => self.submit(n, &queue, items, is_msgpack),
+            Action::Say(control) => self.say_control(n, &control),
+            Action::Crash(node, down_ms) => self.crash(node, down_ms),
+            Action::Pause(node, ms) => {
+                let until = self.now_ms + ms;
+                match node {
+                    Node::Replica(n) => {
+                        self.replicas.get_mut(n).into_iter().for_each(|p| p.paused_until_ms = until);
+                    }
+                    Node::Agent(n) => {
+                        self.agents.get_mut(n).into_iter().for_each(|p| p.paused_until_ms = until);
+                    }
+                }
+            }
+            Action::Stall(node, ms) => {
+                let until = self.now_ms + ms;
+                match node {
+                    Node::Replica(n) => {
+                        self.replicas.get_mut(n).into_iter().for_each(|p| p.stalled_until_ms = until);
+                    }
+                    Node::Agent(n) => {
+                        self.agents.get_mut(n).into_iter().for_each(|p| p.stalled_until_ms = until);
+                    }
+                }
+            }
+            Action::Outage(ms) => {
+                self.down_until_ms = self.down_until_ms.max(self.now_ms + ms);
+                // Everybody's link comes back when the servers do.
+                for n in 0..self.agents.len() {
+                    let life = self.life(Node::Agent(n));
+                    let told = Box::new(Input::LinkRestored);
+                    self.push_in(ms + 1, Next::Tell(life, told));
+                }
+            }
+            Action::Forget => self.log.forget_ids(),
+            Action::Unlock(role) => {
+                self.locks.remove(&role);
+            }
+            Action::Jump(by_ms) => self.server_offset_ms += by_ms,
+            Action::Spoil(how) => self.shelf.spoil(how),
+            Action::Lie(lie, agent, about) => return self.lie(lie, agent, about),
+            Action::Twin(agent) => {
+                if let Some(twin) = self.agents.get(agent).map(super::AgentProcess::twin) {
+                    self.agents.push(twin);
+                    let n = self.agents.len() - 1;
+                    self.push_in(0, Next::Start(Node::Agent(n)));
+                }
+            }
+            Action::Drain(agent) => {
+                let patience = std::time::Duration::from_millis(DRAIN_MS);
+                let life = self.life(Node::Agent(agent));
+                let told = Box::new(Input::Drain(patience));
+                self.push_in(0, Next::Tell(life, told));
+            }
+            Action::Replay { is_from_snapshot } => return self.replay(is_from_snapshot),
+        }
+        Ok(())
+    }
+
+    fn life(&self, node: Node) -> Life {
+        let number = match node {
+            Node::Replica(n) => self.replicas.get(n).map_or(0, |p| p.life),
+            Node::Agent(n) => self.agents.get(n).map_or(0, |p| p.life),
+        };
+        Life { node, number }
+    }
+
+    fn submit(&mut self, n: usize, queue: &str, mut items: Vec<Value>, is_msgpack: bool) {
+        let Ok(queue) = queue.parse() else { return };
+        let body = if items.len() == 1 {
+            items.pop().unwrap_or_default()
+        } else {
+            Value::Array(items)
+        };
+        let payload = if is_msgpack {
+            msgpack(&body)
+        } else {
+            body.to_string().into_bytes()
+        };
+        self.post(n, Subject::Submit(queue), payload);
+    }
+
+    fn say_control(&mut self, n: usize, control: &Control) {
+        let payload = serde_json::to_vec(control).unwrap_or_default();
+        self.post(n, Subject::Control, payload);
+    }
+
+    /// A client posts something, and repeats it until it is told that it is stored.
+    fn post(&mut self, n: usize, subject: Subject, payload: Vec<u8>) {
+        let append = Append {
+            subject: subject.render(&self.cell),
+            payload: payload.into(),
+            id: format!("client-{n}"),
+            expected_last: None,
+        };
+        self.unacked.insert(n);
+        let letter = Letter {
+            from: None,
+            tag: Tag::Client(n),
+            append,
+            tries: 0,
+        };
+        self.push_in(0, Next::Send(letter));
+    }
+
+    fn crash(&mut self, node: Node, down_ms: u64) {
+        match node {
+            Node::Replica(n) => {
+                if let Some(process) = self.replicas.get_mut(n) {
+                    process.up = None;
+                    process.paused_until_ms = 0;
+                }
+            }
+            Node::Agent(n) => {
+                self.end_agent(n);
+                if let Some(process) = self.agents.get_mut(n) {
+                    process.paused_until_ms = 0;
+                }
+            }
+        }
+        self.push_in(down_ms, Next::Start(node));
+    }
+
+    /// Trouble ceases: everybody is there, nothing is lost any more, nothing is paused.
+    pub(super) fn calm(&mut self) -> Result<(), Violation> {
+        self.say(|| "    ** trouble ceases".to_owned());
+        self.is_calm = true;
+        self.down_until_ms = self.down_until_ms.min(self.now_ms);
+        for process in &mut self.replicas {
+            process.paused_until_ms = 0;
+            process.stalled_until_ms = 0;
+        }
+        for process in &mut self.agents {
+            process.paused_until_ms = 0;
+            process.stalled_until_ms = 0;
+        }
+        for n in 0..self.replicas.len() {
+            self.start_replica(n)?;
+            self.expect_delivery(Node::Replica(n));
+        }
+        self.presence_restored()?;
+        for n in 0..self.agents.len() {
+            let Some(id) = self.agents.get(n).map(|p| p.id.clone()) else {
+                continue;
+            };
+            // Of processes that quarrel over a name one is enough.
+            if !self.agents.iter().any(|p| p.id == id && p.up.is_some()) {
+                self.start_agent(n)?;
+            }
+            self.expect_delivery(Node::Agent(n));
+        }
+        let queues = ["default", "fast", "slow"].map(str::parse);
+        let resumed = queues.into_iter().flatten().map(|queue| Control::ResumeQueue { queue });
+        let agents = self.agents.iter().map(|p| Control::ResumeAgent { agent: p.id.clone() });
+        let controls: Vec<Control> = resumed.chain(agents).collect();
+        for (i, control) in controls.iter().enumerate() {
+            let n = self.scenario.actions.len() + i;
+            self.say_control(n, control);
+        }
+        self.push_in(super::LOOK_EVERY_MS, Next::Look);
+        Ok(())
+    }
+}
+
+/// JSON as MessagePack. Ids stay text, which is as good.
+fn msgpack(value: &Value) -> Vec<u8> {
+    conductor_protocol::submission::from_json_value(value.clone()).map_or_else(
+        // What cannot be a submission goes as it is, to be refused.
+        |_| value.to_string().into_bytes(),
+        |submission| submission.encode().unwrap_or_default(),
+    )
+}

@@ -1,0 +1,499 @@
+//! Agents: the real duty and the real group commit, running programs that are made up.
+
+use std::collections::BTreeMap;
+
+use conductor_agent::attempt::Stop;
+use conductor_agent::duty::{Duty, Effect, Input, words_of};
+use conductor_eventlog::{Append, Fate, GroupCommit};
+use conductor_protocol::event::{
+    AgentJoined, AttemptAssigned, AttemptFailed, AttemptStarted, AttemptSucceeded, AttemptUsage,
+    Event, Usage,
+};
+use conductor_protocol::frame::{self, FrameHead};
+use conductor_protocol::ids::{AgentId, Lease, Position};
+use conductor_protocol::spec::Runtime;
+use conductor_protocol::subject::{Role, Subject};
+use conductor_protocol::OutcomeClass;
+
+use super::network::{Answer, Letter, Tag};
+use super::{Life, Next, World};
+use crate::checkers::{self, Violation};
+use crate::scenario::Node;
+
+/// How often an agent looks at its leases.
+const TICK_MS: u64 = 1_000;
+/// Longest run of a program.
+const RUN_MS_MAX: u64 = 60_000;
+
+/// An agent's process.
+pub(super) struct AgentProcess {
+    pub(super) id: AgentId,
+    slots: u32,
+    zone: u64,
+    /// How fast its clock runs, in thousandths.
+    pub(super) pace: u64,
+    pub(super) life: u32,
+    pub(super) paused_until_ms: u64,
+    pub(super) stalled_until_ms: u64,
+    pub(super) up: Option<Agent>,
+}
+
+/// What such a process has while it is up.
+pub(super) struct Agent {
+    duty: Duty,
+    commit: Option<(u64, GroupCommit)>,
+    programs: BTreeMap<Position, Program>,
+    /// Every lease it ever ran.
+    ran: BTreeMap<Position, u32>,
+    joins: u32,
+    next: u64,
+    is_expecting: bool,
+    is_leaving: bool,
+}
+
+impl Agent {
+    /// Whether it runs nothing and has nothing to say.
+    pub(super) fn is_idle(&self) -> bool {
+        let has_said_all = self.commit.as_ref().is_some_and(|(_, c)| c.is_idle());
+        self.duty.running().next().is_none() && has_said_all
+    }
+}
+
+/// A program that runs.
+struct Program {
+    lease: Lease,
+    stop: Stop,
+}
+
+/// What a program does next.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// It began.
+    Started,
+    /// It used something.
+    Used,
+    /// It ends by itself, so.
+    Ends(Option<OutcomeClass>),
+    /// It is gone because it was stopped.
+    Killed,
+}
+
+impl AgentProcess {
+    pub(super) fn new(id: &str, slots: u32, zone: u64, pace: u64) -> Self {
+        Self {
+            id: AgentId::from_log(id),
+            slots,
+            zone,
+            pace,
+            life: 0,
+            paused_until_ms: 0,
+            stalled_until_ms: 0,
+            up: None,
+        }
+    }
+
+    /// Another process of the same name.
+    pub(super) fn twin(&self) -> Self {
+        Self::new(self.id.as_str(), self.slots, self.zone, self.pace)
+    }
+
+    /// Whose delivery is to be set out, unless one is on its way.
+    pub(super) fn expects(&mut self, n: usize) -> Option<Life> {
+        let up = self.up.as_mut().filter(|up| !up.is_expecting)?;
+        up.is_expecting = true;
+        let node = Node::Agent(n);
+        Some(Life {
+            node,
+            number: self.life,
+        })
+    }
+}
+
+impl World {
+    fn agent(&mut self, n: usize) -> Option<&mut Agent> {
+        self.agents.get_mut(n)?.up.as_mut()
+    }
+
+    fn agent_life(&self, n: usize) -> Life {
+        Life {
+            node: Node::Agent(n),
+            number: self.agents.get(n).map_or(0, |p| p.life),
+        }
+    }
+
+    pub(super) fn start_agent(&mut self, n: usize) -> Result<(), Violation> {
+        let now = self.instant(Node::Agent(n));
+        let next = self.log.last_seq() + 1;
+        let Some(process) = self.agents.get_mut(n).filter(|p| p.up.is_none()) else {
+            return Ok(());
+        };
+        process.life += 1;
+        process.up = Some(Agent {
+            duty: Duty::new(process.id.clone(), process.slots, now),
+            commit: None,
+            programs: BTreeMap::new(),
+            ran: BTreeMap::new(),
+            joins: 0,
+            next,
+            is_expecting: false,
+            is_leaving: false,
+        });
+        let id = process.id.clone();
+        self.say(|| format!("{id} starts (process {n})"));
+        let life = self.agent_life(n);
+        self.push_in(TICK_MS, Next::Tick(life));
+        self.tell_agent(life, Input::Rejoin)
+    }
+
+    /// The process of an agent ends, and everything it runs with it.
+    pub(super) fn end_agent(&mut self, n: usize) {
+        if let Some(process) = self.agents.get_mut(n) {
+            process.up = None;
+        }
+    }
+
+    pub(super) fn tick(&mut self, life: Life) -> Result<(), Violation> {
+        self.push_in(TICK_MS, Next::Tick(life));
+        self.tell_agent(life, Input::Tick)
+    }
+
+    pub(super) fn deliver_to_agent(&mut self, n: usize) -> Result<(), Violation> {
+        let life = self.agent_life(n);
+        let Some(process) = self.agents.get_mut(n) else {
+            return Ok(());
+        };
+        let until = process.stalled_until_ms.max(self.down_until_ms);
+        let ours = [
+            Subject::Scheduler(process.id.clone()),
+            Subject::Leader(Role::Scheduler),
+        ]
+        .map(|s| s.render(&self.cell));
+        let Some(agent) = process.up.as_mut() else {
+            return Ok(());
+        };
+        agent.is_expecting = false;
+        if self.now_ms < until {
+            self.expect_delivery(Node::Agent(n));
+            return Ok(());
+        }
+        let mut words = Vec::new();
+        for record in self.log.from(agent.next) {
+            if ours.contains(&record.subject) {
+                let (seq, payload) = (record.seq, &record.payload);
+                words.extend(words_of(&self.cell, seq, &record.subject, payload));
+            }
+        }
+        agent.next = self.log.last_seq() + 1;
+        // Before it has joined it hears nothing.
+        if words.is_empty() || agent.commit.is_none() {
+            return Ok(());
+        }
+        self.tell_agent(life, Input::Heard(words))
+    }
+
+    /// Tells the duty something, and does what it says.
+    pub(super) fn tell_agent(&mut self, life: Life, input: Input) -> Result<(), Violation> {
+        let Node::Agent(n) = life.node else {
+            return Ok(());
+        };
+        let now = self.instant(life.node);
+        let Some(agent) = self.agent(n) else {
+            return Ok(());
+        };
+        let effects = agent.duty.step(input, now);
+        for effect in effects {
+            self.obey(n, life, effect)?;
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, n: usize, life: Life, effect: Effect) -> Result<(), Violation> {
+        match effect {
+            Effect::Join => self.join(n, life),
+            Effect::Report(events) => self.report(n, &events),
+            Effect::Run(lease, assigned) => return self.run_program(n, life, lease, &assigned),
+            Effect::Stop(at, stop) => {
+                if let Some(program) = self.agent(n).and_then(|a| a.programs.get_mut(&at)) {
+                    program.stop = stop;
+                    let dying = self.programs.around(500);
+                    self.push_in(dying, Next::Program(life, at, Box::new(Step::Killed)));
+                }
+            }
+            Effect::Beat(beat) => {
+                let lost = if self.is_calm { 0 } else { self.scenario.options.lost_beats };
+                let arrives = !self.is_down() && !self.net.chance(lost);
+                for r in 0..self.replicas.len() {
+                    let way = self.latency();
+                    let to = Life {
+                        node: Node::Replica(r),
+                        number: self.replicas.get(r).map_or(0, |p| p.life),
+                    };
+                    if arrives {
+                        self.push_in(way, Next::Beat(to, Box::new(beat.clone())));
+                    }
+                }
+                let way = self.latency();
+                let told = Box::new(Input::BeatDone(arrives));
+                self.push_in(way, Next::Tell(life, told));
+            }
+            Effect::Leave => {
+                if let Some(agent) = self.agent(n) {
+                    agent.is_leaving = true;
+                }
+                self.leave_if_said(n);
+            }
+            Effect::Superseded => {
+                self.say(|| format!("process {n} ends: another has its name"));
+                self.end_agent(n);
+            }
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, n: usize, life: Life) {
+        let Some(process) = self.agents.get_mut(n) else {
+            return;
+        };
+        let version = "1".to_owned();
+        let joined = AgentJoined {
+            version: version.clone(),
+            host: "sim".to_owned(),
+            slots: process.slots,
+            labels: [("zone".to_owned(), format!("z{}", process.zone))].into(),
+            runtimes: [Runtime::Command, Runtime::Noop].map(|r| (r, version.clone())).into(),
+        };
+        let subject = Subject::Agent(process.id.clone()).render(&self.cell);
+        let Some(agent) = process.up.as_mut() else {
+            return;
+        };
+        agent.commit = None;
+        agent.joins += 1;
+        let id = format!("joined-{n}-{}-{}", life.number, agent.joins);
+        let append = Append {
+            subject,
+            payload: frame::join(FrameHead::default(), &[Event::from(joined).encode()]).into(),
+            id,
+            expected_last: None,
+        };
+        let letter = Letter {
+            from: Some(life),
+            tag: Tag::Join,
+            append,
+            tries: 0,
+        };
+        self.push_in(0, Next::Send(letter));
+    }
+
+    pub(super) fn join_hears(
+        &mut self,
+        life: Life,
+        mut letter: Letter,
+        answer: Answer,
+    ) -> Result<(), Violation> {
+        let Node::Agent(n) = life.node else {
+            return Ok(());
+        };
+        let Ok(appended) = answer else {
+            letter.tries += 1;
+            let pause = conductor_eventlog::group_commit::repeat_pause(letter.tries);
+            self.push_in(pause.as_millis() as u64, Next::Send(letter));
+            return Ok(());
+        };
+        let subject = Subject::Leader(Role::Scheduler).render(&self.cell);
+        let scheduler = self.log.last_on(&subject).map_or(0, |r| r.seq);
+        let Some(agent) = self.agent(n) else {
+            return Ok(());
+        };
+        let writer = format!("agent-{n}-{}", appended.seq);
+        let head = FrameHead::incarnation(appended.seq);
+        agent.commit = Some((appended.seq, GroupCommit::new(head, writer, 1)));
+        agent.next = appended.seq + 1;
+        self.expect_delivery(Node::Agent(n));
+        self.tell_agent(life, Input::Joined(appended.seq, scheduler))
+    }
+
+    fn report(&mut self, n: usize, events: &[Event]) {
+        let Some(process) = self.agents.get_mut(n) else {
+            return;
+        };
+        let subject = Subject::Agent(process.id.clone()).render(&self.cell);
+        if let Some((_, commit)) = process.up.as_mut().and_then(|a| a.commit.as_mut()) {
+            for event in events {
+                commit.push(&subject, event.encode());
+            }
+        }
+        self.send_reports(n);
+    }
+
+    fn send_reports(&mut self, n: usize) {
+        let from = Some(self.agent_life(n));
+        let Some((incarnation, commit)) = self.agent(n).and_then(|a| a.commit.as_mut()) else {
+            return;
+        };
+        let tag = Tag::Report(*incarnation);
+        if let Some(append) = commit.next_append() {
+            let letter = Letter {
+                from,
+                tag,
+                append,
+                tries: 0,
+            };
+            self.push_in(0, Next::Send(letter));
+        }
+    }
+
+    pub(super) fn report_hears(
+        &mut self,
+        life: Life,
+        incarnation: u64,
+        subject: &str,
+        answer: Answer,
+    ) -> Result<(), Violation> {
+        let Node::Agent(n) = life.node else {
+            return Ok(());
+        };
+        let Some((current, commit)) = self.agent(n).and_then(|a| a.commit.as_mut()) else {
+            return Ok(());
+        };
+        if *current != incarnation {
+            return Ok(());
+        }
+        if let Fate::Repeat(append, pause) = commit.answered(subject, answer) {
+            let letter = Letter {
+                from: Some(life),
+                tag: Tag::Report(incarnation),
+                append,
+                tries: 0,
+            };
+            self.push_in(pause.as_millis() as u64, Next::Send(letter));
+        }
+        self.send_reports(n);
+        self.leave_if_said(n);
+        Ok(())
+    }
+
+    /// An agent that leaves does so when all it said is in the log; it comes back later.
+    fn leave_if_said(&mut self, n: usize) {
+        let has_said_all = |a: &Agent| a.commit.as_ref().is_none_or(|(_, c)| c.is_idle());
+        if !self.agent(n).is_some_and(|a| a.is_leaving && has_said_all(a)) {
+            return;
+        }
+        self.say(|| format!("process {n} has left"));
+        self.end_agent(n);
+        let back = self.programs.around(5_000);
+        self.push_in(back, Next::Start(Node::Agent(n)));
+    }
+
+    fn run_program(
+        &mut self,
+        n: usize,
+        life: Life,
+        lease: Lease,
+        assigned: &AttemptAssigned,
+    ) -> Result<(), Violation> {
+        let o = &self.scenario.options;
+        let (run_ms, failing, hanging) = (o.run_ms, o.failing, o.hanging);
+        let run_timeout = assigned.timeouts.run.map(|t| t.0);
+        let begins = self.programs.around(50);
+        let takes = self.programs.around(run_ms).min(RUN_MS_MAX);
+        let fails = self.programs.chance(failing);
+        let class = [OutcomeClass::Failed, OutcomeClass::Crashed, OutcomeClass::RateLimited];
+        let class = self.programs.pick(&class).copied().filter(|_| fails);
+        let hangs = self.programs.chance(hanging) && run_timeout.is_some();
+        let is_watched = self.programs.chance(700);
+        let uses = self.programs.chance(200);
+        let Some(agent) = self.agent(n) else {
+            return Ok(());
+        };
+        let times = agent.ran.entry(lease.assigned).or_default();
+        *times += 1;
+        if *times > 1 {
+            return Err(Violation {
+                rule: checkers::RUN_ONCE,
+                seq: lease.assigned.seq,
+                what: format!("process {n} runs {lease:?} again"),
+            });
+        }
+        let stop = Stop::No;
+        agent.programs.insert(lease.assigned, Program { lease, stop });
+        self.say(|| format!("process {n} runs {} of {}", lease.attempt, lease.task));
+        let at = lease.assigned;
+        let then = |world: &mut Self, ms: u64, step: Step| {
+            world.push_in(ms, Next::Program(life, at, Box::new(step)));
+        };
+        then(self, begins, Step::Started);
+        if uses {
+            then(self, begins + 1, Step::Used);
+        }
+        let timeout = run_timeout.filter(|t| hangs || *t < takes);
+        match timeout {
+            // The agent ends it in time, or else the orchestrator has to.
+            Some(limit) if is_watched => {
+                then(self, begins + limit, Step::Ends(Some(OutcomeClass::Timeout)));
+            }
+            Some(_) if hangs => {}
+            _ => then(self, begins + takes, Step::Ends(class)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn program(&mut self, life: Life, at: Position, step: Step) -> Result<(), Violation> {
+        let Node::Agent(n) = life.node else {
+            return Ok(());
+        };
+        let Some(program) = self.agent(n).and_then(|a| a.programs.get(&at)) else {
+            return Ok(());
+        };
+        let (lease, stop) = (program.lease, program.stop);
+        let failed = |class| {
+            Event::from(AttemptFailed {
+                lease,
+                class,
+                message: String::new(),
+                result: None,
+                exit_code: None,
+                signal: None,
+                usage: None,
+                output: None,
+            })
+        };
+        let (fact, is_over) = match step {
+            Step::Started => {
+                let session = None;
+                (Some(AttemptStarted { lease, session }.into()), false)
+            }
+            Step::Used => {
+                let usage = Usage::default();
+                (Some(AttemptUsage { lease, usage }.into()), false)
+            }
+            // Stopped already: its end comes from that.
+            Step::Ends(_) if stop != Stop::No => (None, false),
+            Step::Ends(Some(class)) => (Some(failed(class)), true),
+            Step::Ends(None) => {
+                let succeeded = AttemptSucceeded {
+                    lease,
+                    result: None,
+                    exit_code: Some(0),
+                    usage: None,
+                    output: None,
+                };
+                (Some(succeeded.into()), true)
+            }
+            Step::Killed => match stop {
+                Stop::No | Stop::Revoked => (None, true),
+                Stop::LeaseExpired => (Some(failed(OutcomeClass::LeaseExpired)), true),
+                Stop::Shutdown => (Some(failed(OutcomeClass::AgentLost)), true),
+            },
+        };
+        if let Some(fact) = fact {
+            self.tell_agent(life, Input::Fact(fact))?;
+        }
+        if is_over && self.is_alive(life) {
+            if let Some(agent) = self.agent(n) {
+                agent.programs.remove(&at);
+            }
+            self.tell_agent(life, Input::Ended(at))?;
+        }
+        Ok(())
+    }
+}
