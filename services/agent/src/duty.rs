@@ -10,6 +10,7 @@ mod hear;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use conductor_domain::planted::{Bug, is_planted};
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_protocol::event::{
     AgentDraining, AgentLeft, AttemptAssigned, AttemptStarted, AttemptStopped, AttemptSucceeded,
@@ -242,6 +243,9 @@ impl Duty {
     }
 
     fn remember(&mut self, attempt: (TaskId, u32), at: Position) {
+        if is_planted(Bug::SeenForgotten) {
+            return;
+        }
         self.seen.insert(attempt, at);
         self.seen_order.push_back(attempt);
         if self.seen_order.len() > SEEN_MAX

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use conductor_domain::State;
+use conductor_domain::planted::{Bug, is_planted};
 use conductor_domain::state::LeaseState;
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_protocol::AgentId;
@@ -48,7 +49,7 @@ impl Silence {
         now: Instant,
     ) -> (Vec<(AgentId, u64)>, Vec<Lease>) {
         let (mut agents, mut leases) = (Vec::new(), Vec::new());
-        let Some(since) = self.since else {
+        let Some(since) = self.since.filter(|_| !is_planted(Bug::SilenceIgnored)) else {
             return (agents, leases);
         };
         if self

@@ -13,6 +13,7 @@ use conductor_protocol::{OutcomeClass, TaskId, UnixMs};
 
 pub use overlay::Overlay;
 
+use crate::planted::{Bug, is_planted};
 use crate::state::{State, Task};
 use due::Due;
 
@@ -59,29 +60,29 @@ pub fn decide(
             .tasks
             .get(&lease.task)
             .and_then(|t| t.lease(lease.task));
-        if is_current == Some(*lease) && overlay.tasks.insert(lease.task) {
-            let timeout = AttemptTimeout::Heartbeat;
-            out.push(
-                AttemptTimedOut {
-                    lease: *lease,
-                    timeout,
-                }
-                .into(),
-            );
+        if is_current == Some(*lease) && !overlay.tasks.contains_key(&lease.task) {
+            let event = Event::from(AttemptTimedOut {
+                lease: *lease,
+                timeout: AttemptTimeout::Heartbeat,
+            });
+            overlay.tasks.insert(lease.task, event.clone());
+            out.push(event);
         }
     }
     for (due_ms, id) in &state.index.agenda {
         if *due_ms > input.now_ms || out.len() >= input.events_max {
             break;
         }
-        if overlay.tasks.contains(id) {
+        if overlay.tasks.contains_key(id) {
             continue;
         }
         let Some(task) = state.tasks.get(id) else {
             continue;
         };
         if let Some(event) = on_task(*id, task, input.now_ms, entropy) {
-            overlay.tasks.insert(*id);
+            if !is_planted(Bug::DecidedWithoutOverlay) {
+                overlay.tasks.insert(*id, event.clone());
+            }
             out.push(event);
         }
     }
@@ -94,7 +95,7 @@ pub fn next_wake(state: &State, overlay: &Overlay) -> Option<UnixMs> {
         .index
         .agenda
         .iter()
-        .find(|(_, id)| !overlay.tasks.contains(id))
+        .find(|(_, id)| !overlay.tasks.contains_key(id))
         .map(|(at, _)| *at)
 }
 
@@ -151,7 +152,8 @@ fn after_failure(
 ) -> Event {
     let policy = &task.spec.retry;
     let made = task.attempts_now();
-    if made < policy.max_attempts && policy.retries(class) {
+    let allowed = policy.max_attempts + u32::from(is_planted(Bug::RetriedTooOften));
+    if made < allowed && policy.retries(class) {
         let delay_ms = jittered(policy.delay_ms(made), policy.jitter, entropy());
         let at_ms = now_ms.saturating_add(delay_ms);
         return TaskRetrySet {

@@ -17,6 +17,7 @@ use conductor_protocol::{UnixMs, limits};
 
 pub use notice::{Notice, Word};
 
+use crate::planted::{Bug, is_planted};
 use crate::record::{Content, Decoded, Item};
 use crate::state::{Leader, State};
 use crate::void::{Verdict, VoidReason};
@@ -131,6 +132,7 @@ fn content(state: &mut State, record: &Decoded, folded: &mut Folded) {
             items,
         } => {
             let is_current = state.epoch(*role) != 0 && head.epoch == Some(state.epoch(*role));
+            let is_current = is_current || is_planted(Bug::EpochUnchecked);
             for (i, item) in items.iter().enumerate() {
                 let ruling = if is_current {
                     ruling(item, |event| {

@@ -17,6 +17,7 @@ pub mod decide;
 pub mod explain;
 pub mod fold;
 pub mod plan;
+pub mod planted;
 pub mod record;
 pub mod state;
 pub mod void;

@@ -14,6 +14,7 @@ use conductor_protocol::TaskId;
 use conductor_protocol::event::{AgentDismissed, AttemptRevoked, Event, RevokeReason};
 use conductor_protocol::ids::{AgentId, Lease, Namespace, Position, QueueName};
 
+use crate::planted::{Bug, is_planted};
 use crate::state::{LeaseState, Outcome, State};
 use agents::FreeAgents;
 use lanes::{Lanes, Pick};
@@ -38,13 +39,24 @@ pub struct Overlay {
     slots: BTreeMap<AgentId, u32>,
     keys: BTreeMap<String, u32>,
     load: BTreeMap<Namespace, BTreeMap<QueueName, u64>>,
-    told: std::collections::BTreeSet<(AgentId, Option<Position>)>,
+    told: std::collections::BTreeSet<(AgentId, Told)>,
+}
+
+/// What an agent is told besides assignments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    /// That this lease is over.
+    Revoked(Position),
+    /// That this incarnation is over, and whether another process replaced it.
+    Dismissed(u64, bool),
 }
 
 /// What an assignment in flight takes.
 #[derive(Clone, Debug)]
 struct Claim {
     agent: AgentId,
+    incarnation: u64,
+    attempt: u32,
     cost: u32,
     key: Option<String>,
     namespace: Namespace,
@@ -52,22 +64,34 @@ struct Claim {
 }
 
 impl Overlay {
-    /// Notes that a decision of ours came back in the tail, whatever became of it.
+    /// Notes that a decision of ours came back in the tail, whatever became of it. An
+    /// earlier one about the same task or agent may come back once more, when an append was
+    /// repeated after the log had forgotten it: it says nothing of what is in flight now.
     pub fn on_folded(&mut self, agent: &AgentId, event: &Event) {
         match event {
-            Event::AttemptAssigned(e) => self.release(e.task),
-            Event::AttemptRevoked(e) => {
-                self.told.remove(&(agent.clone(), Some(e.lease.assigned)));
+            Event::AttemptAssigned(e) => {
+                let is_it = self.tasks.get(&e.task).is_some_and(|claim| {
+                    claim.agent == *agent
+                        && claim.attempt == e.attempt
+                        && claim.incarnation == e.incarnation
+                });
+                if is_it {
+                    self.release(e.task);
+                }
             }
-            Event::AgentDismissed(_) => {
-                self.told.remove(&(agent.clone(), None));
+            Event::AttemptRevoked(e) => {
+                let told = Told::Revoked(e.lease.assigned);
+                self.told.remove(&(agent.clone(), told));
+            }
+            Event::AgentDismissed(e) => {
+                let told = Told::Dismissed(e.incarnation, e.replaced);
+                self.told.remove(&(agent.clone(), told));
             }
             _ => {}
         }
     }
 
-    /// Gives up an assignment that will not be appended.
-    pub fn release(&mut self, task: TaskId) {
+    fn release(&mut self, task: TaskId) {
         let Some(claim) = self.tasks.remove(&task) else {
             return;
         };
@@ -90,6 +114,9 @@ impl Overlay {
         }
         let queues = self.load.entry(claim.namespace.clone()).or_default();
         *queues.entry(claim.queue.clone()).or_default() += u64::from(claim.cost);
+        if is_planted(Bug::PlannedWithoutOverlay) {
+            return;
+        }
         self.tasks.insert(task, claim);
     }
 
@@ -131,6 +158,8 @@ pub fn plan(state: &State, overlay: &mut Overlay, max: usize) -> Vec<Assignment>
             id,
             Claim {
                 agent: agent.clone(),
+                incarnation,
+                attempt: task.attempts + 1,
                 cost: task.spec.slots,
                 key: task.spec.concurrency.as_ref().map(|c| c.key.clone()),
                 namespace: task.spec.namespace.clone(),
@@ -153,7 +182,7 @@ pub fn plan(state: &State, overlay: &mut Overlay, max: usize) -> Vec<Assignment>
 pub fn revocations(state: &State, overlay: &mut Overlay, max: usize) -> Vec<(AgentId, Event)> {
     let mut out = Vec::new();
     for (id, position) in &state.index.revocations {
-        if out.len() >= max {
+        if out.len() >= max || is_planted(Bug::RevocationForgotten) {
             break;
         }
         let Some(agent) = state.agents.get(id) else {
@@ -162,7 +191,8 @@ pub fn revocations(state: &State, overlay: &mut Overlay, max: usize) -> Vec<(Age
         let Some(slot) = agent.slots.get(position) else {
             continue;
         };
-        if slot.lease != LeaseState::Over || !overlay.told.insert((id.clone(), Some(*position))) {
+        let told = (id.clone(), Told::Revoked(*position));
+        if slot.lease != LeaseState::Over || !overlay.told.insert(told) {
             continue;
         }
         let lease = Lease {
@@ -183,18 +213,21 @@ pub fn revocations(state: &State, overlay: &mut Overlay, max: usize) -> Vec<(Age
         ));
     }
     for id in &state.index.dismissals {
+        if is_planted(Bug::DismissalForgotten) {
+            break;
+        }
         let Some(agent) = state.agents.get(id) else {
             continue;
         };
-        if overlay.told.insert((id.clone(), None)) {
-            out.push((
-                id.clone(),
-                AgentDismissed {
-                    incarnation: agent.replaced.unwrap_or(agent.incarnation),
-                    replaced: agent.replaced.is_some(),
-                }
-                .into(),
-            ));
+        let incarnation = agent.replaced.unwrap_or(agent.incarnation);
+        let replaced = agent.replaced.is_some();
+        let told = (id.clone(), Told::Dismissed(incarnation, replaced));
+        if overlay.told.insert(told) {
+            let dismissed = AgentDismissed {
+                incarnation,
+                replaced,
+            };
+            out.push((id.clone(), dismissed.into()));
         }
     }
     out

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use conductor_domain::planted::{Bug, is_planted};
 use conductor_protocol::frame::{self, FRAME_OVERHEAD_BYTES, FrameHead};
 use conductor_protocol::limits::FRAME_BYTES_MAX;
 
@@ -132,6 +133,10 @@ impl GroupCommit {
             return Fate::Unknown;
         };
         match answer {
+            Err(AppendError::Unavailable(_)) if is_planted(Bug::AckBeforeAppend) => {
+                self.in_flight.remove(subject);
+                Fate::Stored(0)
+            }
             Err(AppendError::Unavailable(_)) => {
                 let pause = repeat_pause(in_flight.tries);
                 in_flight.tries += 1;

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use conductor_domain::fold::{self, Notice};
+use conductor_domain::planted::{Bug, is_planted};
 use conductor_domain::{Decoded, State};
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_protocol::subject::Role as RoleName;
@@ -347,6 +348,12 @@ impl Host {
             && self.state.seq >= self.snapshot_seq.saturating_add(self.snapshot_every);
         if is_due && self.leads(RoleName::Orchestrator) {
             self.snapshot_seq = self.state.seq;
+            if is_planted(Bug::SnapshotAhead) {
+                let mut ahead = self.state.clone();
+                ahead.seq += 1;
+                effects.push(Effect::Save(ahead.seq, ahead.to_snapshot()));
+                return;
+            }
             effects.push(Effect::Save(self.state.seq, self.state.to_snapshot()));
         }
     }

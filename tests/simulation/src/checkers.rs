@@ -54,8 +54,11 @@ pub trait Checker {
 
 /// The id of the rule that readers agree, which is checked where readers are.
 pub const SAME_DIGEST: &str = "same-digest";
-/// The id of the rule that an agent runs a lease once, which is checked where agents are.
+/// The id of the rule that an agent never runs an attempt twice at once, which is checked where agents are.
 pub const RUN_ONCE: &str = "run-once";
+
+/// The id of the rule that whoever can work is given work, which is checked where agents are.
+pub const AGENTS_RETURN: &str = "agents-return";
 
 /// Every rule. `decides_again` says that leaders have reason to decide things twice in this
 /// run, because the log refuses some of their frames.
@@ -63,23 +66,23 @@ pub fn all(decides_again: bool) -> Vec<Box<dyn Checker>> {
     let mut all: Vec<Box<dyn Checker>> = vec![
         Box::new(decisions::SubmissionOnce),
         Box::new(decisions::AcceptedOnce),
-        Box::new(decisions::EndsOnce),
         Box::new(decisions::CurrentEpoch),
         Box::new(decisions::CancelIsFinal),
         Box::new(attempts::OneLease),
         Box::new(attempts::CurrentLease),
         Box::new(attempts::CurrentIncarnation),
         Box::new(attempts::AttemptsMax),
+        Box::new(decisions::EndsOnce),
         Box::new(limits::Needs),
         Box::new(limits::Slots),
         Box::new(limits::Keys),
         Box::new(limits::Fitting),
-        Box::new(order::NoStarvation),
+        Box::<order::NoStarvation>::default(),
         Box::new(readers::RoundTrip),
         Box::new(readers::Size),
     ];
     if !decides_again {
-        all.push(Box::new(decisions::DecidedOnce::default()));
+        all.push(Box::<decisions::DecidedOnce>::default());
     }
     all
 }

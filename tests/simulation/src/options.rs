@@ -23,6 +23,8 @@ pub struct Options {
     pub slots_max: u64,
     /// Records of submissions.
     pub submissions: u64,
+    /// Whether all tasks are alike but for their priority, and more than can be run.
+    pub is_narrow: bool,
     /// How long there is trouble.
     pub trouble_ms: u64,
     /// How long the log recognises a repeated append.
@@ -135,7 +137,8 @@ impl Options {
             drain: weight(&mut r) / 2,
             replay: r.between(1, 3),
         };
-        Self {
+        let is_narrow = r.chance(100);
+        let mixed = Self {
             seed,
             orchestrators: r.between(1, 3),
             schedulers: r.between(1, 3),
@@ -143,6 +146,7 @@ impl Options {
             agents: r.between(1, 4),
             slots_max: r.between(1, 4),
             submissions: r.between(3, 25),
+            is_narrow,
             trouble_ms: r.between(30, 300) * 1_000,
             dedup_window_ms: *r.pick(&[200, 5_000, 120_000]).unwrap_or(&120_000),
             snapshot_every: if r.chance(200) { 0 } else { r.between(5, 120) },
@@ -159,6 +163,18 @@ impl Options {
             weights,
             faults: r.between(0, 40),
             commands: if r.chance(200) { 0 } else { r.between(1, 30) },
+        };
+        if !is_narrow {
+            return mixed;
+        }
+        Self {
+            agents: 1,
+            slots_max: 1,
+            submissions: r.between(40, 70),
+            trouble_ms: 400_000,
+            run_ms: 4_000,
+            commands: 0,
+            ..mixed
         }
     }
 }

@@ -112,6 +112,8 @@ pub enum Action {
     Lie(Lie, usize, u64),
     /// Another process takes an agent's name.
     Twin(usize),
+    /// An agent's process dies and never comes back.
+    Vanish(usize),
     /// An agent drains, leaves and comes back.
     Drain(usize),
     /// Somebody replays the log, from a snapshot or from the first record.
@@ -183,8 +185,14 @@ fn draw_faults(o: &Options, actions: &mut Vec<(u64, Action)>) {
             Node::Agent(r.below(o.agents) as usize)
         };
         let agent = r.below(o.agents) as usize;
+        let agent_pause = r.chance(300);
+        let vanishes = r.chance(150);
         let action = match kind.unwrap_or(usize::MAX) {
+            // One agent always stays.
+            0 if vanishes && agent > 0 => Action::Vanish(agent),
             0 => Action::Crash(node, r.around(3_000)),
+            // As often as not for longer than an agent may be silent.
+            1 if agent_pause => Action::Pause(Node::Agent(agent), r.between(30_000, 120_000)),
             1 => Action::Pause(node, r.around(4_000)),
             2 => Action::Stall(node, r.around(4_000)),
             3 => Action::Outage(r.around(2_000)),

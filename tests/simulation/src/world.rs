@@ -30,6 +30,8 @@ use replicas::ReplicaProcess;
 pub(crate) const BOUND_MS: u64 = 60 * 60 * 1_000;
 /// How often it is looked whether it has.
 const LOOK_EVERY_MS: u64 = 2_000;
+/// How long after trouble has ceased no command of before can be on its way any more.
+const COMMANDS_LAST_MS: u64 = 70_000;
 
 /// A life of a process: what was meant for an earlier one is not meant for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,8 @@ enum Next {
     Start(Node),
     /// Trouble ceases.
     Calm,
+    /// The operator lets everything go on.
+    Resume,
     /// Is everything done?
     Look,
 }
@@ -85,7 +89,9 @@ impl Next {
             | Self::Tell(life, _)
             | Self::Tick(life)
             | Self::Program(life, ..) => Some(*life),
-            Self::Act(_) | Self::Arrive(_) | Self::Start(_) | Self::Calm | Self::Look => None,
+            Self::Act(_) | Self::Arrive(_) | Self::Start(_) | Self::Calm | Self::Resume | Self::Look => {
+                None
+            },
         }
     }
 }
@@ -107,6 +113,8 @@ pub(crate) struct World {
     replicas: Vec<ReplicaProcess>,
     agents: Vec<AgentProcess>,
     unacked: BTreeSet<usize>,
+    /// Agents' processes that lied: nobody believes what such a one still runs.
+    liars: BTreeSet<usize>,
     is_calm: bool,
     is_done: bool,
     net: Random,
@@ -135,6 +143,7 @@ impl World {
             replicas: Vec::new(),
             agents: Vec::new(),
             unacked: BTreeSet::new(),
+            liars: BTreeSet::new(),
             is_calm: false,
             is_done: false,
             net: Random::stream(options.seed, "net"),
@@ -194,6 +203,7 @@ impl World {
             self.happen(next)?;
         }
         self.referee.end()?;
+        self.agents_return()?;
         self.compare_all()
     }
 
@@ -217,6 +227,7 @@ impl World {
             Next::Start(Node::Replica(n)) => self.start_replica(n),
             Next::Start(Node::Agent(n)) => self.start_agent(n),
             Next::Calm => self.calm(),
+            Next::Resume => self.resume(),
             Next::Look => self.look(),
         }
     }
@@ -297,7 +308,8 @@ impl World {
         let is_settled = self.unacked.is_empty()
             && self.referee.is_settled()
             && are_readers_there
-            && are_agents_idle;
+            && are_agents_idle
+            && self.agents_return().is_ok();
         if is_late || is_settled {
             self.is_done = true;
             let word = if is_late { "time is over" } else { "everything is done" };

@@ -1,1 +1,66 @@
-//! Planted bugs.
+//! The simulation must be able to fail: every planted bug is found within so many seeds, by
+//! the rule that is there for it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use conductor_domain::planted::{Bug, plant};
+use conductor_simulation::run;
+use conductor_simulation::scenario::Scenario;
+use expect_test::expect_file;
+
+/// Within so many seeds each is found.
+const SEEDS: u64 = 400;
+
+/// The rules that broke first, and the seed at which the bug was found.
+fn hunt(bug: Bug) -> Option<(u64, &'static str, String)> {
+    plant(Some(bug));
+    let found = (1..=SEEDS).find_map(|seed| {
+        let violation = run(&Scenario::draw(seed), false).violation?;
+        Some((seed, violation.rule, violation.what))
+    });
+    plant(None);
+    found
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    let next = AtomicUsize::new(0);
+    let table = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(bug) = Bug::ALL.get(n) else { return };
+                    table.lock().unwrap().push((n, *bug, hunt(*bug)));
+                }
+            });
+        }
+    });
+    let mut table = table.into_inner().unwrap();
+    table.sort_unstable_by_key(|(n, ..)| *n);
+    let mut text = "bug                      found by              at seed\n".to_owned();
+    for (_, bug, found) in &table {
+        let name = format!("{bug:?}");
+        match found {
+            Some((seed, rule, what)) => {
+                println!("{name}: seed {seed}: [{rule}] {what:.300}");
+                text += &format!("{name:<24} {rule:<21} {seed:>7}\n");
+            }
+            None => text += &format!("{name:<24} NOT FOUND in {SEEDS} seeds\n"),
+        }
+    }
+    print!("{text}");
+    let missed = table.iter().filter(|(_, _, found)| found.is_none());
+    assert_eq!(missed.count(), 0, "{text}");
+    // Which rule finds which bug may not change unnoticed: UPDATE_EXPECT=1 writes it anew.
+    expect_file!["planted.txt"].assert_eq(&text);
+}

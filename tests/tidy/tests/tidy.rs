@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Packages from the lowest layer up, with the only packages of ours each may name.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("conductor-protocol", &[]),
     ("conductor-domain", &["conductor-protocol"]),
     (
@@ -34,6 +34,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
         "conductor-agent",
         &[
             "conductor-protocol",
+            "conductor-domain",
             "conductor-eventlog",
             "conductor-replica",
         ],
@@ -41,6 +42,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("conductor-nats", &[]),
     ("conductor", EVERYTHING),
     ("conductor-harness", EVERYTHING),
+    ("conductor-simulation", EVERYTHING),
     ("conductor-tidy", &[]),
 ];
 const SERVICE: &[&str] = &[

@@ -13,8 +13,9 @@ use crate::void::{Verdict, VoidReason};
 pub struct Overlay {
     /// Submit records up to this sequence are decided, or have decisions in flight.
     pub(super) submissions_upto: u64,
-    /// Tasks with a decision in flight.
-    pub(super) tasks: BTreeSet<TaskId>,
+    /// Decisions about tasks in flight. Kept whole: an earlier decision about the same task
+    /// may come back once more, when an append was repeated after the log had forgotten it.
+    pub(super) tasks: BTreeMap<TaskId, Event>,
     /// Agents with a decision in flight.
     pub(super) agents: BTreeSet<AgentId>,
     /// Tasks whose acceptance is in flight, with their key if they have one.
@@ -45,7 +46,9 @@ impl Overlay {
                 self.agents.remove(&e.agent);
             }
             other => {
-                if let Some(task) = other.task() {
+                if let Some(task) = other.task()
+                    && self.tasks.get(&task) == Some(other)
+                {
                     self.tasks.remove(&task);
                 }
             }

@@ -5,6 +5,7 @@ use conductor_protocol::event::{AgentJoined, Event, Usage};
 use conductor_protocol::ids::{AgentId, Lease};
 
 use super::{At, Notice, Ruling, end};
+use crate::planted::{Bug, is_planted};
 use crate::state::{Agent, AgentStatus, LeaseState, Outcome, Phase, State};
 use crate::void::VoidReason;
 
@@ -24,7 +25,7 @@ pub(super) fn apply(
         return Ok(());
     }
     let agent = state.agents.get(id).ok_or(VoidReason::UnknownAgent)?;
-    if incarnation != Some(agent.incarnation) {
+    if incarnation != Some(agent.incarnation) && !is_planted(Bug::IncarnationUnchecked) {
         return Err(VoidReason::StaleIncarnation);
     }
     if !agent.status.is_there() {
@@ -71,7 +72,9 @@ pub(super) fn apply(
 
 fn joined(state: &mut State, at: At, id: &AgentId, e: &AgentJoined) {
     let was_there = state.agents.get(id).is_some_and(|a| a.status.is_there());
-    end::agent_gone(state, at, id, AgentStatus::Left);
+    if !is_planted(Bug::LeaseSurvivesRejoin) {
+        end::agent_gone(state, at, id, AgentStatus::Left);
+    }
     let before = state.agents.get(id);
     if let Some(before) = before {
         state.index.gone.remove(&(before.since_ms, id.clone()));
@@ -114,7 +117,8 @@ fn current(state: &State, id: &AgentId, lease: Lease) -> Ruling {
         .get(&lease.task)
         .ok_or(VoidReason::UnknownTask)?;
     let is_ours = task.assigned().is_some_and(|a| a.agent == *id);
-    if is_ours && task.lease(lease.task) == Some(lease) {
+    let is_current = is_ours && task.lease(lease.task) == Some(lease);
+    if is_current || is_planted(Bug::LeaseUnchecked) {
         Ok(())
     } else {
         Err(VoidReason::LeaseNotCurrent)

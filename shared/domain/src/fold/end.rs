@@ -4,6 +4,7 @@ use conductor_protocol::ids::{AgentId, Lease, Position};
 use conductor_protocol::{OutcomeClass, TaskId};
 
 use super::{At, Notice, Word};
+use crate::planted::{Bug, is_planted};
 use crate::state::{AgentStatus, Ended, Failure, LeaseState, Outcome, Phase, State, Task};
 
 /// Most agents remembered after they are gone.
@@ -40,7 +41,12 @@ fn end_lease(state: &mut State, id: TaskId, slot: Slot) {
     if let Some(c) = &task.spec.concurrency
         && let Some(n) = state.key_running.get_mut(&c.key)
     {
-        *n = n.saturating_sub(1);
+        let given_back = if is_planted(Bug::KeyReleasedTwice) {
+            2
+        } else {
+            u32::from(!is_planted(Bug::KeyKept))
+        };
+        *n = n.saturating_sub(given_back);
         if *n == 0 {
             state.key_running.remove(&c.key);
         }
@@ -181,11 +187,12 @@ pub(super) fn expire(state: &mut State) {
     while let Some((ended_ms, id)) = state.index.ended.first().copied() {
         let is_due = ended_ms.saturating_add(state.config.finished_retention_ms) <= now
             || state.index.ended.len() as u64 > state.config.finished_max;
-        if !is_due {
+        if !is_due || is_planted(Bug::NothingExpires) {
             break;
         }
         state.unindex(id);
-        if let Some(outcome) = state.tasks.remove(&id).and_then(|t| t.outcome()) {
+        let outcome = state.tasks.remove(&id).and_then(|t| t.outcome());
+        if let Some(outcome) = outcome.filter(|_| !is_planted(Bug::TombstoneDropped)) {
             state.tombstones.insert(id, outcome);
         }
     }
@@ -196,7 +203,9 @@ pub(super) fn expire(state: &mut State) {
             break;
         }
         // The floor is what makes forgetting safe: an id below it is refused for ever.
-        state.id_floor_ms = state.id_floor_ms.max(made + 1);
+        if !is_planted(Bug::FloorNotRaised) {
+            state.id_floor_ms = state.id_floor_ms.max(made + 1);
+        }
         state.tombstones.pop_first();
     }
     while state

@@ -7,6 +7,7 @@ use conductor_protocol::ids::Position;
 use conductor_protocol::{TaskId, UnixMs};
 
 use super::{At, Notice, Ruling, Word};
+use crate::planted::{Bug, is_planted};
 use crate::record::SubmitRecord;
 use crate::state::{Intake, KeyUse, Outcome, Phase, State, Task};
 use crate::void::VoidReason;
@@ -36,6 +37,9 @@ fn settle(state: &mut State, submission: Position) -> Result<Option<String>, Voi
         .ok_or(VoidReason::SubmissionDecided)?;
     if !intake.undecided.remove(&submission.index) {
         return Err(VoidReason::SubmissionDecided);
+    }
+    if is_planted(Bug::SubmissionKept) {
+        intake.undecided.insert(submission.index);
     }
     let reply = intake.reply.clone();
     if intake.undecided.is_empty() {
@@ -104,6 +108,9 @@ pub(super) fn accepted(
 fn new_task(state: &mut State, at: At, e: &TaskAccepted) -> Task {
     let (mut open_needs, mut failed_need) = (BTreeSet::new(), None);
     for need in &e.spec.needs {
+        if is_planted(Bug::NeedsIgnored) {
+            break;
+        }
         let is_open = state.tasks.get(need).is_some_and(|t| !t.is_final());
         if is_open {
             open_needs.insert(*need);

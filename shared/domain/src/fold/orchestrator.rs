@@ -8,6 +8,7 @@ use conductor_protocol::spec::NeedPolicy;
 use conductor_protocol::{OutcomeClass, TaskId};
 
 use super::{At, Notice, Ruling, end, intake};
+use crate::planted::{Bug, is_planted};
 use crate::state::{AgentStatus, Outcome, Phase, State, Task};
 use crate::void::VoidReason;
 
@@ -56,7 +57,7 @@ pub(super) fn apply(state: &mut State, at: At, event: &Event, notices: &mut Vec<
 /// The task, if it has not ended.
 fn open(state: &State, id: TaskId) -> Result<&Task, VoidReason> {
     let task = state.tasks.get(&id).ok_or(VoidReason::UnknownTask)?;
-    if task.is_final() {
+    if task.is_final() && !is_planted(Bug::EndsTwice) {
         Err(VoidReason::AlreadyFinal)
     } else {
         Ok(task)
@@ -94,7 +95,8 @@ fn retry_set(state: &mut State, id: TaskId, attempt: u32, not_before_ms: u64) ->
     }
     state.counters.retries += 1;
     end::change(state, id, |task| {
-        task.phase = Phase::Pending { not_before_ms }
+        task.attempts += u32::from(is_planted(Bug::RetryCountedTwice));
+        task.phase = Phase::Pending { not_before_ms };
     });
     Ok(())
 }

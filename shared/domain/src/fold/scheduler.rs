@@ -4,6 +4,7 @@ use conductor_protocol::event::{AttemptAssigned, Event};
 use conductor_protocol::ids::{AgentId, Position};
 
 use super::{At, Ruling, end};
+use crate::planted::{Bug, is_planted};
 use crate::state::{Agent, Assigned, LeaseState, Phase, SlotUse, State, Task};
 use crate::void::VoidReason;
 
@@ -103,7 +104,7 @@ fn may_assign(state: &State, agent: &Agent, e: &AttemptAssigned) -> Ruling {
     if task.is_final() {
         return Err(VoidReason::AlreadyFinal);
     }
-    if task.cancel.is_some() {
+    if task.cancel.is_some() && !is_planted(Bug::CancelIgnored) {
         return Err(VoidReason::CancelRequested);
     }
     if !matches!(task.phase, Phase::Ready { .. }) {
@@ -112,7 +113,7 @@ fn may_assign(state: &State, agent: &Agent, e: &AttemptAssigned) -> Ruling {
     if e.attempt != task.attempts + 1 {
         return Err(VoidReason::WrongAttempt);
     }
-    if state.paused.contains(&task.spec.queue) {
+    if state.paused.contains(&task.spec.queue) && !is_planted(Bug::PauseIgnored) {
         return Err(VoidReason::QueuePaused);
     }
     if !agent.takes_work() {
@@ -140,7 +141,7 @@ pub(crate) fn is_capable(agent: &Agent, task: &Task) -> bool {
             .spec
             .labels
             .iter()
-            .all(|(k, v)| agent.joined.labels.get(k) == Some(v))
+            .all(|(k, v)| agent.joined.labels.get(k) == Some(v) || is_planted(Bug::LabelsIgnored))
 }
 
 fn take(state: &mut State, at: At, agent: &AgentId, e: &AttemptAssigned) {

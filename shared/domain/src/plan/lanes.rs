@@ -8,6 +8,7 @@ use conductor_protocol::TaskId;
 use conductor_protocol::ids::{Namespace, QueueName};
 
 use super::Overlay;
+use crate::planted::{Bug, is_planted};
 use crate::state::index::{Lane, ReadyKey};
 use crate::state::{State, Task};
 
@@ -66,7 +67,8 @@ impl<'s> Lanes<'s> {
             namespaces: BTreeMap::new(),
         };
         for (lane, ready) in &state.index.ready {
-            if state.paused.contains(&lane.queue) || is_saturated(state, overlay, lane) {
+            let is_paused = state.paused.contains(&lane.queue) && !is_planted(Bug::PauseIgnored);
+            if is_paused || is_saturated(state, overlay, lane) {
                 continue;
             }
             lanes.heads.push(Head {

@@ -11,6 +11,7 @@ use conductor_protocol::{TaskId, UnixMs};
 
 use super::{AgentStatus, LeaseState, Phase, State, Task};
 use crate::decide::due;
+use crate::planted::{Bug, is_planted};
 
 /// Derived from the state.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -92,6 +93,7 @@ fn ready_key(id: TaskId, task: &Task, aging_ms: u64) -> Option<ReadyKey> {
     match task.phase {
         Phase::Ready { since_ms, at } => {
             let head_start = u64::from(task.spec.priority).saturating_mul(aging_ms);
+            let since_ms = if is_planted(Bug::AgingOff) { 0 } else { since_ms };
             let rank = i64::try_from(since_ms).unwrap_or(i64::MAX)
                 - i64::try_from(head_start).unwrap_or(i64::MAX / 2);
             Some((rank, at, id))
@@ -169,6 +171,12 @@ impl State {
             let Some(task) = self.tasks.get(&id) else {
                 continue;
             };
+            if let Some(wake) = task.wake_ms.filter(|_| is_planted(Bug::TimerLostOnRestart)) {
+                self.index.agenda.remove(&(wake, id));
+            }
+            if is_planted(Bug::NeedsLostOnRestart) {
+                continue;
+            }
             for need in &task.open_needs {
                 self.index.dependents.entry(*need).or_default().insert(id);
             }

@@ -1,20 +1,39 @@
 //! Whose turn it is.
 
+use std::collections::BTreeMap;
+
 use conductor_domain::State;
-use conductor_domain::state::Phase;
 use conductor_domain::state::index::Lane;
+use conductor_domain::state::{Phase, Task};
+use conductor_protocol::TaskId;
 use conductor_protocol::event::Event;
+use conductor_protocol::ids::Position;
 
 use super::{Checker, Ruling};
 use crate::ledger::{Ledger, Seen, What};
 
-/// How long a task may be ready and be overtaken by one that ranks after it: as long as an
+/// For how long a ready task may be overtaken by tasks that rank after it: as long as an
 /// assignment may be on its way, or may turn out void and have to be made again.
 const SLACK_MS: u64 = 120_000;
 
-/// Waiting makes up for priority: nobody is overtaken for longer than that by tasks alike
-/// that rank after it.
-pub(super) struct NoStarvation;
+/// Waiting makes up for priority: no ready task is overtaken for longer than that by tasks
+/// alike that rank after it.
+#[derive(Default)]
+pub(super) struct NoStarvation {
+    /// Since when each is overtaken, by where it became ready.
+    overtaken: BTreeMap<(TaskId, Position), u64>,
+}
+
+/// A ready task's rank, and since which event it is ready.
+fn ready(task: &Task, aging_ms: u64) -> Option<(i64, Position)> {
+    match task.phase {
+        Phase::Ready { since_ms, at } => {
+            let head_start = u64::from(task.spec.priority) * aging_ms;
+            Some((since_ms as i64 - head_start as i64, at))
+        }
+        _ => None,
+    }
+}
 
 impl Checker for NoStarvation {
     fn id(&self) -> &'static str {
@@ -25,33 +44,28 @@ impl Checker for NoStarvation {
         let What::Event(Event::AttemptAssigned(e)) = seen.what else {
             return Ok(());
         };
+        let aging_ms = state.config.aging_ms;
         let Some(task) = state.tasks.get(&e.task).filter(|_| seen.is_applied()) else {
             return Ok(());
         };
-        let rank = |task: &conductor_domain::state::Task| match task.phase {
-            Phase::Ready { since_ms, .. } => {
-                let head_start = u64::from(task.spec.priority) * state.config.aging_ms;
-                Some((since_ms as i64 - head_start as i64, since_ms))
-            }
-            _ => None,
-        };
-        let Some((ours, _)) = rank(task) else {
+        let Some((ours, _)) = ready(task, aging_ms) else {
             return Ok(());
         };
         let lane = Lane::of(task);
         for (id, other) in &state.tasks {
             // It may have been assigned a moment ago, in the same frame.
             let is_held = ledger.tasks.get(id).is_none_or(|t| t.lease.is_some());
-            if *id != e.task
-                && !is_held
-                && rank(other).is_some_and(|(theirs, since_ms)| {
-                    theirs < ours && since_ms + SLACK_MS < seen.time_ms
-                })
-                && Lane::of(other) == lane
-                && other.cancel.is_none()
-            {
+            let Some((theirs, at)) = ready(other, aging_ms) else {
+                continue;
+            };
+            let may_run = *id != e.task && !is_held && other.cancel.is_none();
+            if !may_run || theirs >= ours || Lane::of(other) != lane {
+                continue;
+            }
+            let since_ms = *self.overtaken.entry((*id, at)).or_insert(seen.time_ms);
+            if since_ms + SLACK_MS < seen.time_ms {
                 return Err(format!(
-                    "{} is assigned before {id}, which has waited its time: {:?} before {:?}",
+                    "{} is assigned before {id}, which is overtaken since {since_ms}: {:?} before {:?}",
                     e.task, task.phase, other.phase
                 ));
             }

@@ -13,7 +13,7 @@ use crate::random::Random;
 pub(super) fn draw(o: &Options, known: &[(u64, TaskId)], actions: &mut Vec<(u64, Action)>) {
     let mut r = Random::stream(o.seed, "commands");
     let first = ConfigChange {
-        aging: Some(DurationMs(r.between(2, 60) * 1_000)),
+        aging: Some(DurationMs(if o.is_narrow { 1 } else { r.between(2, 60) } * 1_000)),
         finished_max: r.chance(600).then(|| r.between(1, 20)),
         finished_retention: r
             .chance(400)

@@ -15,7 +15,7 @@ pub(super) fn draw(o: &Options, actions: &mut Vec<(u64, Action)>) -> Vec<(u64, T
     let mut r = Random::stream(o.seed, "submissions");
     let mut known: Vec<(u64, TaskId)> = Vec::new();
     // Some runs begin with a backlog, others trickle.
-    let span = if r.chance(400) {
+    let span = if r.chance(400) && !o.is_narrow {
         o.trouble_ms / 20 + 1
     } else {
         o.trouble_ms
@@ -23,6 +23,17 @@ pub(super) fn draw(o: &Options, actions: &mut Vec<(u64, Action)>) -> Vec<(u64, T
     let mut times: Vec<u64> = (0..o.submissions).map(|_| r.below(span)).collect();
     times.sort_unstable();
     for at in times {
+        if o.is_narrow {
+            let items = vec![narrow(&mut r, at, &mut known)];
+            let (queue, is_msgpack) = ("default".to_owned(), true);
+            let action = Action::Submit {
+                queue,
+                items,
+                is_msgpack,
+            };
+            actions.push((at, action));
+            continue;
+        }
         let size = if r.chance(600) { 1 } else { r.between(2, 6) };
         let mut items: Vec<Value> = Vec::new();
         for n in 0..size {
@@ -43,6 +54,14 @@ pub(super) fn draw(o: &Options, actions: &mut Vec<(u64, Action)>) -> Vec<(u64, T
         }
     }
     known
+}
+
+/// A task that differs from others by its priority alone.
+fn narrow(r: &mut Random, at: u64, known: &mut Vec<(u64, TaskId)>) -> Value {
+    let id = new_id(r, at);
+    known.push((at, id));
+    let priority = if r.chance(800) { 9 } else { 0 };
+    json!({"id": id.to_string(), "run": {"command": ["work"]}, "priority": priority})
 }
 
 fn submission(r: &mut Random, at: u64, n: u64, known: &mut Vec<(u64, TaskId)>) -> Value {

@@ -81,6 +81,12 @@ impl World {
                     self.push_in(0, Next::Start(Node::Agent(n)));
                 }
             }
+            Action::Vanish(agent) => {
+                self.end_agent(agent);
+                if let Some(process) = self.agents.get_mut(agent) {
+                    process.has_vanished = true;
+                }
+            }
             Action::Drain(agent) => {
                 let patience = std::time::Duration::from_millis(DRAIN_MS);
                 let life = self.life(Node::Agent(agent));
@@ -174,16 +180,27 @@ impl World {
             self.expect_delivery(Node::Replica(n));
         }
         self.presence_restored()?;
+        for n in std::mem::take(&mut self.liars) {
+            self.end_agent(n);
+        }
         for n in 0..self.agents.len() {
             let Some(id) = self.agents.get(n).map(|p| p.id.clone()) else {
                 continue;
             };
             // Of processes that quarrel over a name one is enough.
-            if !self.agents.iter().any(|p| p.id == id && p.up.is_some()) {
+            let is_there = self.agents.iter().any(|p| p.id == id && p.up.is_some());
+            let has_vanished = self.agents.get(n).is_some_and(|p| p.has_vanished);
+            if !is_there && !has_vanished {
                 self.start_agent(n)?;
             }
             self.expect_delivery(Node::Agent(n));
         }
+        self.push_in(super::COMMANDS_LAST_MS, Next::Resume);
+        Ok(())
+    }
+
+    /// The operator lets everything go on that was paused.
+    pub(super) fn resume(&mut self) -> Result<(), Violation> {
         let queues = ["default", "fast", "slow"].map(str::parse);
         let resumed = queues.into_iter().flatten().map(|queue| Control::ResumeQueue { queue });
         let agents = self.agents.iter().map(|p| Control::ResumeAgent { agent: p.id.clone() });

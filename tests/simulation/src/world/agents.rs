@@ -35,6 +35,8 @@ pub(super) struct AgentProcess {
     pub(super) life: u32,
     pub(super) paused_until_ms: u64,
     pub(super) stalled_until_ms: u64,
+    /// Whether it never comes back.
+    pub(super) has_vanished: bool,
     pub(super) up: Option<Agent>,
 }
 
@@ -43,8 +45,6 @@ pub(super) struct Agent {
     duty: Duty,
     commit: Option<(u64, GroupCommit)>,
     programs: BTreeMap<Position, Program>,
-    /// Every lease it ever ran.
-    ran: BTreeMap<Position, u32>,
     joins: u32,
     next: u64,
     is_expecting: bool,
@@ -88,6 +88,7 @@ impl AgentProcess {
             life: 0,
             paused_until_ms: 0,
             stalled_until_ms: 0,
+            has_vanished: false,
             up: None,
         }
     }
@@ -124,7 +125,8 @@ impl World {
     pub(super) fn start_agent(&mut self, n: usize) -> Result<(), Violation> {
         let now = self.instant(Node::Agent(n));
         let next = self.log.last_seq() + 1;
-        let Some(process) = self.agents.get_mut(n).filter(|p| p.up.is_none()) else {
+        let can_start = |p: &&mut AgentProcess| p.up.is_none() && !p.has_vanished;
+        let Some(process) = self.agents.get_mut(n).filter(can_start) else {
             return Ok(());
         };
         process.life += 1;
@@ -132,7 +134,6 @@ impl World {
             duty: Duty::new(process.id.clone(), process.slots, now),
             commit: None,
             programs: BTreeMap::new(),
-            ran: BTreeMap::new(),
             joins: 0,
             next,
             is_expecting: false,
@@ -150,6 +151,27 @@ impl World {
         if let Some(process) = self.agents.get_mut(n) {
             process.up = None;
         }
+    }
+
+    /// Every agent that is there takes work in the end, whatever was thought of it before.
+    pub(super) fn agents_return(&self) -> Result<(), Violation> {
+        let up = |p: &&AgentProcess| p.up.is_some();
+        for process in self.agents.iter().filter(up) {
+            let known = self.referee.state.agents.get(&process.id);
+            let is_it = |p: &AgentProcess| {
+                let incarnation = p.up.as_ref().and_then(|a| a.commit.as_ref()).map(|(i, _)| *i);
+                p.id == process.id && known.map(|k| k.incarnation) == incarnation
+            };
+            let takes_work = known.is_some_and(conductor_domain::state::Agent::takes_work);
+            if !takes_work || !self.agents.iter().any(is_it) {
+                return Err(Violation {
+                    rule: checkers::AGENTS_RETURN,
+                    seq: self.referee.state.seq,
+                    what: format!("{} is there, but is known as {known:?}", process.id),
+                });
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn tick(&mut self, life: Life) -> Result<(), Violation> {
@@ -405,9 +427,8 @@ impl World {
         let Some(agent) = self.agent(n) else {
             return Ok(());
         };
-        let times = agent.ran.entry(lease.assigned).or_default();
-        *times += 1;
-        if *times > 1 {
+        let attempt = |l: &Lease| (l.task, l.attempt);
+        if agent.programs.values().any(|p| attempt(&p.lease) == attempt(&lease)) {
             return Err(Violation {
                 rule: checkers::RUN_ONCE,
                 seq: lease.assigned.seq,

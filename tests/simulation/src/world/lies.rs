@@ -19,6 +19,7 @@ impl World {
         let Some(id) = self.agents.get(agent).map(|p| p.id.clone()) else {
             return Ok(());
         };
+        self.liars.insert(agent);
         let incarnation = self.referee.ledger.agents.get(&id).map_or(0, |a| a.incarnation);
         let held = |is_ours: bool| -> Vec<Lease> {
             let tasks = self.referee.ledger.tasks.values();
