@@ -83,7 +83,7 @@ bugs! {
 
 /// Whether this bug is planted.
 #[cfg(not(feature = "planted-bugs"))]
-#[inline(always)]
+#[inline]
 pub const fn is_planted(_: Bug) -> bool {
     false
 }

@@ -185,6 +185,7 @@ fn samples() -> Vec<Event> {
         }
         .into(),
         AgentJoined {
+            process: String::new(),
             version: "0.1.0".into(),
             host: "h:1".into(),
             slots: 4,

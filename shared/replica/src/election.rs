@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use conductor_domain::Record;
 use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::jetstream::locks::{Lock, Tried};
-use conductor_eventlog::{Append, AppendError, EventLog, LogError};
+use conductor_eventlog::{AppendError, EventLog, LogError};
 use conductor_protocol::CellId;
 use conductor_protocol::event::{Event, LeaderElected};
-use conductor_protocol::frame::{self, FrameHead};
 use conductor_protocol::subject::{Role, Subject};
 use tokio::sync::watch;
+
+use crate::bid::Bid;
 
 /// After so many of its times a lock that has not changed counts as forgotten.
 const STALE_AFTER_TTLS: u32 = 3;
@@ -36,37 +37,14 @@ pub struct Candidate {
     pub takes_over: bool,
 }
 
-/// An attempt at being elected.
-#[derive(Debug, Clone)]
-pub struct Bid {
-    /// The `elected` record, with its compare-and-set.
-    pub append: Append,
-    before: u64,
-}
-
-impl Bid {
-    /// A bid by `holder`, to follow the election that is `last` on the role's subject.
-    pub fn new(cell: &CellId, role: Role, holder: &str, last: Option<&Record>) -> Self {
-        let before = last.map_or(0, |r| r.seq);
-        let event = Event::from(LeaderElected {
-            holder: holder.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        });
-        let append = Append {
-            payload: frame::join(FrameHead::default(), &[event.encode()]).into(),
-            id: format!("elected-{role}-{holder}-{before}"),
-            expected_last: Some(before),
-            subject: Subject::Leader(role).render(cell),
-        };
-        Self { append, before }
-    }
-
-    /// The epoch, should the record that is `last` after a conflict be the bid itself: on
-    /// one node a repeated append meets the check before the dedup (nats-facts 2).
-    pub fn epoch_if_won(&self, last: &Record) -> Option<u64> {
-        let is_ours = last.seq > self.before && last.payload == self.append.payload;
-        is_ours.then_some(last.seq)
-    }
+/// A bid by `holder` for a role, to follow the election that is `last` on the role's subject.
+pub fn bid(cell: &CellId, role: Role, holder: &str, last: Option<&Record>) -> Bid {
+    let elected = Event::from(LeaderElected {
+        holder: holder.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    });
+    let subject = Subject::Leader(role).render(cell);
+    Bid::new(subject, &elected, &format!("elected-{role}-{holder}"), last)
 }
 
 /// What became of a candidacy.
@@ -170,7 +148,7 @@ impl Candidate {
     async fn elect(&self) -> Result<Option<u64>, LogError> {
         let subject = Subject::Leader(self.role).render(self.connection.cell());
         let last = self.connection.last_on(&subject).await?;
-        let bid = Bid::new(
+        let bid = bid(
             self.connection.cell(),
             self.role,
             &self.holder,
@@ -191,7 +169,7 @@ impl Candidate {
             }
         }
         let last = self.connection.last_on(&subject).await?;
-        Ok(last.and_then(|last| bid.epoch_if_won(&last)))
+        Ok(last.and_then(|last| bid.seq_if_won(&last)))
     }
 
     /// Renews the lock until it is lost, or could not be renewed for most of its time.

@@ -11,6 +11,7 @@
 //! - What is decided takes effect only by coming back in the tail.
 
 pub mod appender;
+pub mod bid;
 pub mod clock;
 pub mod election;
 pub mod follow;
@@ -20,6 +21,7 @@ pub mod replica;
 pub mod role;
 pub mod snapshot;
 
+pub use bid::Bid;
 pub use follow::{Follower, Gap};
 pub use reader::{ReadFrom, Reader};
 pub use replica::{Replica, ReplicaOptions, ReplicaStatus};

@@ -313,7 +313,11 @@ impl Ledger {
     fn lease_over(&mut self, lease: Lease) {
         // An agent names the lease by where it was assigned; the rest is for people.
         for task in self.tasks.values_mut() {
-            if task.lease.as_ref().is_some_and(|(l, _)| l.assigned == lease.assigned) {
+            if task
+                .lease
+                .as_ref()
+                .is_some_and(|(l, _)| l.assigned == lease.assigned)
+            {
                 task.lease = None;
             }
         }

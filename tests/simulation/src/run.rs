@@ -29,7 +29,11 @@ pub fn run(scenario: &Scenario, tells_story: bool) -> Run {
         violation,
         records: world.referee.state.seq,
         tasks: world.referee.ledger.tasks.len() as u64,
-        log: if tells_story { world.log_bytes() } else { Vec::new() },
+        log: if tells_story {
+            world.log_bytes()
+        } else {
+            Vec::new()
+        },
         coverage: std::mem::take(&mut world.referee.coverage),
         story: world.story.take().unwrap_or_default(),
     }

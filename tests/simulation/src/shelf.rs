@@ -37,7 +37,9 @@ impl Shelf {
 
     /// The state a process begins with: the very function that processes use.
     pub fn newest(&self) -> Option<State> {
-        snapshot::load_newest(self, u64::MAX).now_or_never().flatten()
+        snapshot::load_newest(self, u64::MAX)
+            .now_or_never()
+            .flatten()
     }
 
     /// Something becomes of them.
@@ -81,7 +83,12 @@ impl SnapshotStore for Shelf {
     }
 
     async fn list(&self) -> Result<Vec<SnapshotName>, LogError> {
-        let names = self.stored().keys().rev().map(|seq| SnapshotName(*seq)).collect();
+        let names = self
+            .stored()
+            .keys()
+            .rev()
+            .map(|seq| SnapshotName(*seq))
+            .collect();
         Ok(names)
     }
 

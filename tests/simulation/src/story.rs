@@ -10,7 +10,12 @@ pub(crate) fn lines(referee: &Referee, seq: u64, record: &Record, is_repeat: boo
     if lines.is_empty() {
         lines.push(format!("{} bytes", record.payload.len()));
     }
-    let subject = record.subject.split('.').skip(2).collect::<Vec<_>>().join(".");
+    let subject = record
+        .subject
+        .split('.')
+        .skip(2)
+        .collect::<Vec<_>>()
+        .join(".");
     let mark = if is_repeat { " (stored again)" } else { "" };
     lines
         .into_iter()

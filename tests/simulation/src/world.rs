@@ -89,9 +89,12 @@ impl Next {
             | Self::Tell(life, _)
             | Self::Tick(life)
             | Self::Program(life, ..) => Some(*life),
-            Self::Act(_) | Self::Arrive(_) | Self::Start(_) | Self::Calm | Self::Resume | Self::Look => {
-                None
-            },
+            Self::Act(_)
+            | Self::Arrive(_)
+            | Self::Start(_)
+            | Self::Calm
+            | Self::Resume
+            | Self::Look => None,
         }
     }
 }
@@ -167,7 +170,8 @@ impl World {
         let pace = |r: &mut Random| 1_000 - drift + r.below(2 * drift + 1);
         for roles in self.scenario.replicas() {
             let pace = pace(&mut r);
-            self.replicas.push(ReplicaProcess::new(roles, r.next(), pace));
+            self.replicas
+                .push(ReplicaProcess::new(roles, r.next(), pace));
         }
         for n in 0..self.scenario.options.agents {
             let slots = r.between(1, self.scenario.options.slots_max) as u32;
@@ -245,8 +249,16 @@ impl World {
 
     fn is_alive(&self, life: Life) -> bool {
         let number = match life.node {
-            Node::Replica(n) => self.replicas.get(n).filter(|p| p.up.is_some()).map(|p| p.life),
-            Node::Agent(n) => self.agents.get(n).filter(|p| p.up.is_some()).map(|p| p.life),
+            Node::Replica(n) => self
+                .replicas
+                .get(n)
+                .filter(|p| p.up.is_some())
+                .map(|p| p.life),
+            Node::Agent(n) => self
+                .agents
+                .get(n)
+                .filter(|p| p.up.is_some())
+                .map(|p| p.life),
         };
         number == Some(life.number)
     }
@@ -312,7 +324,11 @@ impl World {
             && self.agents_return().is_ok();
         if is_late || is_settled {
             self.is_done = true;
-            let word = if is_late { "time is over" } else { "everything is done" };
+            let word = if is_late {
+                "time is over"
+            } else {
+                "everything is done"
+            };
             self.say(|| word.to_owned());
         } else {
             self.push_in(LOOK_EVERY_MS, Next::Look);
@@ -324,7 +340,8 @@ impl World {
     fn compare_all(&mut self) -> Result<(), Violation> {
         for (n, process) in self.replicas.iter().enumerate() {
             if let Some(replica) = &process.up {
-                self.referee.compare(&format!("replica {n}"), replica.host.state())?;
+                self.referee
+                    .compare(&format!("replica {n}"), replica.host.state())?;
             }
         }
         self.replay(false)?;
@@ -336,14 +353,20 @@ impl World {
         let snapshot = self.shelf.newest().filter(|_| is_from_snapshot);
         let mut state = snapshot.unwrap_or_else(|| State::new(self.cell.clone()));
         if state.seq > self.log.last_seq() {
-            return self.referee.compare("a snapshot from beyond the log", &state);
+            return self
+                .referee
+                .compare("a snapshot from beyond the log", &state);
         }
         self.referee.compare("a snapshot", &state)?;
         for record in self.log.from(state.seq + 1) {
             let decoded = conductor_domain::record::decode(&self.cell, record);
             conductor_domain::fold::apply(&mut state, &decoded);
         }
-        let from = if is_from_snapshot { "a snapshot" } else { "the first record" };
+        let from = if is_from_snapshot {
+            "a snapshot"
+        } else {
+            "the first record"
+        };
         self.referee.compare(&format!("replay from {from}"), &state)
     }
 }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use conductor_domain::Record;
 use conductor_eventlog::jetstream::Connection;
-use conductor_eventlog::{Append, EventLog};
+use conductor_eventlog::{AppendError, EventLog};
 use conductor_protocol::event::{AgentJoined, Event};
-use conductor_protocol::frame::{self, FrameHead};
+use conductor_protocol::frame::FrameHead;
 use conductor_protocol::limits::{FORMAT_KNOWN, SLOTS_MAX};
 use conductor_protocol::spec::Runtime;
 use conductor_protocol::subject::{Role, Subject};
+use conductor_replica::Bid;
 use conductor_replica::appender::{Appender, AppenderArgs, AppenderMsg, Load, append_until_known};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
@@ -19,6 +21,9 @@ use super::{AgentMsg, AgentOptions, AgentState};
 use crate::duty::Input;
 use crate::reaper;
 use crate::runtime::probe_claude;
+
+/// How often a name is bid for before it is simply taken.
+const BIDS_MAX: u32 = 20;
 
 /// What belongs to one incarnation.
 #[derive(Debug)]
@@ -61,15 +66,12 @@ impl AgentState {
         if let Some(old) = self.membership.take() {
             old.end();
         }
-        let event = Event::from(self.introduce().await).encode();
-        let append = Append {
-            subject: self.subject.clone(),
-            payload: frame::join(FrameHead::default(), &[event]).into(),
-            id: unique("joined", self.options.id.as_str()),
-            expected_last: None,
-        };
-        let incarnation = append_until_known(self.connection.as_ref(), &append).await?;
-        let scheduler = scheduler_epoch(&self.connection).await;
+        let incarnation = self.take_name().await?;
+        // So that words of an earlier scheduler are known as such.
+        let subject = Subject::Leader(Role::Scheduler).render(self.connection.cell());
+        let scheduler = last_on(self.connection.as_ref(), &subject)
+            .await
+            .map_or(0, |r| r.seq);
         let load = Arc::new(Load::default());
         let args = AppenderArgs {
             log: Arc::clone(&self.connection) as Arc<dyn EventLog>,
@@ -108,7 +110,33 @@ impl AgentState {
         Ok(Input::Joined(incarnation, scheduler))
     }
 
-    async fn introduce(&self) -> AgentJoined {
+    /// Appends `agent.joined`, to follow what is last on our subject: one that an earlier
+    /// life of ours sent and that comes late must not take the name from us again.
+    async fn take_name(&self) -> Result<u64, ActorProcessingErr> {
+        let log = self.connection.as_ref();
+        let process = unique(self.options.id.as_str());
+        let joined = Event::from(self.introduce(process.clone()).await);
+        for _ in 0..BIDS_MAX {
+            let last = last_on(log, &self.subject).await;
+            let bid = Bid::new(self.subject.clone(), &joined, &process, last.as_ref());
+            match append_until_known(log, &bid.append).await {
+                Ok(seq) => return Ok(seq),
+                Err(AppendError::Conflict) => {
+                    let last = last_on(log, &self.subject).await;
+                    if let Some(seq) = last.and_then(|last| bid.seq_if_won(&last)) {
+                        return Ok(seq);
+                    }
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        // Another process of our name writes without pause. It is told that it is replaced.
+        let mut bid = Bid::new(self.subject.clone(), &joined, &process, None);
+        bid.append.expected_last = None;
+        Ok(append_until_known(log, &bid.append).await?)
+    }
+
+    async fn introduce(&self, process: String) -> AgentJoined {
         let host = &self.options.host;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let mut runtimes: std::collections::BTreeMap<Runtime, String> =
@@ -121,6 +149,7 @@ impl AgentState {
         AgentJoined {
             version: format!("{version} (format {FORMAT_KNOWN})"),
             host: hostname(),
+            process,
             slots: self.options.slots.min(SLOTS_MAX),
             labels: self.options.labels.clone(),
             runtimes,
@@ -128,14 +157,13 @@ impl AgentState {
     }
 }
 
-/// The epoch of the scheduler that leads, so that words of an earlier one are known as such.
-async fn scheduler_epoch(connection: &Connection) -> u64 {
-    let subject = Subject::Leader(Role::Scheduler).render(connection.cell());
+/// The last record on a subject, however long it takes to learn it.
+async fn last_on(log: &dyn EventLog, subject: &str) -> Option<Record> {
     loop {
-        match connection.last_on(&subject).await {
-            Ok(record) => return record.map_or(0, |r| r.seq),
+        match log.last_on(subject).await {
+            Ok(record) => return record,
             Err(e) => {
-                tracing::warn!(error = %e, "cannot learn who schedules, trying again");
+                tracing::warn!(error = %e, subject, "cannot learn what is last, trying again");
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
@@ -153,8 +181,8 @@ pub fn hostname() -> String {
     }
 }
 
-fn unique(what: &str, who: &str) -> String {
+fn unique(who: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let n = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{what}-{who}-{}-{n}", uuid::Uuid::new_v4())
+    format!("{who}-{}-{n}", uuid::Uuid::new_v4())
 }

@@ -93,7 +93,11 @@ fn ready_key(id: TaskId, task: &Task, aging_ms: u64) -> Option<ReadyKey> {
     match task.phase {
         Phase::Ready { since_ms, at } => {
             let head_start = u64::from(task.spec.priority).saturating_mul(aging_ms);
-            let since_ms = if is_planted(Bug::AgingOff) { 0 } else { since_ms };
+            let since_ms = if is_planted(Bug::AgingOff) {
+                0
+            } else {
+                since_ms
+            };
             let rank = i64::try_from(since_ms).unwrap_or(i64::MAX)
                 - i64::try_from(head_start).unwrap_or(i64::MAX / 2);
             Some((rank, at, id))

@@ -72,6 +72,7 @@ impl World {
         let joined = AgentJoined {
             version: "1".into(),
             host: "h".into(),
+            process: String::new(),
             slots,
             labels: [("os".to_owned(), "linux".to_owned())].into(),
             runtimes: runtimes.into(),

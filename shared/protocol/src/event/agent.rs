@@ -14,8 +14,12 @@ use crate::spec::Runtime;
 pub struct AgentJoined {
     /// Version of its software.
     pub version: String,
-    /// Host and process, for people.
+    /// Host, for people.
     pub host: String,
+    /// Unique to this joining: by it a process knows its own from that of another process
+    /// of the same name, or from one of its own that came late.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub process: String,
     /// How many slots it offers.
     pub slots: u32,
     /// Labels tasks may require.

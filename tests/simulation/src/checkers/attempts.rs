@@ -82,7 +82,9 @@ impl Checker for CurrentLease {
             Ok(())
         } else {
             let kind = event.kind();
-            Err(format!("{kind} counts under {lease:?}, the lease is {held:?}"))
+            Err(format!(
+                "{kind} counts under {lease:?}, the lease is {held:?}"
+            ))
         }
     }
 }
@@ -106,7 +108,10 @@ impl Checker for CurrentIncarnation {
         if agent.is_some_and(|a| a.is_there && Some(a.incarnation) == incarnation) {
             return Ok(());
         }
-        Err(format!("{} of {id} counts under {incarnation:?}: {agent:?}", event.kind()))
+        Err(format!(
+            "{} of {id} counts under {incarnation:?}: {agent:?}",
+            event.kind()
+        ))
     }
 }
 
@@ -133,7 +138,10 @@ impl Checker for AttemptsMax {
         }
         let max = task.spec.retry.max_attempts;
         if task.attempts_now >= max {
-            return Err(format!("{} may be tried {max} times, and is tried again", e.task));
+            return Err(format!(
+                "{} may be tried {max} times, and is tried again",
+                e.task
+            ));
         }
         Ok(())
     }

@@ -34,7 +34,10 @@ impl Checker for SubmissionOnce {
 
     fn at_end(&mut self, ledger: &Ledger, state: &State) -> Ruling {
         match ledger.undecided.first() {
-            Some(at) => Err(format!("{at} was never decided; intake {:?}", state.intake.keys())),
+            Some(at) => Err(format!(
+                "{at} was never decided; intake {:?}",
+                state.intake.keys()
+            )),
             None => Ok(()),
         }
     }
@@ -58,7 +61,11 @@ impl Checker for AcceptedOnce {
         if ledger.tasks.contains_key(&e.task) {
             return Err(format!("{} is accepted again", e.task));
         }
-        let key = e.spec.key.as_ref().map(|k| (e.spec.namespace.clone(), k.clone()));
+        let key = e
+            .spec
+            .key
+            .as_ref()
+            .map(|k| (e.spec.namespace.clone(), k.clone()));
         if let Some((task, since_ms)) = key.and_then(|k| ledger.keys.get(&k)) {
             let window = state.config.idempotency_window_ms;
             if since_ms.saturating_add(window) > seen.time_ms {
@@ -86,7 +93,9 @@ impl Checker for EndsOnce {
             return Ok(());
         }
         let id = match event {
-            Event::TaskRedriven(_) | Event::TaskAccepted(_) | Event::TaskDuplicate(_) => return Ok(()),
+            Event::TaskRedriven(_) | Event::TaskAccepted(_) | Event::TaskDuplicate(_) => {
+                return Ok(());
+            }
             // What ran when the task ended may say later that it is over.
             Event::AttemptStopped(_) | Event::AttemptRevoked(_) => return Ok(()),
             event => event.task(),
@@ -127,7 +136,9 @@ impl Checker for CurrentEpoch {
         };
         let current = ledger.epochs.get(&role).copied();
         if seen.is_applied() && epoch != current {
-            return Err(format!("{role} of {epoch:?} is heard, though {current:?} leads"));
+            return Err(format!(
+                "{role} of {epoch:?} is heard, though {current:?} leads"
+            ));
         }
         Ok(())
     }
@@ -205,12 +216,21 @@ impl Checker for DecidedOnce {
             Event::AgentLost(e) => format!("{} {}", e.agent, e.incarnation),
             Event::AgentDismissed(e) => format!("{agent:?} {} {}", e.incarnation, e.replaced),
             Event::AttemptAssigned(e) => format!("attempt {} of {}", e.attempt, e.task),
-            _ if event.task().is_some_and(|id| !ledger.tasks.contains_key(&id)) => return Ok(()),
+            _ if event
+                .task()
+                .is_some_and(|id| !ledger.tasks.contains_key(&id)) =>
+            {
+                return Ok(());
+            }
             _ => format!("{:?}", event.task()),
         };
         // Of a decision that turned out void nothing is left; it may be decided again. An
         // attempt's turn is over once it was assigned.
-        let turn = if matches!(event, Event::AttemptAssigned(_)) { None } else { turn };
+        let turn = if matches!(event, Event::AttemptAssigned(_)) {
+            None
+        } else {
+            turn
+        };
         let decision = format!("{epoch:?} {} {about} {turn:?}", event.kind());
         if self.decided.contains(&decision) {
             return Err(format!("decided again: {decision}"));

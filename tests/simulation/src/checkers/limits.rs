@@ -14,8 +14,7 @@ fn assigned<'a>(
     ledger: &'a Ledger,
     seen: &Seen<'a>,
 ) -> Option<(&'a AttemptAssigned, &'a Task, &'a AgentId, &'a Agent)> {
-    let (By::Leader(_, _, Some(id)), What::Event(Event::AttemptAssigned(e))) =
-        (seen.by, seen.what)
+    let (By::Leader(_, _, Some(id)), What::Event(Event::AttemptAssigned(e))) = (seen.by, seen.what)
     else {
         return None;
     };
@@ -107,7 +106,10 @@ impl Checker for Keys {
         let running = ledger.running_under(&c.key);
         if running >= c.limit {
             let (key, limit) = (&c.key, c.limit);
-            return Err(format!("{running} run under {key}, limit {limit}, and {} too", e.task));
+            return Err(format!(
+                "{running} run under {key}, limit {limit}, and {} too",
+                e.task
+            ));
         }
         Ok(())
     }
@@ -116,7 +118,9 @@ impl Checker for Keys {
         for (key, running) in &state.key_running {
             let by_the_books = ledger.running_under(key);
             if by_the_books != *running {
-                return Err(format!("{by_the_books} run under {key}, the state says {running}"));
+                return Err(format!(
+                    "{by_the_books} run under {key}, the state says {running}"
+                ));
             }
         }
         Ok(())
@@ -142,7 +146,12 @@ impl Checker for Fitting {
             "the agent takes no work"
         } else if agent.incarnation != e.incarnation {
             "the agent is another by now"
-        } else if !task.spec.labels.iter().all(|(k, v)| agent.labels.get(k) == Some(v)) {
+        } else if !task
+            .spec
+            .labels
+            .iter()
+            .all(|(k, v)| agent.labels.get(k) == Some(v))
+        {
             "the agent lacks a label"
         } else {
             return Ok(());

@@ -16,12 +16,15 @@ use crate::ledger::{Ledger, Seen, What};
 /// assignment may be on its way, or may turn out void and have to be made again.
 const SLACK_MS: u64 = 120_000;
 
+/// A task that is overtaken a few times only was on its way to an agent, or had nowhere to go.
+const OVERTAKINGS_MIN: u32 = 5;
+
 /// Waiting makes up for priority: no ready task is overtaken for longer than that by tasks
 /// alike that rank after it.
 #[derive(Default)]
 pub(super) struct NoStarvation {
-    /// Since when each is overtaken, by where it became ready.
-    overtaken: BTreeMap<(TaskId, Position), u64>,
+    /// Since when each is overtaken, and how often it was, by where it became ready.
+    overtaken: BTreeMap<(TaskId, Position), (u64, u32)>,
 }
 
 /// A ready task's rank, and since which event it is ready.
@@ -41,8 +44,14 @@ impl Checker for NoStarvation {
     }
 
     fn on_event(&mut self, ledger: &Ledger, state: &State, seen: &Seen<'_>) -> Ruling {
-        let What::Event(Event::AttemptAssigned(e)) = seen.what else {
-            return Ok(());
+        let e = match seen.what {
+            What::Event(Event::AttemptAssigned(e)) => e,
+            What::Event(_) => return Ok(()),
+            // Whatever was paused or let go on: who could not run was not overtaken.
+            What::Control(_) => {
+                self.overtaken.clear();
+                return Ok(());
+            }
         };
         let aging_ms = state.config.aging_ms;
         let Some(task) = state.tasks.get(&e.task).filter(|_| seen.is_applied()) else {
@@ -62,8 +71,10 @@ impl Checker for NoStarvation {
             if !may_run || theirs >= ours || Lane::of(other) != lane {
                 continue;
             }
-            let since_ms = *self.overtaken.entry((*id, at)).or_insert(seen.time_ms);
-            if since_ms + SLACK_MS < seen.time_ms {
+            let overtaken = self.overtaken.entry((*id, at));
+            let (since_ms, times) = overtaken.or_insert((seen.time_ms, 0));
+            *times += 1;
+            if *since_ms + SLACK_MS < seen.time_ms && *times >= OVERTAKINGS_MIN {
                 return Err(format!(
                     "{} is assigned before {id}, which is overtaken since {since_ms}: {:?} before {:?}",
                     e.task, task.phase, other.phase

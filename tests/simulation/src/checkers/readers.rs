@@ -50,21 +50,36 @@ impl Checker for Size {
         let undecided: usize = state.intake.values().map(|i| i.undecided.len()).sum();
         let config = &state.config;
         if open != ledger.open.len() {
-            return Err(format!("{open} tasks are open, by the books {}", ledger.open.len()));
+            return Err(format!(
+                "{open} tasks are open, by the books {}",
+                ledger.open.len()
+            ));
         }
         if undecided != ledger.undecided.len() {
             let books = ledger.undecided.len();
-            return Err(format!("{undecided} submissions are undecided, by the books {books}"));
+            return Err(format!(
+                "{undecided} submissions are undecided, by the books {books}"
+            ));
         }
         if finished as u64 > config.finished_max {
-            return Err(format!("{finished} finished tasks are kept, {} may", config.finished_max));
+            return Err(format!(
+                "{finished} finished tasks are kept, {} may",
+                config.finished_max
+            ));
         }
         let tombstones = state.tombstones.len() as u64;
         if tombstones > config.tombstones_max {
-            return Err(format!("{tombstones} tombstones, {} may be", config.tombstones_max));
+            return Err(format!(
+                "{tombstones} tombstones, {} may be",
+                config.tombstones_max
+            ));
         }
         if state.keys.len() > ledger.keys.len() {
-            return Err(format!("{} keys, {} were used", state.keys.len(), ledger.keys.len()));
+            return Err(format!(
+                "{} keys, {} were used",
+                state.keys.len(),
+                ledger.keys.len()
+            ));
         }
         Ok(())
     }

@@ -13,13 +13,15 @@ use crate::random::Random;
 pub(super) fn draw(o: &Options, known: &[(u64, TaskId)], actions: &mut Vec<(u64, Action)>) {
     let mut r = Random::stream(o.seed, "commands");
     let first = ConfigChange {
-        aging: Some(DurationMs(if o.is_narrow { 1 } else { r.between(2, 60) } * 1_000)),
+        aging: Some(DurationMs(
+            if o.is_narrow { 1 } else { r.between(2, 60) } * 1_000,
+        )),
         finished_max: r.chance(600).then(|| r.between(1, 20)),
-        finished_retention: r
-            .chance(400)
-            .then(|| DurationMs(r.between(1, 120) * 1_000)),
+        finished_retention: r.chance(400).then(|| DurationMs(r.between(1, 120) * 1_000)),
         tombstones_max: r.chance(300).then(|| r.between(1, 20)),
-        idempotency_window: r.chance(300).then(|| DurationMs(r.between(20, 120) * 1_000)),
+        idempotency_window: r
+            .chance(300)
+            .then(|| DurationMs(r.between(20, 120) * 1_000)),
         backlog_max: r.chance(100).then(|| r.between(2, 20)),
         ..ConfigChange::default()
     };

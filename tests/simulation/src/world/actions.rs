@@ -40,10 +40,16 @@ impl World {
                 let until = self.now_ms + ms;
                 match node {
                     Node::Replica(n) => {
-                        self.replicas.get_mut(n).into_iter().for_each(|p| p.paused_until_ms = until);
+                        self.replicas
+                            .get_mut(n)
+                            .into_iter()
+                            .for_each(|p| p.paused_until_ms = until);
                     }
                     Node::Agent(n) => {
-                        self.agents.get_mut(n).into_iter().for_each(|p| p.paused_until_ms = until);
+                        self.agents
+                            .get_mut(n)
+                            .into_iter()
+                            .for_each(|p| p.paused_until_ms = until);
                     }
                 }
             }
@@ -51,10 +57,16 @@ impl World {
                 let until = self.now_ms + ms;
                 match node {
                     Node::Replica(n) => {
-                        self.replicas.get_mut(n).into_iter().for_each(|p| p.stalled_until_ms = until);
+                        self.replicas
+                            .get_mut(n)
+                            .into_iter()
+                            .for_each(|p| p.stalled_until_ms = until);
                     }
                     Node::Agent(n) => {
-                        self.agents.get_mut(n).into_iter().for_each(|p| p.stalled_until_ms = until);
+                        self.agents
+                            .get_mut(n)
+                            .into_iter()
+                            .for_each(|p| p.stalled_until_ms = until);
                     }
                 }
             }
@@ -202,8 +214,13 @@ impl World {
     /// The operator lets everything go on that was paused.
     pub(super) fn resume(&mut self) -> Result<(), Violation> {
         let queues = ["default", "fast", "slow"].map(str::parse);
-        let resumed = queues.into_iter().flatten().map(|queue| Control::ResumeQueue { queue });
-        let agents = self.agents.iter().map(|p| Control::ResumeAgent { agent: p.id.clone() });
+        let resumed = queues
+            .into_iter()
+            .flatten()
+            .map(|queue| Control::ResumeQueue { queue });
+        let agents = self.agents.iter().map(|p| Control::ResumeAgent {
+            agent: p.id.clone(),
+        });
         let controls: Vec<Control> = resumed.chain(agents).collect();
         for (i, control) in controls.iter().enumerate() {
             let n = self.scenario.actions.len() + i;

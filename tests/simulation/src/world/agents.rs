@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use conductor_agent::attempt::Stop;
 use conductor_agent::duty::{Duty, Effect, Input, words_of};
-use conductor_eventlog::{Append, Fate, GroupCommit};
+use conductor_eventlog::{AppendError, Fate, GroupCommit};
+use conductor_protocol::OutcomeClass;
 use conductor_protocol::event::{
     AgentJoined, AttemptAssigned, AttemptFailed, AttemptStarted, AttemptSucceeded, AttemptUsage,
     Event, Usage,
 };
-use conductor_protocol::frame::{self, FrameHead};
+use conductor_protocol::frame::FrameHead;
 use conductor_protocol::ids::{AgentId, Lease, Position};
 use conductor_protocol::spec::Runtime;
 use conductor_protocol::subject::{Role, Subject};
-use conductor_protocol::OutcomeClass;
+use conductor_replica::Bid;
 
 use super::network::{Answer, Letter, Tag};
 use super::{Life, Next, World};
@@ -46,6 +47,7 @@ pub(super) struct Agent {
     commit: Option<(u64, GroupCommit)>,
     programs: BTreeMap<Position, Program>,
     joins: u32,
+    bid: Option<Bid>,
     next: u64,
     is_expecting: bool,
     is_leaving: bool,
@@ -135,6 +137,7 @@ impl World {
             commit: None,
             programs: BTreeMap::new(),
             joins: 0,
+            bid: None,
             next,
             is_expecting: false,
             is_leaving: false,
@@ -159,7 +162,10 @@ impl World {
         for process in self.agents.iter().filter(up) {
             let known = self.referee.state.agents.get(&process.id);
             let is_it = |p: &AgentProcess| {
-                let incarnation = p.up.as_ref().and_then(|a| a.commit.as_ref()).map(|(i, _)| *i);
+                let incarnation =
+                    p.up.as_ref()
+                        .and_then(|a| a.commit.as_ref())
+                        .map(|(i, _)| *i);
                 p.id == process.id && known.map(|k| k.incarnation) == incarnation
             };
             let takes_work = known.is_some_and(conductor_domain::state::Agent::takes_work);
@@ -242,7 +248,11 @@ impl World {
                 }
             }
             Effect::Beat(beat) => {
-                let lost = if self.is_calm { 0 } else { self.scenario.options.lost_beats };
+                let lost = if self.is_calm {
+                    0
+                } else {
+                    self.scenario.options.lost_beats
+                };
                 let arrives = !self.is_down() && !self.net.chance(lost);
                 for r in 0..self.replicas.len() {
                     let way = self.latency();
@@ -276,27 +286,28 @@ impl World {
         let Some(process) = self.agents.get_mut(n) else {
             return;
         };
-        let version = "1".to_owned();
-        let joined = AgentJoined {
-            version: version.clone(),
-            host: "sim".to_owned(),
-            slots: process.slots,
-            labels: [("zone".to_owned(), format!("z{}", process.zone))].into(),
-            runtimes: [Runtime::Command, Runtime::Noop].map(|r| (r, version.clone())).into(),
-        };
-        let subject = Subject::Agent(process.id.clone()).render(&self.cell);
         let Some(agent) = process.up.as_mut() else {
             return;
         };
         agent.commit = None;
         agent.joins += 1;
-        let id = format!("joined-{n}-{}-{}", life.number, agent.joins);
-        let append = Append {
-            subject,
-            payload: frame::join(FrameHead::default(), &[Event::from(joined).encode()]).into(),
-            id,
-            expected_last: None,
+        let version = "1".to_owned();
+        let joined = AgentJoined {
+            version: version.clone(),
+            host: "sim".to_owned(),
+            process: format!("{n}-{}-{}", life.number, agent.joins),
+            slots: process.slots,
+            labels: [("zone".to_owned(), format!("z{}", process.zone))].into(),
+            runtimes: [Runtime::Command, Runtime::Noop]
+                .map(|r| (r, version.clone()))
+                .into(),
         };
+        let subject = Subject::Agent(process.id.clone()).render(&self.cell);
+        let id = joined.process.clone();
+        let last = self.log.last_on(&subject);
+        let bid = Bid::new(subject, &joined.into(), &id, last);
+        let append = bid.append.clone();
+        agent.bid = Some(bid);
         let letter = Letter {
             from: Some(life),
             tag: Tag::Join,
@@ -315,23 +326,38 @@ impl World {
         let Node::Agent(n) = life.node else {
             return Ok(());
         };
-        let Ok(appended) = answer else {
-            letter.tries += 1;
-            let pause = conductor_eventlog::group_commit::repeat_pause(letter.tries);
-            self.push_in(pause.as_millis() as u64, Next::Send(letter));
+        let bid = self.agent(n).and_then(|a| a.bid.clone());
+        let Some(bid) = bid.filter(|b| b.append == letter.append) else {
             return Ok(());
+        };
+        let incarnation = match answer {
+            Ok(appended) => appended.seq,
+            Err(AppendError::Unavailable(_)) => {
+                letter.tries += 1;
+                let pause = conductor_eventlog::group_commit::repeat_pause(letter.tries);
+                self.push_in(pause.as_millis() as u64, Next::Send(letter));
+                return Ok(());
+            }
+            Err(_) => {
+                let last = self.log.last_on(&letter.append.subject);
+                let Some(seq) = last.and_then(|last| bid.seq_if_won(last)) else {
+                    self.join(n, life);
+                    return Ok(());
+                };
+                seq
+            }
         };
         let subject = Subject::Leader(Role::Scheduler).render(&self.cell);
         let scheduler = self.log.last_on(&subject).map_or(0, |r| r.seq);
         let Some(agent) = self.agent(n) else {
             return Ok(());
         };
-        let writer = format!("agent-{n}-{}", appended.seq);
-        let head = FrameHead::incarnation(appended.seq);
-        agent.commit = Some((appended.seq, GroupCommit::new(head, writer, 1)));
-        agent.next = appended.seq + 1;
+        let writer = format!("agent-{n}-{}", incarnation);
+        let head = FrameHead::incarnation(incarnation);
+        agent.commit = Some((incarnation, GroupCommit::new(head, writer, 1)));
+        agent.next = incarnation + 1;
         self.expect_delivery(Node::Agent(n));
-        self.tell_agent(life, Input::Joined(appended.seq, scheduler))
+        self.tell_agent(life, Input::Joined(incarnation, scheduler))
     }
 
     fn report(&mut self, n: usize, events: &[Event]) {
@@ -397,7 +423,10 @@ impl World {
     /// An agent that leaves does so when all it said is in the log; it comes back later.
     fn leave_if_said(&mut self, n: usize) {
         let has_said_all = |a: &Agent| a.commit.as_ref().is_none_or(|(_, c)| c.is_idle());
-        if !self.agent(n).is_some_and(|a| a.is_leaving && has_said_all(a)) {
+        if !self
+            .agent(n)
+            .is_some_and(|a| a.is_leaving && has_said_all(a))
+        {
             return;
         }
         self.say(|| format!("process {n} has left"));
@@ -419,7 +448,11 @@ impl World {
         let begins = self.programs.around(50);
         let takes = self.programs.around(run_ms).min(RUN_MS_MAX);
         let fails = self.programs.chance(failing);
-        let class = [OutcomeClass::Failed, OutcomeClass::Crashed, OutcomeClass::RateLimited];
+        let class = [
+            OutcomeClass::Failed,
+            OutcomeClass::Crashed,
+            OutcomeClass::RateLimited,
+        ];
         let class = self.programs.pick(&class).copied().filter(|_| fails);
         let hangs = self.programs.chance(hanging) && run_timeout.is_some();
         let is_watched = self.programs.chance(700);
@@ -428,7 +461,11 @@ impl World {
             return Ok(());
         };
         let attempt = |l: &Lease| (l.task, l.attempt);
-        if agent.programs.values().any(|p| attempt(&p.lease) == attempt(&lease)) {
+        if agent
+            .programs
+            .values()
+            .any(|p| attempt(&p.lease) == attempt(&lease))
+        {
             return Err(Violation {
                 rule: checkers::RUN_ONCE,
                 seq: lease.assigned.seq,
@@ -436,7 +473,9 @@ impl World {
             });
         }
         let stop = Stop::No;
-        agent.programs.insert(lease.assigned, Program { lease, stop });
+        agent
+            .programs
+            .insert(lease.assigned, Program { lease, stop });
         self.say(|| format!("process {n} runs {} of {}", lease.attempt, lease.task));
         let at = lease.assigned;
         let then = |world: &mut Self, ms: u64, step: Step| {
@@ -450,7 +489,11 @@ impl World {
         match timeout {
             // The agent ends it in time, or else the orchestrator has to.
             Some(limit) if is_watched => {
-                then(self, begins + limit, Step::Ends(Some(OutcomeClass::Timeout)));
+                then(
+                    self,
+                    begins + limit,
+                    Step::Ends(Some(OutcomeClass::Timeout)),
+                );
             }
             Some(_) if hangs => {}
             _ => then(self, begins + takes, Step::Ends(class)),
@@ -458,7 +501,12 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn program(&mut self, life: Life, at: Position, step: Step) -> Result<(), Violation> {
+    pub(super) fn program(
+        &mut self,
+        life: Life,
+        at: Position,
+        step: Step,
+    ) -> Result<(), Violation> {
         let Node::Agent(n) = life.node else {
             return Ok(());
         };

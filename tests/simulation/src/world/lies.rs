@@ -20,11 +20,19 @@ impl World {
             return Ok(());
         };
         self.liars.insert(agent);
-        let incarnation = self.referee.ledger.agents.get(&id).map_or(0, |a| a.incarnation);
+        let incarnation = self
+            .referee
+            .ledger
+            .agents
+            .get(&id)
+            .map_or(0, |a| a.incarnation);
         let held = |is_ours: bool| -> Vec<Lease> {
             let tasks = self.referee.ledger.tasks.values();
             let leases = tasks.filter_map(|t| t.lease.as_ref());
-            leases.filter(|(_, by)| (*by == id) == is_ours).map(|(l, _)| *l).collect()
+            leases
+                .filter(|(_, by)| (*by == id) == is_ours)
+                .map(|(l, _)| *l)
+                .collect()
         };
         let pick = |leases: Vec<Lease>| leases.get(about as usize % leases.len().max(1)).copied();
         let any_task = || {
@@ -81,7 +89,15 @@ impl World {
         };
         let payload = match lie {
             Lie::UnknownKind => {
-                let unknown = [&[0x82, 0xa4][..], b"type", &[0xa3], b"new", &[0xa1], b"v", &[1]];
+                let unknown = [
+                    &[0x82, 0xa4][..],
+                    b"type",
+                    &[0xa3],
+                    b"new",
+                    &[0xa1],
+                    b"v",
+                    &[1],
+                ];
                 frame::join(head, &[unknown.concat()])
             }
             Lie::Garbage => about.to_be_bytes().to_vec(),

@@ -56,7 +56,13 @@ impl World {
         } else if self.net.chance(late) {
             let delay = self.net.between(PATIENCE_MS, 30 * PATIENCE_MS);
             self.unanswered(letter.clone());
-            self.push_in(delay, Next::Arrive(Letter { from: None, ..letter }));
+            self.push_in(
+                delay,
+                Next::Arrive(Letter {
+                    from: None,
+                    ..letter
+                }),
+            );
         } else {
             self.push_in(way, Next::Arrive(letter));
         }
@@ -94,7 +100,11 @@ impl World {
             let is_repeat = !self.ids.insert(letter.append.id.clone());
             self.stored(appended.seq, is_repeat)?;
         }
-        let lost = if self.is_calm { 0 } else { self.scenario.options.lost_replies };
+        let lost = if self.is_calm {
+            0
+        } else {
+            self.scenario.options.lost_replies
+        };
         if self.net.chance(lost) {
             self.unanswered(letter);
         } else {
@@ -182,7 +192,12 @@ impl World {
     }
 
     /// A client repeats until it is told that its record is stored.
-    fn client_hears(&mut self, n: usize, mut letter: Letter, answer: Answer) -> Result<(), Violation> {
+    fn client_hears(
+        &mut self,
+        n: usize,
+        mut letter: Letter,
+        answer: Answer,
+    ) -> Result<(), Violation> {
         match answer {
             Ok(_) => {
                 self.unacked.remove(&n);

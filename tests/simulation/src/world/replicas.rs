@@ -9,10 +9,10 @@ use conductor_eventlog::{Fate, GroupCommit};
 use conductor_orchestrator::Orchestrator;
 use conductor_protocol::frame::FrameHead;
 use conductor_protocol::subject::Role;
-use conductor_replica::election::Bid;
 use conductor_replica::follow::Batch;
 use conductor_replica::host::{Effect, Host, Input};
 use conductor_replica::role::{Draft, Role as Decider};
+use conductor_replica::{Bid, election};
 use conductor_scheduler::Scheduler;
 
 use super::network::{Answer, Letter, Tag};
@@ -123,7 +123,11 @@ impl World {
             instance: format!("r{n}-{life}"),
             host: Host::new(state, deciders.collect(), every),
             terms: BTreeMap::new(),
-            candidacies: process.roles.iter().map(|r| (*r, Candidacy::Waiting)).collect(),
+            candidacies: process
+                .roles
+                .iter()
+                .map(|r| (*r, Candidacy::Waiting))
+                .collect(),
             next: seq + 1,
             is_expecting: false,
             wake_at_ms: None,
@@ -175,7 +179,8 @@ impl World {
         }
         self.step(n, Input::Records(&batch))?;
         if let Some(replica) = self.replicas.get(n).and_then(|p| p.up.as_ref()) {
-            self.referee.compare(&format!("replica {n}"), replica.host.state())?;
+            self.referee
+                .compare(&format!("replica {n}"), replica.host.state())?;
         }
         Ok(())
     }
@@ -187,7 +192,11 @@ impl World {
             return Ok(());
         };
         let terms = &replica.terms;
-        let waiting = |role| terms.get(&role).map_or(0, |(_, commit)| commit.waiting_bytes());
+        let waiting = |role| {
+            terms
+                .get(&role)
+                .map_or(0, |(_, commit)| commit.waiting_bytes())
+        };
         let effects = replica.host.step(input, now, waiting);
         for effect in effects {
             self.perform(n, effect);
@@ -431,7 +440,7 @@ impl World {
             return Ok(());
         };
         let last = self.log.last_on(&subject);
-        let bid = Bid::new(&self.cell, role, &replica.instance, last);
+        let bid = election::bid(&self.cell, role, &replica.instance, last);
         let (from, tag, append) = (Some(life), Tag::Bid(role), bid.append.clone());
         let candidacy = Candidacy::Bidding(bid, now_ms);
         replica.candidacies.insert(role, candidacy);
@@ -468,13 +477,15 @@ impl World {
         }
         let epoch = match answer {
             Ok(appended) => Some(appended.seq),
-            Err(conductor_eventlog::AppendError::Unavailable(_)) if now_ms < since + LOCK_TTL_MS => {
+            Err(conductor_eventlog::AppendError::Unavailable(_))
+                if now_ms < since + LOCK_TTL_MS =>
+            {
                 self.push_in(50, Next::Send(letter));
                 return Ok(());
             }
             Err(_) => {
                 let last = self.log.last_on(&letter.append.subject);
-                last.and_then(|last| bid.epoch_if_won(last))
+                last.and_then(|last| bid.seq_if_won(last))
             }
         };
         let candidacy = match epoch {
