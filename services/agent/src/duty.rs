@@ -42,7 +42,8 @@ pub enum Input {
     Tick,
     /// Stop what runs and join anew.
     Rejoin,
-    /// It joined: its incarnation, and the epoch of the scheduler that led then.
+    /// It joined: its incarnation, and the epoch of a scheduler that had been elected before,
+    /// after which every word is heard.
     Joined(u64, u64),
     /// Take nothing more, and leave when nothing runs any more or this time is over.
     Drain(Duration),

@@ -77,6 +77,10 @@ bugs! {
     RevocationForgotten,
     /// Agents are not told that they were declared lost.
     DismissalForgotten,
+    /// A decision that comes back once more counts for the one in flight.
+    RepeatBelieved,
+    /// A joining or an election that comes late counts, whatever came before it.
+    BidUnconditional,
     /// A new incarnation keeps what the earlier one had.
     LeaseSurvivesRejoin,
 }

@@ -1,6 +1,7 @@
 //! An append that counts only if nothing came between: for a role, or for an agent's name.
 
 use conductor_domain::Record;
+use conductor_domain::planted::{Bug, is_planted};
 use conductor_eventlog::Append;
 use conductor_protocol::event::Event;
 use conductor_protocol::frame::{self, FrameHead};
@@ -22,7 +23,7 @@ impl Bid {
         let append = Append {
             payload: frame::join(FrameHead::default(), &[event.encode()]).into(),
             id: format!("{id}-{before}"),
-            expected_last: Some(before),
+            expected_last: (!is_planted(Bug::BidUnconditional)).then_some(before),
             subject,
         };
         Self { append, before }

@@ -30,6 +30,10 @@ struct Args {
     /// Make a failing seed small, and write it to this file
     #[arg(long, requires = "seed")]
     shrink: Option<PathBuf>,
+    /// Plant a bug of `conductor_domain::planted` (needs --features planted-bugs)
+    #[cfg(feature = "planted-bugs")]
+    #[arg(long)]
+    plant: Option<String>,
     /// Threads
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     threads: usize,
@@ -41,6 +45,8 @@ struct Args {
 #[expect(clippy::print_stdout, reason = "it is a command")]
 fn main() -> ExitCode {
     let args = Args::parse();
+    #[cfg(feature = "planted-bugs")]
+    plant(&args);
     let scenario = match (&args.seed, &args.case) {
         (Some(seed), _) => Some(Scenario::draw(*seed)),
         (None, Some(file)) => {
@@ -71,6 +77,16 @@ fn main() -> ExitCode {
         }
         None => ExitCode::SUCCESS,
     }
+}
+
+/// Plants the bug asked for, in this thread and for one seed.
+#[cfg(feature = "planted-bugs")]
+fn plant(args: &Args) {
+    use conductor_domain::planted;
+    let Some(name) = &args.plant else { return };
+    let named = |bug: &&planted::Bug| format!("{bug:?}") == *name;
+    let bug = planted::Bug::ALL.iter().find(named);
+    planted::plant(Some(*bug.expect("there is a bug of that name")));
 }
 
 /// What many runs found.

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use conductor_domain::Record;
-use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::{AppendError, EventLog};
 use conductor_protocol::event::{AgentJoined, Event};
 use conductor_protocol::frame::FrameHead;
@@ -66,12 +65,13 @@ impl AgentState {
         if let Some(old) = self.membership.take() {
             old.end();
         }
-        let incarnation = self.take_name().await?;
-        // So that words of an earlier scheduler are known as such.
+        // So that words of an earlier scheduler are known as such. Learnt before joining, and
+        // followed from there: words that a later one makes old were meant when they were said.
         let subject = Subject::Leader(Role::Scheduler).render(self.connection.cell());
         let scheduler = last_on(self.connection.as_ref(), &subject)
             .await
             .map_or(0, |r| r.seq);
+        let incarnation = self.take_name().await?;
         let load = Arc::new(Load::default());
         let args = AppenderArgs {
             log: Arc::clone(&self.connection) as Arc<dyn EventLog>,
@@ -94,7 +94,7 @@ impl AgentState {
         sources.spawn(super::feed::words(
             connection,
             subjects,
-            incarnation + 1,
+            scheduler + 1,
             actor,
         ));
         sources.spawn(super::feed::clock(

@@ -6,6 +6,7 @@ use conductor_protocol::TaskId;
 use conductor_protocol::event::Event;
 use conductor_protocol::ids::{AgentId, Namespace, QueueName};
 
+use crate::planted::{Bug, is_planted};
 use crate::void::{Verdict, VoidReason};
 
 /// Decisions in flight.
@@ -47,7 +48,7 @@ impl Overlay {
             }
             other => {
                 if let Some(task) = other.task()
-                    && self.tasks.get(&task) == Some(other)
+                    && (self.tasks.get(&task) == Some(other) || is_planted(Bug::RepeatBelieved))
                 {
                     self.tasks.remove(&task);
                 }

@@ -194,6 +194,7 @@ impl World {
         self.presence_restored()?;
         for n in std::mem::take(&mut self.liars) {
             self.end_agent(n);
+            self.start_agent(n)?;
         }
         for n in 0..self.agents.len() {
             let Some(id) = self.agents.get(n).map(|p| p.id.clone()) else {

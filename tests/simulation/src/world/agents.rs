@@ -48,6 +48,8 @@ pub(super) struct Agent {
     programs: BTreeMap<Position, Program>,
     joins: u32,
     bid: Option<Bid>,
+    /// Epoch of the scheduler that led before it bid.
+    scheduler: u64,
     next: u64,
     is_expecting: bool,
     is_leaving: bool,
@@ -138,6 +140,7 @@ impl World {
             programs: BTreeMap::new(),
             joins: 0,
             bid: None,
+            scheduler: 0,
             next,
             is_expecting: false,
             is_leaving: false,
@@ -304,6 +307,8 @@ impl World {
         };
         let subject = Subject::Agent(process.id.clone()).render(&self.cell);
         let id = joined.process.clone();
+        let leader = Subject::Leader(Role::Scheduler).render(&self.cell);
+        agent.scheduler = self.log.last_on(&leader).map_or(0, |r| r.seq);
         let last = self.log.last_on(&subject);
         let bid = Bid::new(subject, &joined.into(), &id, last);
         let append = bid.append.clone();
@@ -347,15 +352,14 @@ impl World {
                 seq
             }
         };
-        let subject = Subject::Leader(Role::Scheduler).render(&self.cell);
-        let scheduler = self.log.last_on(&subject).map_or(0, |r| r.seq);
         let Some(agent) = self.agent(n) else {
             return Ok(());
         };
         let writer = format!("agent-{n}-{}", incarnation);
         let head = FrameHead::incarnation(incarnation);
         agent.commit = Some((incarnation, GroupCommit::new(head, writer, 1)));
-        agent.next = incarnation + 1;
+        agent.next = agent.scheduler + 1;
+        let scheduler = agent.scheduler;
         self.expect_delivery(Node::Agent(n));
         self.tell_agent(life, Input::Joined(incarnation, scheduler))
     }

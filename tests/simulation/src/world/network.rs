@@ -50,6 +50,11 @@ impl World {
         } else {
             (o.lost_requests, o.late_requests)
         };
+        // Who takes what after whom is the most delicate.
+        let late = match letter.tag {
+            Tag::Join | Tag::Bid(_) => late * 4,
+            _ => late,
+        };
         let way = self.latency();
         if self.net.chance(lost) {
             self.unanswered(letter);
