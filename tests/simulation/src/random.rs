@@ -3,6 +3,12 @@
 //! Our own dozen lines rather than a library: a seed written down as a regression case
 //! must mean the same run for as long as the case is kept.
 
+/// A number for some bytes (FNV-1a).
+pub fn hash(bytes: &[u8]) -> u64 {
+    let mix = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, mix)
+}
+
 /// A stream of numbers (splitmix64). What draws from one stream does not disturb another.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -10,15 +16,13 @@ pub struct Random(u64);
 impl Random {
     /// The stream of this name under a seed.
     pub fn stream(seed: u64, name: &str) -> Self {
-        let hash = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
-        let named = name.bytes().fold(0xcbf2_9ce4_8422_2325, hash);
-        let mut stream = Self(seed ^ named);
-        stream.next();
+        let mut stream = Self(seed ^ hash(name.as_bytes()));
+        stream.draw();
         stream
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -27,7 +31,7 @@ impl Random {
 
     /// A number below `n`; 0 if `n` is.
     pub fn below(&mut self, n: u64) -> u64 {
-        if n == 0 { 0 } else { self.next() % n }
+        if n == 0 { 0 } else { self.draw() % n }
     }
 
     /// A number from `from` to `to`, both included.

@@ -213,7 +213,7 @@ fn draw_faults(o: &Options, actions: &mut Vec<(u64, Action)>) {
                 ];
                 Action::Spoil(*r.pick(&ways).unwrap_or(&Spoil::LoseAll))
             }
-            8 => Action::Lie(*r.pick(&LIES).unwrap_or(&Lie::Garbage), agent, r.next()),
+            8 => Action::Lie(*r.pick(&LIES).unwrap_or(&Lie::Garbage), agent, r.draw()),
             9 => Action::Twin(agent),
             10 => Action::Drain(agent),
             _ => Action::Replay {

@@ -120,8 +120,7 @@ pub(crate) struct World {
     liars: BTreeSet<usize>,
     is_calm: bool,
     is_done: bool,
-    net: Random,
-    programs: Random,
+    asked: BTreeMap<String, u32>,
     pub(crate) referee: Referee,
     pub(crate) story: Option<Vec<String>>,
 }
@@ -149,8 +148,7 @@ impl World {
             liars: BTreeSet::new(),
             is_calm: false,
             is_done: false,
-            net: Random::stream(options.seed, "net"),
-            programs: Random::stream(options.seed, "programs"),
+            asked: BTreeMap::new(),
             referee: Referee::new(cell, options.refused > 0),
             story: tells_story.then(Vec::new),
             scenario: scenario.clone(),
@@ -171,7 +169,7 @@ impl World {
         for roles in self.scenario.replicas() {
             let pace = pace(&mut r);
             self.replicas
-                .push(ReplicaProcess::new(roles, r.next(), pace));
+                .push(ReplicaProcess::new(roles, r.draw(), pace));
         }
         for n in 0..self.scenario.options.agents {
             let slots = r.between(1, self.scenario.options.slots_max) as u32;
@@ -288,8 +286,19 @@ impl World {
         self.now_ms < self.down_until_ms
     }
 
-    fn latency(&mut self) -> u64 {
-        self.net.around(self.scenario.options.latency_ms)
+    /// Chance about one thing: what happens to it depends on nothing but its name and how
+    /// often it was asked about before, so that a run stays much the same when something is
+    /// left out of it.
+    fn luck(&mut self, about: &str) -> Random {
+        let times = self.asked.entry(about.to_owned()).or_default();
+        *times += 1;
+        Random::stream(self.scenario.options.seed, &format!("{about} {times}"))
+    }
+
+    /// How long something is on its way.
+    fn latency(&mut self, about: &str) -> u64 {
+        let usual = self.scenario.options.latency_ms;
+        self.luck(about).around(usual)
     }
 
     fn say(&mut self, line: impl FnOnce() -> String) {

@@ -170,7 +170,7 @@ fn timeouts(r: &mut Random) -> serde_json::Map<String, Value> {
 fn new_id(r: &mut Random, at: u64) -> TaskId {
     let mut random = [0; 10];
     for byte in &mut random {
-        *byte = r.next() as u8;
+        *byte = r.draw() as u8;
     }
     // Clients' clocks are wrong, too.
     let skew = r.below(20_000);

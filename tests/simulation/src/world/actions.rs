@@ -140,10 +140,13 @@ impl World {
 
     /// A client posts something, and repeats it until it is told that it is stored.
     fn post(&mut self, n: usize, subject: Subject, payload: Vec<u8>) {
+        let subject = subject.render(&self.cell);
+        // Not its number, which changes when other actions are left out.
+        let id = format!("client-{}-{:x}", self.now_ms, crate::random::hash(&payload));
         let append = Append {
-            subject: subject.render(&self.cell),
+            subject,
             payload: payload.into(),
-            id: format!("client-{n}"),
+            id,
             expected_last: None,
         };
         self.unacked.insert(n);

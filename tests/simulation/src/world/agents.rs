@@ -246,7 +246,7 @@ impl World {
             Effect::Stop(at, stop) => {
                 if let Some(program) = self.agent(n).and_then(|a| a.programs.get_mut(&at)) {
                     program.stop = stop;
-                    let dying = self.programs.around(500);
+                    let dying = self.luck(&format!("end {at}")).around(500);
                     self.push_in(dying, Next::Program(life, at, Box::new(Step::Killed)));
                 }
             }
@@ -256,9 +256,10 @@ impl World {
                 } else {
                     self.scenario.options.lost_beats
                 };
-                let arrives = !self.is_down() && !self.net.chance(lost);
+                let is_lost = self.luck(&format!("beat of {n}")).chance(lost);
+                let arrives = !self.is_down() && !is_lost;
                 for r in 0..self.replicas.len() {
-                    let way = self.latency();
+                    let way = self.latency(&format!("beat of {n} to {r}"));
                     let to = Life {
                         node: Node::Replica(r),
                         number: self.replicas.get(r).map_or(0, |p| p.life),
@@ -267,7 +268,7 @@ impl World {
                         self.push_in(way, Next::Beat(to, Box::new(beat.clone())));
                     }
                 }
-                let way = self.latency();
+                let way = self.latency(&format!("beat of {n}"));
                 let told = Box::new(Input::BeatDone(arrives));
                 self.push_in(way, Next::Tell(life, told));
             }
@@ -435,7 +436,7 @@ impl World {
         }
         self.say(|| format!("process {n} has left"));
         self.end_agent(n);
-        let back = self.programs.around(5_000);
+        let back = self.luck(&format!("back {n}")).around(5_000);
         self.push_in(back, Next::Start(Node::Agent(n)));
     }
 
@@ -449,18 +450,19 @@ impl World {
         let o = &self.scenario.options;
         let (run_ms, failing, hanging) = (o.run_ms, o.failing, o.hanging);
         let run_timeout = assigned.timeouts.run.map(|t| t.0);
-        let begins = self.programs.around(50);
-        let takes = self.programs.around(run_ms).min(RUN_MS_MAX);
-        let fails = self.programs.chance(failing);
+        let mut luck = self.luck(&format!("{} {}", lease.task, lease.attempt));
+        let begins = luck.around(50);
+        let takes = luck.around(run_ms).min(RUN_MS_MAX);
+        let fails = luck.chance(failing);
         let class = [
             OutcomeClass::Failed,
             OutcomeClass::Crashed,
             OutcomeClass::RateLimited,
         ];
-        let class = self.programs.pick(&class).copied().filter(|_| fails);
-        let hangs = self.programs.chance(hanging) && run_timeout.is_some();
-        let is_watched = self.programs.chance(700);
-        let uses = self.programs.chance(200);
+        let class = luck.pick(&class).copied().filter(|_| fails);
+        let hangs = luck.chance(hanging) && run_timeout.is_some();
+        let is_watched = luck.chance(700);
+        let uses = luck.chance(200);
         let Some(agent) = self.agent(n) else {
             return Ok(());
         };

@@ -55,11 +55,12 @@ impl World {
             Tag::Join | Tag::Bid(_) => late * 4,
             _ => late,
         };
-        let way = self.latency();
-        if self.net.chance(lost) {
+        let way = self.latency(&letter.append.id);
+        let mut luck = self.luck(&letter.append.id);
+        if luck.chance(lost) {
             self.unanswered(letter);
-        } else if self.net.chance(late) {
-            let delay = self.net.between(PATIENCE_MS, 30 * PATIENCE_MS);
+        } else if luck.chance(late) {
+            let delay = luck.between(PATIENCE_MS, 30 * PATIENCE_MS);
             self.unanswered(letter.clone());
             self.push_in(
                 delay,
@@ -92,7 +93,9 @@ impl World {
         }
         let o = &self.scenario.options;
         let is_leaders = matches!(letter.tag, Tag::Term(..));
-        if is_leaders && !self.is_calm && self.net.chance(o.refused) {
+        let refused = o.refused;
+        let mut luck = self.luck(&format!("{} arrives", letter.append.id));
+        if is_leaders && !self.is_calm && luck.chance(refused) {
             let answer = Err(AppendError::Refused("it does not like it".to_owned()));
             self.say(|| format!("log refuses {}", letter.append.subject));
             self.answer(letter, answer);
@@ -110,7 +113,7 @@ impl World {
         } else {
             self.scenario.options.lost_replies
         };
-        if self.net.chance(lost) {
+        if luck.chance(lost) {
             self.unanswered(letter);
         } else {
             self.answer(letter, answer);
@@ -119,7 +122,7 @@ impl World {
     }
 
     fn answer(&mut self, letter: Letter, answer: Answer) {
-        let way = self.latency();
+        let way = self.latency(&letter.append.id);
         self.push_in(way, Next::Hear(letter, answer));
     }
 
@@ -165,7 +168,7 @@ impl World {
 
     /// The tail of a process will bring something, if nothing is on its way yet.
     pub(super) fn expect_delivery(&mut self, node: Node) {
-        let way = self.latency();
+        let way = self.latency(&format!("{node:?}"));
         let stalled = match node {
             Node::Replica(n) => self.replicas.get(n).map_or(0, |p| p.stalled_until_ms),
             Node::Agent(n) => self.agents.get(n).map_or(0, |p| p.stalled_until_ms),

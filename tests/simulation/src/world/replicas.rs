@@ -136,7 +136,7 @@ impl World {
         self.say(|| format!("r{n} starts at record {seq}"));
         let life = self.replica_life(n);
         for role in roles {
-            let soon = self.net.below(LOCK_TTL_MS / 3);
+            let soon = self.luck(&format!("{life:?}")).below(LOCK_TTL_MS / 3);
             self.push_in(soon, Next::Stand(life, role));
         }
         self.expect_delivery(Node::Replica(n));
@@ -144,8 +144,8 @@ impl World {
     }
 
     pub(super) fn deliver_to_replica(&mut self, n: usize) -> Result<(), Violation> {
-        let most = self.net.between(1, 64);
-        let to_multiple = self.net.chance(500);
+        let mut luck = self.luck(&format!("delivery to {n}"));
+        let (most, to_multiple) = (luck.between(1, 64), luck.chance(500));
         let Some(process) = self.replicas.get_mut(n) else {
             return Ok(());
         };
@@ -243,7 +243,7 @@ impl World {
                     }
                 }
                 for fetch in fetches {
-                    let way = self.latency() + self.latency();
+                    let way = 2 * self.latency(&format!("body {}", fetch.seq));
                     self.push_in(way, Next::Fetched(life, Box::new(fetch)));
                 }
                 self.pump(n, role);
@@ -451,7 +451,7 @@ impl World {
             tries: 0,
         };
         // Between the look and the bid others may have been elected.
-        let way = self.latency();
+        let way = self.latency(&letter.append.id);
         self.push_in(way, Next::Send(letter));
         Ok(())
     }
