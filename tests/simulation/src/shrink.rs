@@ -3,7 +3,7 @@
 
 use crate::options::Options;
 use crate::run::run;
-use crate::scenario::Scenario;
+use crate::scenario::{Action, Scenario};
 
 /// Most runs spent on it.
 const RUNS_MAX: u32 = 2_000;
@@ -18,10 +18,11 @@ pub fn shrink(scenario: &Scenario, rule: &str) -> Scenario {
         (runs <= RUNS_MAX) && violation.is_some_and(|v| v.rule == rule)
     };
     loop {
-        let before = (best.actions.len(), best.options.clone());
+        let before = best.clone();
         drop_actions(&mut best, &mut still_fails);
+        drop_items(&mut best, &mut still_fails);
         soften(&mut best, &mut still_fails);
-        if before == (best.actions.len(), best.options.clone()) {
+        if before == best {
             return best;
         }
     }
@@ -46,6 +47,28 @@ fn drop_actions(best: &mut Scenario, still_fails: &mut impl FnMut(&Scenario) -> 
             return;
         }
         size = size.div_ceil(2);
+    }
+}
+
+/// Leaves out single tasks of submissions.
+fn drop_items(best: &mut Scenario, still_fails: &mut impl FnMut(&Scenario) -> bool) {
+    for n in 0..best.actions.len() {
+        let mut i = 0;
+        loop {
+            let mut candidate = best.clone();
+            let Some((_, Action::Submit { items, .. })) = candidate.actions.get_mut(n) else {
+                break;
+            };
+            if items.len() < 2 || i >= items.len() {
+                break;
+            }
+            items.remove(i);
+            if still_fails(&candidate) {
+                *best = candidate;
+            } else {
+                i += 1;
+            }
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use conductor_simulation::scenario::Scenario;
 use expect_test::expect_file;
 
 /// Within so many seeds each is found.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 1_000;
 
 /// The rules that broke first, and the seed at which the bug was found.
 fn hunt(bug: Bug) -> Option<(u64, &'static str, String)> {

@@ -1,6 +1,6 @@
 //! Accepting and rejecting submissions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conductor_protocol::event::{Event, FieldError, TaskAccepted, TaskDuplicate, TaskRejected};
 use conductor_protocol::frame;
@@ -12,14 +12,20 @@ use conductor_protocol::{TaskId, UnixMs};
 use super::{Input, Overlay};
 use crate::state::{Intake, State};
 
-/// Decides the submissions that came in since the last call.
+/// Decides the submissions that came in since the last call, and those whose decision turned
+/// out void.
 pub(super) fn decide(state: &State, overlay: &mut Overlay, input: Input<'_>, out: &mut Vec<Event>) {
+    for (seq, again) in std::mem::take(&mut overlay.submissions_again) {
+        if let Some(intake) = state.intake.get(&seq) {
+            decide_record(state, overlay, seq, intake, &again, out);
+        }
+    }
     let from = overlay.submissions_upto.saturating_add(1);
     for (seq, intake) in state.intake.range(from..) {
         if out.len() >= input.events_max {
             break;
         }
-        decide_record(state, overlay, *seq, intake, out);
+        decide_record(state, overlay, *seq, intake, &intake.undecided, out);
         overlay.submissions_upto = *seq;
     }
 }
@@ -29,6 +35,7 @@ fn decide_record(
     overlay: &mut Overlay,
     seq: u64,
     intake: &Intake,
+    wanted: &BTreeSet<u32>,
     out: &mut Vec<Event>,
 ) {
     // The fold has split these bytes once already; should they not split, nothing is lost
@@ -52,7 +59,8 @@ fn decide_record(
         let Some(result) = resolved.get_mut(index).and_then(Option::take) else {
             continue;
         };
-        if !intake.undecided.contains(&submission.index) {
+        let is_open = intake.undecided.contains(&submission.index);
+        if !is_open || !wanted.contains(&submission.index) {
             continue;
         }
         out.push(match result {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use conductor_protocol::TaskId;
 use conductor_protocol::event::Event;
-use conductor_protocol::ids::{AgentId, Namespace, QueueName};
+use conductor_protocol::ids::{AgentId, Namespace, Position, QueueName};
 
 use crate::planted::{Bug, is_planted};
 use crate::void::{Verdict, VoidReason};
@@ -14,6 +14,8 @@ use crate::void::{Verdict, VoidReason};
 pub struct Overlay {
     /// Submit records up to this sequence are decided, or have decisions in flight.
     pub(super) submissions_upto: u64,
+    /// Submissions among those whose decision turned out void, to be decided again.
+    pub(super) submissions_again: BTreeMap<u64, BTreeSet<u32>>,
     /// Decisions about tasks in flight. Kept whole: an earlier decision about the same task
     /// may come back once more, when an append was repeated after the log had forgotten it.
     pub(super) tasks: BTreeMap<TaskId, Event>,
@@ -39,10 +41,10 @@ impl Overlay {
                 if let Some(n) = self.backlog.get_mut(&e.spec.queue) {
                     *n = n.saturating_sub(1);
                 }
-                self.on_submission(e.submission.seq, verdict);
+                self.on_submission(e.submission, verdict);
             }
-            Event::TaskRejected(e) => self.on_submission(e.submission.seq, verdict),
-            Event::TaskDuplicate(e) => self.on_submission(e.submission.seq, verdict),
+            Event::TaskRejected(e) => self.on_submission(e.submission, verdict),
+            Event::TaskDuplicate(e) => self.on_submission(e.submission, verdict),
             Event::AgentLost(e) => {
                 self.agents.remove(&e.agent);
             }
@@ -56,11 +58,12 @@ impl Overlay {
         }
     }
 
-    fn on_submission(&mut self, seq: u64, verdict: Verdict) {
+    fn on_submission(&mut self, at: Position, verdict: Verdict) {
         // Where it is decided already there is nothing to decide again.
         let is_open = matches!(verdict, Verdict::Void(r) if r != VoidReason::SubmissionDecided);
         if is_open {
-            self.submissions_upto = self.submissions_upto.min(seq.saturating_sub(1));
+            let again = self.submissions_again.entry(at.seq).or_default();
+            again.insert(at.index);
         }
     }
 
