@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Packages from the lowest layer up, with the only packages of ours each may name.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("conductor-protocol", &[]),
     ("conductor-domain", &["conductor-protocol"]),
     (
@@ -41,6 +41,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("conductor-nats", &[]),
     ("conductor", EVERYTHING),
     ("conductor-harness", EVERYTHING),
+    ("conductor-chaos", CHAOS),
     ("conductor-tidy", &[]),
 ];
 const SERVICE: &[&str] = &[
@@ -58,6 +59,15 @@ const EVERYTHING: &[&str] = &[
     "conductor-scheduler",
     "conductor-agent",
     "conductor-nats",
+];
+/// A program on top of the harness.
+const CHAOS: &[&str] = &[
+    "conductor-protocol",
+    "conductor-domain",
+    "conductor-eventlog",
+    "conductor-replica",
+    "conductor-nats",
+    "conductor-harness",
 ];
 
 /// Pure crates, and all they may be built on.
