@@ -1,9 +1,10 @@
 //! The nats-servers, one or three, and the links between them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use conductor_harness::server::{free_ports, start};
-use conductor_harness::{Link, PATIENCE, Proxy};
+use conductor_harness::{Link, PATIENCE, Proxy, plain};
 use conductor_nats::{Cluster, Server, ServerConfig};
 use tempfile::TempDir;
 
@@ -142,6 +143,21 @@ impl Ground {
                 }
             });
         });
+    }
+
+    /// Restarts a node that does not call itself well: a stream that met a write error takes
+    /// nothing more until then, also when there is room again.
+    pub(crate) fn mend(&mut self, node: usize) -> bool {
+        let server = &mut self.nodes[node];
+        let page = plain::http_get(&server.monitor_url(), "/healthz").unwrap_or_default();
+        let is_well = page.contains("\"ok\"");
+        if !is_well {
+            tokio::task::block_in_place(|| {
+                server.stop(Duration::from_secs(5));
+                server.start_again(PATIENCE).unwrap_or_else(|e| panic!("{e}"));
+            });
+        }
+        !is_well
     }
 
     /// Where a node keeps the messages of a stream.

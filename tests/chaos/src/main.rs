@@ -64,6 +64,9 @@ struct Args {
     /// The servers
     #[arg(long, value_enum, default_value = "both")]
     topology: Which,
+    /// Only faults with this in their name
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Where report.json and report.txt are written
     #[arg(long)]
     report: Option<PathBuf>,
@@ -116,7 +119,8 @@ async fn all(args: &Args) -> u8 {
     for topology in topologies {
         // A topology's schedule is the same whether or not another ran before it.
         let random = Random::new(seed.wrapping_add(topology.nodes() as u64));
-        parts.push(run::topology(*topology, seconds, random).await);
+        let only = args.only.as_deref().unwrap_or_default();
+        parts.push(run::topology(*topology, seconds, only, random).await);
     }
     let is_well = parts.iter().all(|p| p.problems.is_empty());
     let exit = u8::from(!is_well);

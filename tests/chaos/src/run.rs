@@ -39,7 +39,12 @@ pub(crate) struct Scene {
 }
 
 /// Runs one topology for so long.
-pub(crate) async fn topology(topology: Topology, seconds: f64, mut random: Random) -> Part {
+pub(crate) async fn topology(
+    topology: Topology,
+    seconds: f64,
+    only: &str,
+    mut random: Random,
+) -> Part {
     let field = Field::start(topology).await;
     println!(
         "{}: {} processes, {}",
@@ -68,7 +73,8 @@ pub(crate) async fn topology(topology: Topology, seconds: f64, mut random: Rando
     let started = Instant::now();
     let mut struck = Vec::new();
     let _ = scene.progress(now_ms()).await;
-    for planned in Schedule::new(topology, random.fork()) {
+    let schedule = Schedule::new(topology, random.fork());
+    for planned in schedule.filter(|p| p.fault.name().contains(only)) {
         if started.elapsed().as_secs_f64() >= seconds || !scene.problems.is_empty() {
             break;
         }

@@ -97,7 +97,10 @@ pub(crate) async fn strike(field: &mut Field, planned: Planned, connection: &Con
             field.ground.disk.fill(server);
             tokio::time::sleep(hold).await;
             field.ground.disk.free(server);
-            "n0".to_owned()
+            match field.ground.mend(0) {
+                true => "n0, which had to be restarted".to_owned(),
+                false => "n0".to_owned(),
+            }
         }
         Fault::LoseSnapshots => delete(field, &["OBJ_SNAPSHOTS"]).await,
         Fault::LoseStreams => delete(field, &BESIDE).await,
