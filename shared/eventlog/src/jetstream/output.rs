@@ -5,9 +5,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::context::{
-    CreateStreamError, CreateStreamErrorKind, PublishErrorKind,
-};
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, PublishErrorKind};
 use async_nats::jetstream::stream::{self, DiscardPolicy, PersistenceMode};
 use bytes::Bytes;
 use conductor_protocol::ids::{AgentId, Lease};
