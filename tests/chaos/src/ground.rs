@@ -145,6 +145,11 @@ impl Ground {
         });
     }
 
+    /// Stops a node in an orderly way.
+    pub(crate) fn stop(&mut self, node: usize) {
+        tokio::task::block_in_place(|| self.nodes[node].stop(Duration::from_secs(10)));
+    }
+
     /// Restarts a node that does not call itself well: a stream that met a write error takes
     /// nothing more until then, also when there is room again.
     pub(crate) fn mend(&mut self, node: usize) -> bool {
@@ -154,7 +159,9 @@ impl Ground {
         if !is_well {
             tokio::task::block_in_place(|| {
                 server.stop(Duration::from_secs(5));
-                server.start_again(PATIENCE).unwrap_or_else(|e| panic!("{e}"));
+                server
+                    .start_again(PATIENCE)
+                    .unwrap_or_else(|e| panic!("{e}"));
             });
         }
         !is_well

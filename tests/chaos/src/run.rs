@@ -22,6 +22,8 @@ use crate::{flip, now_ms, strike};
 const STALL_MAX: Duration = Duration::from_secs(60);
 /// How long everything may take to end when the faults are over.
 const SETTLE_MAX: Duration = Duration::from_secs(120);
+/// How long a command of the CLI may take.
+const CLI_MAX: Duration = Duration::from_secs(45);
 /// How often it is looked at.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -250,10 +252,27 @@ impl Scene {
         }
     }
 
+    /// Waits until some replica says more of losses than before.
+    pub(crate) async fn says_end_is_lost(&self, before: usize) -> bool {
+        let deadline = Instant::now() + STALL_MAX;
+        while flip::said(&self.field) <= before {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(POLL * 10).await;
+        }
+        true
+    }
+
     /// Runs a command of the CLI, past all links.
     pub(crate) async fn cli(&self, args: &[&str]) -> Ran {
         let mut all = vec!["--nats-url".to_owned(), self.field.ground.urls()];
         all.extend(args.iter().map(|a| (*a).to_owned()));
-        process::run(&all, &[], b"").await
+        let ran = tokio::time::timeout(CLI_MAX, process::run(&all, &[], b"")).await;
+        ran.unwrap_or_else(|_| Ran {
+            code: -1,
+            stdout: String::new(),
+            stderr: format!("{args:?} did not end within {CLI_MAX:?}"),
+        })
     }
 }
