@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all a newcomer needs; `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test lint fmt deny fuzz ci nats-server need-rust need-python
+.PHONY: help demo run build test chaos lint fmt deny fuzz ci nats-server need-rust need-python
 
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/conductor
 
@@ -22,6 +22,13 @@ build: need-rust
 test: need-rust nats-server ## Run all tests, against a real nats-server each
 	@echo "==> running all tests"
 	@cargo test --workspace --locked
+
+MINUTES ?= 10
+chaos: need-rust nats-server ## Real faults on real processes (MINUTES=10, SEED=… to choose them again)
+	@echo "==> building"
+	@cargo build --release --locked --package conductor --package conductor-chaos
+	@echo "==> $(MINUTES) minutes of faults"
+	@$(dir $(RELEASE))conductor-chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) --report $(dir $(RELEASE))chaos
 
 lint: need-rust ## Formatting and clippy, warnings are errors
 	cargo fmt --all --check

@@ -35,6 +35,21 @@ pub(crate) async fn read_log(connection: &Connection) -> Result<BTreeMap<u64, Re
     Ok(log)
 }
 
+/// The log as it is on all servers together: what one left out is asked for by itself.
+pub(crate) async fn read_whole_log(
+    connection: &Connection,
+) -> Result<BTreeMap<u64, Record>, String> {
+    let mut log = read_log(connection).await?;
+    let last = connection.last_seq().await.map_err(|e| e.to_string())?;
+    for (from, to) in gaps(&log, last) {
+        for seq in from..=to {
+            let record = connection.read(seq).await.map_err(|e| e.to_string())?;
+            log.extend(record.map(|r| (seq, r)));
+        }
+    }
+    Ok(log)
+}
+
 /// Sequences up to `last` that are not there, as ranges.
 pub(crate) fn gaps(log: &BTreeMap<u64, Record>, last: u64) -> Vec<(u64, u64)> {
     let mut gaps = Vec::new();

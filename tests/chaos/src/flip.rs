@@ -67,7 +67,9 @@ pub(crate) async fn flips(
     for flip in FLIPS {
         match one(scene, flip, node, random).await {
             Ok((value, wrong)) => {
-                println!("flipped bit {}: {value}", flip.what);
+                for line in crate::report::flip_lines(&value) {
+                    println!("{line}");
+                }
                 problems.extend(
                     wrong
                         .iter()
@@ -89,7 +91,7 @@ async fn one(
     random: &mut Random,
 ) -> Result<(Value, Vec<String>), String> {
     pad(scene).await?;
-    let before = checker::read_log(&scene.connection).await?;
+    let before = checker::read_whole_log(&scene.connection).await?;
     let blocks = blocks(&scene.field.ground.messages_of(node, LOG));
     let block = match flip.place {
         Place::FirstBlock => blocks.first(),
@@ -111,18 +113,20 @@ async fn one(
             break;
         }
     }
-    let last_before = last(&before);
-    let mut value = json!({
-        "what": flip.what, "node": node, "record": victim, "last_before": last_before,
-    });
+    let mut seen_by = Vec::new();
     let mut wrong = Vec::new();
     // With three, whichever leads: the damaged one does too.
     for leader in 0..scene.field.ground.nodes.len() {
         let has_moved = lead(scene, leader).await;
-        let (seen, problems) = look(scene, &before, flip, said_before).await?;
+        let (mut seen, problems) = look(scene, &before, flip, said_before).await?;
         wrong.extend(problems.iter().map(|p| format!("led by n{leader}: {p}")));
-        value[format!("led by n{leader} ({has_moved})")] = seen;
+        seen["leader"] = json!(if has_moved { Some(leader) } else { None });
+        seen_by.push(seen);
     }
+    let value = json!({
+        "what": flip.what, "node": node, "record": victim,
+        "last_before": last(&before), "seen": seen_by,
+    });
     Ok((value, wrong))
 }
 
@@ -185,7 +189,11 @@ async fn look(
             .await;
         let audit: Value = serde_json::from_str(&audit.stdout).unwrap_or_default();
         if replay.code != 0 || audit["digest"] != folded(before) {
-            wrong.push(format!("replay: exit {}, {}", replay.code, replay.stderr));
+            let (code, gaps) = (replay.code, &replayed["gaps"]);
+            wrong.push(format!(
+                "replay: exit {code}, gaps {gaps}, {}",
+                replay.stderr
+            ));
         }
         if live.code != 0 {
             wrong.push(format!(
@@ -231,10 +239,12 @@ async fn look(
             wrong.push("no replica says that the log has lost its end".to_owned());
         }
     }
+    let answers = compared["live"].as_array().cloned().unwrap_or_default();
+    let agree = answers.iter().filter(|a| a["agrees"] == true).count();
     let value = json!({
         "missing": names, "changed": changed, "last_after": last(&after),
         "replay": {"exit": replay.code, "gaps": replayed["gaps"], "said": replay.stderr},
-        "compare_live": {"exit": live.code, "live": compared["live"], "said": live.stderr},
+        "compare_live": {"exit": live.code, "answers": answers.len(), "agree": agree, "said": live.stderr},
         "doctor": {"exit": doctor.code, "not_ok": not_ok},
         "replicas_said_so": said(&scene.field) - said_before,
     });

@@ -93,6 +93,39 @@ impl Part {
     }
 }
 
+/// A flipped bit and what was said of it, for people.
+pub(crate) fn flip_lines(flip: &Value) -> Vec<String> {
+    let list = |v: &Value| match v.as_array() {
+        Some(all) if !all.is_empty() => {
+            let texts = all.iter().map(|t| t.to_string().replace('"', ""));
+            texts.collect::<Vec<_>>().join(", ")
+        }
+        _ => "none".to_owned(),
+    };
+    let seen = flip["seen"].as_array().into_iter().flatten();
+    let line = |s: &Value| {
+        format!(
+            "bit flipped {} ({} on n{}, led by n{}): a single reader misses {}; other content {}; replay \
+             exit {}, names {}; --compare-live exit {}, {} of {} agree; doctor exit {}; \
+             replicas said so {} times",
+            flip["what"].as_str().unwrap_or_default(),
+            flip["record"],
+            flip["node"],
+            s["leader"],
+            list(&s["missing"]),
+            list(&s["changed"]),
+            s["replay"]["exit"],
+            list(&s["replay"]["gaps"]),
+            s["compare_live"]["exit"],
+            s["compare_live"]["agree"],
+            s["compare_live"]["answers"],
+            s["doctor"]["exit"],
+            s["replicas_said_so"],
+        )
+    };
+    seen.map(line).collect()
+}
+
 /// The whole report as JSON.
 pub(crate) fn to_json(seed: u64, minutes: f64, parts: &[Part], exit: u8) -> Value {
     json!({
@@ -166,8 +199,8 @@ pub(crate) fn to_text(seed: u64, minutes: f64, parts: &[Part], exit: u8) -> Stri
     let mut text = format!("seed {seed}, {minutes} minutes\n{table}\n{faults}\n");
     for part in parts {
         text += &format!("{}: disk full by {}\n", part.topology.name(), part.disk);
-        for flip in &part.flips {
-            text += &format!("{}: flipped bit: {flip}\n", part.topology.name());
+        for line in part.flips.iter().flat_map(flip_lines) {
+            text += &format!("{}: {line}\n", part.topology.name());
         }
         for problem in &part.problems {
             text += &format!("{}: WRONG: {problem}\n", part.topology.name());
