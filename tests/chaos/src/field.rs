@@ -171,7 +171,7 @@ impl Field {
             .collect();
         logs.sort();
         let texts = logs.iter().map(|(_, p)| std::fs::read_to_string(p));
-        texts.filter_map(Result::ok).collect::<Vec<_>>().join("")
+        texts.filter_map(Result::ok).collect()
     }
 
     /// The end of what everybody said, for people.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use conductor_domain::{Record, State, fold, record};
 use conductor_eventlog::{Append, EventLog};
+use conductor_harness::process::Ran;
 use conductor_harness::system::cell;
 use serde_json::{Value, json};
 
@@ -150,6 +151,34 @@ async fn lead(scene: &Scene, node: usize) -> bool {
     false
 }
 
+/// What Conductor says.
+struct Said {
+    replay: Ran,
+    replayed: Value,
+    live: Ran,
+    compared: Value,
+    doctor: Ran,
+    /// What doctor does not call well.
+    not_ok: Vec<Value>,
+}
+
+async fn ask(scene: &Scene) -> Said {
+    let parse = |ran: &Ran| serde_json::from_str::<Value>(&ran.stdout).unwrap_or_default();
+    let replay = scene.cli(&["replay", "-o", "json"]).await;
+    let live = scene.cli(&["replay", "--compare-live", "-o", "json"]).await;
+    let doctor = scene.cli(&["doctor", "-o", "json"]).await;
+    let rows = parse(&doctor).as_array().cloned().unwrap_or_default();
+    let is_unwell = |r: &Value| r["verdict"] != "ok" && r["check"] != "durability";
+    Said {
+        replayed: parse(&replay),
+        compared: parse(&live),
+        not_ok: rows.into_iter().filter(is_unwell).collect(),
+        replay,
+        live,
+        doctor,
+    }
+}
+
 /// What the log has lost, by our own reading, and what Conductor says of it.
 async fn look(
     scene: &Scene,
@@ -158,97 +187,85 @@ async fn look(
     said_before: usize,
 ) -> Result<(Value, Vec<String>), String> {
     let last_before = last(before);
-    let is_cluster = scene.field.ground.nodes.len() > 1;
     let after = checker::read_log(&scene.connection).await?;
     let is_same = |seq: &u64, r: &Record| before.get(seq).is_none_or(|b| b == r);
-    let changed: Vec<u64> = after
-        .iter()
-        .filter(|(s, r)| !is_same(s, r))
-        .map(|(s, _)| *s)
-        .collect();
+    let changed = after.iter().filter(|(seq, r)| !is_same(seq, r));
+    let changed: Vec<u64> = changed.map(|(seq, _)| *seq).collect();
     let missing = checker::gaps(&after, last(&after).max(last_before));
-    let names: Vec<String> = missing.iter().map(|(a, b)| format!("{a}-{b}")).collect();
-    let has_lost_end = !is_cluster && flip.place == Place::LastBlock;
-    let replay = scene.cli(&["replay", "-o", "json"]).await;
-    let replayed: Value = serde_json::from_str(&replay.stdout).unwrap_or_default();
-    let live = scene.cli(&["replay", "--compare-live", "-o", "json"]).await;
-    let compared: Value = serde_json::from_str(&live.stdout).unwrap_or_default();
-    let doctor = scene.cli(&["doctor", "-o", "json"]).await;
-    let rows: Value = serde_json::from_str(&doctor.stdout).unwrap_or_default();
-    let rows = rows.as_array().cloned().unwrap_or_default();
-    let not_ok: Vec<&Value> = rows
-        .iter()
-        .filter(|r| r["verdict"] != "ok" && r["check"] != "durability")
-        .collect();
+    let said = ask(scene).await;
     let mut wrong = Vec::new();
-    if is_cluster {
+    if scene.field.ground.nodes.len() > 1 {
         // Two of three have everything: nothing is lost, and every reader gets it.
         let until = last_before.to_string();
         let audit = scene
             .cli(&["replay", "--as-of", &until, "-o", "json"])
             .await;
         let audit: Value = serde_json::from_str(&audit.stdout).unwrap_or_default();
-        if replay.code != 0 || audit["digest"] != folded(before) {
-            let (code, gaps) = (replay.code, &replayed["gaps"]);
-            wrong.push(format!(
-                "replay: exit {code}, gaps {gaps}, {}",
-                replay.stderr
-            ));
+        if said.replay.code != 0 || audit["digest"] != folded(before) {
+            let gaps = &said.replayed["gaps"];
+            wrong.push(format!("replay: exit {}, gaps {gaps}", said.replay.code));
         }
-        if live.code != 0 {
-            wrong.push(format!(
-                "replay --compare-live: exit {}, {}",
-                live.code, live.stderr
-            ));
+        if said.live.code != 0 {
+            let (code, live) = (said.live.code, &said.compared["live"]);
+            wrong.push(format!("replay --compare-live: exit {code}, {live}"));
         }
     } else {
-        // What lies beyond the end, the log alone cannot tell.
-        let named: Vec<&String> = missing
-            .iter()
-            .zip(&names)
-            .filter(|((from, _), _)| !has_lost_end || *from <= last(&after))
-            .map(|(_, name)| name)
-            .collect();
+        let has_lost_end = flip.place == Place::LastBlock;
         if !changed.is_empty() && !has_lost_end {
             wrong.push(format!(
-                "records {changed:?} have changed, and nobody noticed"
+                "records {changed:?} are others, and nobody noticed"
             ));
         }
-        if replay.code != 1 || replayed["gaps"] != json!(named) {
-            wrong.push(format!(
-                "replay: exit {}, {}, where {named:?} are missing: {}",
-                replay.code, replayed["gaps"], replay.stderr
-            ));
-        }
-        if !named
+        // What lies beyond the end, the log alone cannot tell.
+        let inside = missing
             .iter()
-            .all(|name| replay.stderr.contains(name.as_str()))
-        {
-            wrong.push(format!("replay does not name {named:?}: {}", replay.stderr));
-        }
-        if live.code == 0 || live.code == -1 {
-            wrong.push(format!(
-                "replay --compare-live: exit {}: {}",
-                live.code, live.stderr
-            ));
-        }
-        if not_ok.is_empty() || (flip.loses_index && doctor.code == 0) {
-            wrong.push(format!("doctor calls it well: exit {}", doctor.code));
-        }
+            .filter(|(from, _)| !has_lost_end || *from <= last(&after));
+        judge(&said, &names(inside), flip, &mut wrong);
         if has_lost_end && !scene.says_end_is_lost(said_before).await {
             wrong.push("no replica says that the log has lost its end".to_owned());
         }
     }
-    let answers = compared["live"].as_array().cloned().unwrap_or_default();
+    let answers = said.compared["live"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let agree = answers.iter().filter(|a| a["agrees"] == true).count();
     let value = json!({
-        "missing": names, "changed": changed, "last_after": last(&after),
-        "replay": {"exit": replay.code, "gaps": replayed["gaps"], "said": replay.stderr},
-        "compare_live": {"exit": live.code, "answers": answers.len(), "agree": agree, "said": live.stderr},
-        "doctor": {"exit": doctor.code, "not_ok": not_ok},
-        "replicas_said_so": said(&scene.field) - said_before,
+        "missing": names(missing.iter()), "changed": changed, "last_after": last(&after),
+        "replay": {
+            "exit": said.replay.code, "gaps": said.replayed["gaps"], "said": said.replay.stderr,
+        },
+        "compare_live": {
+            "exit": said.live.code, "answers": answers.len(), "agree": agree,
+            "said": said.live.stderr,
+        },
+        "doctor": {"exit": said.doctor.code, "not_ok": said.not_ok},
+        "replicas_said_so": self::said(&scene.field) - said_before,
     });
     Ok((value, wrong))
+}
+
+/// A single server has lost these: Conductor must say which, and call nothing well.
+fn judge(said: &Said, missing: &[String], flip: Flip, wrong: &mut Vec<String>) {
+    let (replay, live) = (&said.replay, &said.live);
+    let is_named = missing.iter().all(|m| replay.stderr.contains(m.as_str()));
+    if replay.code != 1 || said.replayed["gaps"] != json!(missing) || !is_named {
+        wrong.push(format!(
+            "replay: exit {}, {}, where {missing:?} are missing: {}",
+            replay.code, said.replayed["gaps"], replay.stderr
+        ));
+    }
+    if live.code == 0 || live.code == -1 {
+        let (code, words) = (live.code, &live.stderr);
+        wrong.push(format!("replay --compare-live: exit {code}: {words}"));
+    }
+    if said.not_ok.is_empty() || (flip.loses_index && said.doctor.code == 0) {
+        wrong.push(format!("doctor calls it well: exit {}", said.doctor.code));
+    }
+}
+
+fn names<'r>(ranges: impl Iterator<Item = &'r (u64, u64)>) -> Vec<String> {
+    ranges.map(|(from, to)| format!("{from}-{to}")).collect()
 }
 
 fn last(log: &BTreeMap<u64, Record>) -> u64 {

@@ -156,11 +156,8 @@ struct Submitter {
 impl Submitter {
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
         while !*stopped.borrow_and_update() {
-            let open = self.book(|b| b.tasks.len())
-                - self
-                    .watcher
-                    .look(|s| s.ended.len())
-                    .min(self.book(|b| b.tasks.len()));
+            let ended = self.watcher.look(|s| s.ended.len());
+            let open = self.book(|b| b.tasks.len().saturating_sub(ended));
             if open < OPEN_MAX {
                 self.submit().await;
             }
@@ -171,7 +168,8 @@ impl Submitter {
     async fn submit(&mut self) {
         let n = 1 + usize::from(self.random.within(0..3) == 0);
         let tasks: Vec<(TaskId, Sent, Value)> = (0..n).map(|_| self.task()).collect();
-        let payload = Value::from_iter(tasks.iter().map(|t| t.2.clone())).to_string();
+        let payload: Value = tasks.iter().map(|t| t.2.clone()).collect();
+        let payload = payload.to_string();
         let is_plain = self.random.within(0..5) == 0;
         self.publish(SUBMIT, payload.as_bytes(), is_plain).await;
         let now = now_ms();

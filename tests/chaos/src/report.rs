@@ -68,7 +68,26 @@ impl Part {
         self.struck.len() + self.flips.len()
     }
 
+    /// Gaps that reading found after the last flipped bit, and those that replay named. With
+    /// three nodes the others have what one lost: there are none to name.
+    fn gaps(&self) -> (usize, usize) {
+        let last = self.flips.last().map(|f| &f["seen"][0]);
+        let is_cluster = self.topology == Topology::Three;
+        let Some(seen) = last.filter(|_| !is_cluster) else {
+            return (0, 0);
+        };
+        let end = seen["last_after"].as_u64().unwrap_or(0);
+        let is_inside = |gap: &&Value| {
+            let from = gap.as_str().and_then(|g| g.split('-').next()?.parse().ok());
+            from.is_some_and(|from: u64| from <= end)
+        };
+        let found = seen["missing"].as_array().into_iter().flatten();
+        let named = seen["replay"]["gaps"].as_array().map_or(0, Vec::len);
+        (found.filter(is_inside).count(), named)
+    }
+
     fn to_json(&self) -> Value {
+        let (gaps_found, gaps_reported) = self.gaps();
         let kinds = kinds(std::iter::once(self));
         let kinds = kinds.into_iter().map(|(kind, (n, stall, held))| {
             (
@@ -88,6 +107,7 @@ impl Part {
             "results_counted_more_than_once": self.found.counted_twice,
             "lost": self.found.lost, "duplicates_by_id": self.found.duplicates,
             "void": self.found.void, "digest": self.found.digest,
+            "gaps_found": gaps_found, "gaps_reported": gaps_reported,
             "flipped_bits": self.flips, "problems": self.problems,
         })
     }
@@ -171,6 +191,10 @@ pub(crate) fn to_text(seed: u64, minutes: f64, parts: &[Part], exit: u8) -> Stri
         p.found.counted_twice.to_string()
     });
     row("lost", &|p| p.found.lost.to_string());
+    row("gaps after flipped bits, of them reported", &|p| {
+        let (found, reported) = p.gaps();
+        format!("{found}, {reported}")
+    });
     let mut faults = Table::new();
     faults.load_style(presets::UTF8_BORDERS_ONLY);
     let mut header = vec!["fault".to_owned()];

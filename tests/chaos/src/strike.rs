@@ -23,17 +23,13 @@ pub(crate) async fn strike(field: &mut Field, planned: Planned, connection: &Con
     match planned.fault {
         Fault::Kill(kind) => {
             let name = of(kind.names());
-            field.process(name).kill9();
-            field.run(name);
+            kill(field, name, Duration::ZERO).await;
             name.to_owned()
         }
         Fault::KillLeader(kind) => {
-            let name = leader(field, kind, connection)
-                .await
-                .unwrap_or(of(kind.names()));
-            field.process(name).kill9();
-            tokio::time::sleep(hold).await;
-            field.run(name);
+            let leader = leader(field, kind, connection).await;
+            let name = leader.unwrap_or(of(kind.names()));
+            kill(field, name, hold).await;
             name.to_owned()
         }
         Fault::Freeze(kind) => {
@@ -42,28 +38,10 @@ pub(crate) async fn strike(field: &mut Field, planned: Planned, connection: &Con
             name.to_owned()
         }
         Fault::FreezeLeader(kind) => {
-            let name = leader(field, kind, connection)
-                .await
-                .unwrap_or(of(kind.names()));
+            let leader = leader(field, kind, connection).await;
+            let name = leader.unwrap_or(of(kind.names()));
             freeze(field, name, hold).await;
             name.to_owned()
-        }
-        Fault::KillServer => {
-            field.ground.kill(&[node]);
-            tokio::time::sleep(hold).await;
-            field.ground.start_again(&[node]);
-            format!("n{node}")
-        }
-        Fault::FreezeServer => {
-            field.ground.nodes[node].pause();
-            tokio::time::sleep(hold).await;
-            field.ground.nodes[node].resume();
-            format!("n{node}")
-        }
-        Fault::StepDown => {
-            let subject = "$JS.API.STREAM.LEADER.STEPDOWN.LOG_local";
-            let answer = wire::ask_any(&field.ground.urls(), subject, b"{}").await;
-            answer.map_or_else(|e| e.to_string(), |a| a["success"].to_string())
         }
         Fault::Link(harm) => {
             let mut names = Field::processes();
@@ -74,37 +52,68 @@ pub(crate) async fn strike(field: &mut Field, planned: Planned, connection: &Con
             field.link(name, Link::Open);
             name.to_owned()
         }
+        Fault::RestartAll => {
+            restart_all(field);
+            "all".to_owned()
+        }
+        Fault::LoseSnapshots => delete(field, &["OBJ_SNAPSHOTS"]).await,
+        Fault::LoseStreams => delete(field, &BESIDE).await,
+        Fault::KillServer
+        | Fault::FreezeServer
+        | Fault::StepDown
+        | Fault::ServerLinks(_)
+        | Fault::Routes(_)
+        | Fault::DiskFull => strike_server(field, planned.fault, node, hold).await,
+    }
+}
+
+/// The same for what is done to a server.
+async fn strike_server(field: &mut Field, fault: Fault, node: usize, hold: Duration) -> String {
+    match fault {
+        Fault::KillServer => {
+            field.ground.kill(&[node]);
+            tokio::time::sleep(hold).await;
+            field.ground.start_again(&[node]);
+        }
+        Fault::FreezeServer => {
+            field.ground.nodes[node].pause();
+            tokio::time::sleep(hold).await;
+            field.ground.nodes[node].resume();
+        }
+        Fault::StepDown => {
+            let subject = "$JS.API.STREAM.LEADER.STEPDOWN.LOG_local";
+            let answer = wire::ask_any(&field.ground.urls(), subject, b"{}").await;
+            return answer.map_or_else(|e| e.to_string(), |a| a["success"].to_string());
+        }
         Fault::ServerLinks(harm) => {
             field.link_node(node, link(harm));
             field.ground.isolate(node, link(harm));
             tokio::time::sleep(hold).await;
             field.link_node(node, Link::Open);
             field.ground.isolate(node, Link::Open);
-            format!("n{node}")
         }
         Fault::Routes(harm) => {
             field.ground.isolate(node, link(harm));
             tokio::time::sleep(hold).await;
             field.ground.isolate(node, Link::Open);
-            format!("n{node}")
         }
-        Fault::RestartAll => {
-            restart_all(field);
-            "all".to_owned()
-        }
-        Fault::DiskFull => {
+        _ => {
+            // Only the first has a disk that can be full.
             let server = field.ground.nodes[0].pid();
             field.ground.disk.fill(server);
             tokio::time::sleep(hold).await;
             field.ground.disk.free(server);
-            match field.ground.mend(0) {
-                true => "n0, which had to be restarted".to_owned(),
-                false => "n0".to_owned(),
-            }
+            let was_unwell = field.ground.mend(0);
+            return format!("n0, had to be restarted: {was_unwell}");
         }
-        Fault::LoseSnapshots => delete(field, &["OBJ_SNAPSHOTS"]).await,
-        Fault::LoseStreams => delete(field, &BESIDE).await,
     }
+    format!("n{node}")
+}
+
+async fn kill(field: &mut Field, name: &'static str, away: Duration) {
+    field.process(name).kill9();
+    tokio::time::sleep(away).await;
+    field.run(name);
 }
 
 fn link(harm: Harm) -> Link {
@@ -122,7 +131,7 @@ async fn freeze(field: &mut Field, name: &str, hold: Duration) {
 }
 
 /// Kills every process and every server, and starts all of them again.
-pub(crate) fn restart_all(field: &mut Field) {
+fn restart_all(field: &mut Field) {
     for name in Field::processes() {
         field.process(name).kill9();
     }
