@@ -112,7 +112,7 @@ impl Follower {
     /// The tail, opened where it is not.
     async fn tail(&mut self) -> Result<&mut Box<dyn Tail>, LogError> {
         if self.tail.is_none() {
-            check_history(self.log.as_ref(), self.last.as_ref()).await?;
+            check_history(self.log.as_ref(), self.next, self.last.as_ref()).await?;
             self.tail = Some(self.log.tail(self.next, Vec::new()).await?);
         }
         let closed = || LogError::Unavailable("there is no tail".to_owned());
@@ -203,8 +203,20 @@ impl Follower {
 /// A server that lost the end of its log gives the lost sequences out again: whoever has
 /// read the first records there must not take the second for their continuation. The log
 /// counts as away until the record is back.
-async fn check_history(log: &dyn EventLog, last: Option<&Record>) -> Result<(), LogError> {
+async fn check_history(
+    log: &dyn EventLog,
+    next: u64,
+    last: Option<&Record>,
+) -> Result<(), LogError> {
     let Some(last) = last else {
+        // It begins after a snapshot, which may hold what the log has lost.
+        let end = if next > 1 { log.last_seq().await? } else { 0 };
+        if next > 1 && end + 1 < next {
+            return Err(LogError::Unavailable(format!(
+                "the log has lost its end: it ends at record {end}, and a snapshot holds all up to {}",
+                next - 1
+            )));
+        }
         return Ok(());
     };
     let problem = match log.read(last.seq).await? {
@@ -371,6 +383,16 @@ mod tests {
         let batch = follower.try_next_up_to(3).await.unwrap();
         assert_eq!(batch.gaps, [Gap { from: 3, to: 3 }]);
         assert_eq!(follower.next_seq(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_ends_before_the_snapshot_is_not_read() {
+        let (log, _) = follow(&[&[5]], &[]);
+        let mut follower = Follower::new(Arc::clone(&log) as Arc<dyn EventLog>, 5);
+        *log.end.lock().unwrap() = (0, 3);
+        assert!(follower.try_next().await.is_err());
+        *log.end.lock().unwrap() = (0, 4);
+        assert_eq!(seqs(&follower.try_next().await.unwrap()), [5]);
     }
 
     #[tokio::test]

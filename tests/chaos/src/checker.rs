@@ -249,3 +249,87 @@ fn read_effects(path: &Path, found: &mut Findings) -> BTreeMap<(TaskId, u32), us
 pub(crate) fn open(book: &Book, ended: &BTreeSet<TaskId>) -> usize {
     book.tasks.keys().filter(|t| !ended.contains(t)).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::{Ack, Sent};
+    use conductor_protocol::event::{AttemptAssigned, AttemptSucceeded, OutputStats};
+
+    fn record(seq: u64) -> Record {
+        Record {
+            seq,
+            time_ms: seq,
+            subject: "conductor.local.control".to_owned(),
+            content_type: None,
+            reply: None,
+            traceparent: None,
+            payload: seq.to_string().into_bytes().into(),
+        }
+    }
+
+    #[test]
+    fn what_was_acknowledged_and_is_not_there_is_lost() {
+        let log: BTreeMap<u64, Record> = [1, 2, 4].map(|seq| (seq, record(seq))).into();
+        assert_eq!(gaps(&log, 6), [(3, 3), (5, 6)]);
+        let ack = |seq, payload: &str| Ack {
+            seq,
+            digest: digest(payload.as_bytes()),
+            subject: "conductor.local.control",
+        };
+        let mut book = Book::default();
+        book.acks = vec![ack(1, "1"), ack(2, "other"), ack(3, "3")];
+        let sent = Sent {
+            expect: Expect::Success,
+            wants: 1,
+        };
+        book.tasks.insert(conductor_harness::system::new_id(), sent);
+        let found = check(&log, &book, Path::new("/nowhere"));
+        assert_eq!((found.lost, found.problems.len()), (3, 3), "{found:?}");
+    }
+
+    #[test]
+    fn a_result_that_counts_twice_or_under_an_old_lease_is_found() {
+        let task = conductor_harness::system::new_id();
+        let assigned = |attempt| {
+            Event::from(AttemptAssigned {
+                task,
+                attempt,
+                incarnation: 1,
+                slots: 1,
+                run: serde_json::from_str("{\"noop\":{}}").unwrap(),
+                timeouts: conductor_protocol::spec::Timeouts::default(),
+                queue: "default".parse().unwrap(),
+                namespace: conductor_protocol::Namespace::default(),
+                name: None,
+                metadata: BTreeMap::new(),
+                traceparent: None,
+            })
+        };
+        let succeeded = |attempt, seq| {
+            Event::from(AttemptSucceeded {
+                lease: Lease {
+                    task,
+                    attempt,
+                    assigned: Position::new(seq, 0),
+                },
+                result: None,
+                exit_code: None,
+                usage: None,
+                output: None::<OutputStats>,
+            })
+        };
+        let counted_twice = |story: &[(u64, Event)]| {
+            let (mut told, mut found) = (BTreeMap::new(), Findings::default());
+            for (seq, event) in story {
+                note(&mut told, Position::new(*seq, 0), event, &mut found);
+            }
+            found.counted_twice
+        };
+        assert_eq!(counted_twice(&[(1, assigned(1)), (2, succeeded(1, 1))]), 0);
+        let twice = [(1, assigned(1)), (2, succeeded(1, 1)), (3, succeeded(1, 1))];
+        assert_eq!(counted_twice(&twice), 1);
+        let old = [(1, assigned(1)), (2, assigned(2)), (3, succeeded(1, 1))];
+        assert_eq!(counted_twice(&old), 1);
+    }
+}

@@ -178,3 +178,32 @@ impl Iterator for Schedule {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_decides_the_schedule_and_a_round_has_every_kind() {
+        let schedule = |seed| {
+            let schedule = Schedule::new(Topology::Three, Random::new(seed));
+            let planned = schedule.take(40).map(|p| format!("{p:?}"));
+            planned.collect::<Vec<_>>()
+        };
+        assert_eq!(schedule(1), schedule(1));
+        assert_ne!(schedule(1), schedule(2));
+        for topology in [Topology::One, Topology::Three] {
+            let round: Vec<Fault> = Schedule::new(topology, Random::new(3))
+                .take(30)
+                .map(|p| p.fault)
+                .collect();
+            let is_for = |one, three| match topology {
+                Topology::One => one > 0,
+                Topology::Three => three > 0,
+            };
+            for (fault, one, three) in KINDS {
+                assert_eq!(round.contains(&fault), is_for(one, three), "{fault:?}");
+            }
+        }
+    }
+}

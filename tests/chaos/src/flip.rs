@@ -116,8 +116,10 @@ async fn one(
     }
     let mut seen_by = Vec::new();
     let mut wrong = Vec::new();
-    // With three, whichever leads: the damaged one does too.
-    for leader in 0..scene.field.ground.nodes.len() {
+    // With three, a whole one leads, then the damaged one.
+    let nodes = scene.field.ground.nodes.len();
+    let leaders = [(node + 1) % nodes, node];
+    for leader in leaders.into_iter().skip(usize::from(nodes == 1)) {
         let has_moved = lead(scene, leader).await;
         let (mut seen, problems) = look(scene, &before, flip, said_before).await?;
         wrong.extend(problems.iter().map(|p| format!("led by n{leader}: {p}")));

@@ -91,3 +91,19 @@ impl Drop for Watcher {
         self.reading.abort();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stall_is_the_longest_time_without_an_end_in_the_span_or_across_its_end() {
+        let seen = Seen {
+            ends: vec![100, 900, 400, 2_000, 2_100],
+            ..Seen::default()
+        };
+        assert_eq!(seen.longest_stall(300, 800), 500);
+        assert_eq!(seen.longest_stall(300, 950), 1_100);
+        assert_eq!(seen.longest_stall(2_050, 9_000), 6_900);
+    }
+}
