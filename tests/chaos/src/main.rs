@@ -40,6 +40,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Parser;
 use ground::Topology;
 use random::Random;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Which topologies to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -97,11 +98,20 @@ fn main() -> ExitCode {
         tokio::select! {
             code = all(&args) => code,
             // Everything that was started ends with what holds it.
-            _ = tokio::signal::ctrl_c() => 130,
+            code = told_to_stop() => code,
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(2));
     ExitCode::from(code)
+}
+
+/// Returns on Ctrl-C and SIGTERM, with the exit code of a program that they end.
+async fn told_to_stop() -> u8 {
+    let mut terminate = signal(SignalKind::terminate()).expect("signals can be heard");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => 130,
+        _ = terminate.recv() => 143,
+    }
 }
 
 async fn all(args: &Args) -> u8 {
