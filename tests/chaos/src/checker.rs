@@ -277,8 +277,10 @@ mod tests {
             digest: digest(payload.as_bytes()),
             subject: "conductor.local.control",
         };
-        let mut book = Book::default();
-        book.acks = vec![ack(1, "1"), ack(2, "other"), ack(3, "3")];
+        let mut book = Book {
+            acks: vec![ack(1, "1"), ack(2, "other"), ack(3, "3")],
+            ..Book::default()
+        };
         let sent = Sent {
             expect: Expect::Success,
             wants: 1,
