@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all a newcomer needs; `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test lint fmt deny fuzz ci nats-server need-rust need-python
+.PHONY: help demo run build test sim chaos lint fmt deny fuzz ci nats-server need-rust need-python
 
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/conductor
 
@@ -22,6 +22,22 @@ build: need-rust
 test: need-rust nats-server ## Run all tests, against a real nats-server each
 	@echo "==> running all tests"
 	@cargo test --workspace --locked
+	@echo "==> planted bugs: each must be found by the simulation"
+	@cargo test --locked --package conductor-simulation --features planted-bugs --test planted
+
+SEEDS ?= 10000
+sim: need-rust ## Simulate the whole system under faults (SEEDS=10000, or SEED=… for one with its story)
+	@echo "==> building"
+	@cargo build --release --locked --package conductor-simulation
+	@echo "==> simulating"
+	@$(dir $(RELEASE))conductor-simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --coverage)
+
+MINUTES ?= 10
+chaos: need-rust nats-server ## Real faults on real processes (MINUTES=10, SEED=… to choose them again)
+	@echo "==> building"
+	@cargo build --release --locked --package conductor --package conductor-chaos
+	@echo "==> $(MINUTES) minutes of faults"
+	@$(dir $(RELEASE))conductor-chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) --report $(dir $(RELEASE))chaos
 
 lint: need-rust ## Formatting and clippy, warnings are errors
 	cargo fmt --all --check

@@ -335,3 +335,17 @@ async fn the_log_is_not_deleted_from() {
         "the server refuses to delete"
     );
 }
+
+#[tokio::test]
+async fn a_lost_output_stream_is_made_again() {
+    let system = System::up().await;
+    let mut story = system.story().await;
+    let mut client = PlainClient::connect(&system.url);
+    client.subscribe("inbox.me");
+    client.request("$JS.API.STREAM.DELETE.OUTPUT_local", "inbox.me", b"");
+    assert_eq!(client.receive().json()["success"], true);
+    let id = system.submit(sh("echo again")).await;
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    let printed = system.cli(&["task", "logs", &id.to_string()]).await.ok();
+    assert!(printed.contains("again"), "{printed}");
+}

@@ -31,6 +31,9 @@ pub struct Cluster {
     pub port: u16,
     /// Ports of all nodes.
     pub peers: Vec<u16>,
+    /// Whether it tells clients and other nodes no address, so that everybody comes by the
+    /// way they were told: there may be something in between.
+    pub is_hidden: bool,
 }
 
 impl ServerConfig {
@@ -69,6 +72,11 @@ impl ServerConfig {
             text += &CLUSTER
                 .replace("{cluster_port}", &cluster.port.to_string())
                 .replace("{routes}", &routes.join(", "));
+            if cluster.is_hidden {
+                // Where nobody listens; without an address of its own it would tell the real one.
+                let hidden = "cluster {\n  no_advertise: true\n  advertise: \"127.0.0.1:1\"\n";
+                text = text.replacen("cluster {\n", hidden, 1);
+            }
         }
         text
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use conductor_domain::{Decoded, record};
+use conductor_domain::{Decoded, Record, record};
 use conductor_eventlog::{EventLog, LogError, Tail, TailBatch};
 
 /// Sequences that the log should hold and does not (design section 5: a flipped bit in
@@ -33,10 +33,19 @@ pub struct Batch {
     pub pending: u64,
 }
 
+impl Batch {
+    fn take(&mut self, other: Self) {
+        self.records.extend(other.records);
+        self.gaps.extend(other.gaps);
+    }
+}
+
 /// Follows the whole log from a sequence on.
 pub struct Follower {
     log: Arc<dyn EventLog>,
     next: u64,
+    /// The last record handed on: when the tail is opened again, it must still be there.
+    last: Option<Record>,
     tail: Option<Box<dyn Tail>>,
     pause: Duration,
 }
@@ -51,6 +60,8 @@ impl std::fmt::Debug for Follower {
 
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long the log may be silent about records that are said to be there.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 impl Follower {
     /// Follows from sequence `next` on.
@@ -58,6 +69,7 @@ impl Follower {
         Self {
             log,
             next: next.max(1),
+            last: None,
             tail: None,
             pause: PAUSE_MIN,
         }
@@ -80,13 +92,35 @@ impl Follower {
 
     /// The next records, or why there are none; trying again goes on where it stopped.
     pub async fn try_next(&mut self) -> Result<Batch, LogError> {
-        let tail = match &mut self.tail {
-            Some(tail) => tail,
-            None => self
-                .tail
-                .insert(self.log.tail(self.next, Vec::new()).await?),
-        };
-        match tail.next().await {
+        let batch = self.tail().await?.next().await;
+        self.came(batch).await
+    }
+
+    /// The same, where records up to `last` are said to be there: those that do not come are
+    /// asked for one by one, so that at the latest then it is known which are missing. The
+    /// batch may be empty but for gaps.
+    pub async fn try_next_up_to(&mut self, last: u64) -> Result<Batch, LogError> {
+        match tokio::time::timeout(SILENCE_MAX, self.tail().await?.next()).await {
+            Ok(batch) => self.came(batch).await,
+            Err(_) => {
+                self.tail = None;
+                self.fetch(last).await
+            }
+        }
+    }
+
+    /// The tail, opened where it is not.
+    async fn tail(&mut self) -> Result<&mut Box<dyn Tail>, LogError> {
+        if self.tail.is_none() {
+            check_history(self.log.as_ref(), self.next, self.last.as_ref()).await?;
+            self.tail = Some(self.log.tail(self.next, Vec::new()).await?);
+        }
+        let closed = || LogError::Unavailable("there is no tail".to_owned());
+        self.tail.as_mut().ok_or_else(closed)
+    }
+
+    async fn came(&mut self, batch: Result<TailBatch, LogError>) -> Result<Batch, LogError> {
+        match batch {
             Ok(batch) => {
                 self.pause = PAUSE_MIN;
                 self.read(batch).await
@@ -96,6 +130,42 @@ impl Follower {
                 Err(e)
             }
         }
+    }
+
+    /// The sequence that comes next.
+    pub fn next_seq(&self) -> u64 {
+        self.next
+    }
+
+    /// The tail left out records up to `to`: they may be damaged on the server that it comes
+    /// from and whole on another, so each is asked for.
+    async fn fetch(&mut self, to: u64) -> Result<Batch, LogError> {
+        let mut out = Batch::default();
+        let from = self.next;
+        let mut last = None;
+        for seq in from..=to {
+            match self.log.read(seq).await? {
+                Some(record) => {
+                    out.records.push(record::decode(self.log.cell(), &record));
+                    last = Some(record);
+                }
+                None => match out.gaps.last_mut() {
+                    Some(gap) if gap.to + 1 == seq => gap.to = seq,
+                    _ => out.gaps.push(Gap { from: seq, to: seq }),
+                },
+            }
+        }
+        if !out.records.is_empty() {
+            tracing::warn!(
+                from,
+                to,
+                found = out.records.len(),
+                "a server left out records that others have; it may be damaged"
+            );
+        }
+        self.last = last.or(self.last.take());
+        self.next = self.next.max(to + 1);
+        Ok(out)
     }
 
     async fn read(&mut self, batch: TailBatch) -> Result<Batch, LogError> {
@@ -108,29 +178,70 @@ impl Follower {
                 continue;
             }
             if item.seq > self.next {
-                // The tail jumped: is the record really not there? Until that is known, only
-                // what came before it is handed on, and the tail begins again from there.
-                match self.log.read(self.next).await {
-                    Ok(None) => {}
+                match self.fetch(item.seq - 1).await {
+                    Ok(fetched) => out.take(fetched),
+                    // Until it is known what is there, only what came before is handed on, and
+                    // the tail begins again from there.
                     Err(e) if out.records.is_empty() => {
                         self.tail = None;
                         return Err(e);
                     }
-                    Ok(Some(_)) | Err(_) => {
+                    Err(_) => {
                         self.tail = None;
                         break;
                     }
                 }
-                out.gaps.push(Gap {
-                    from: self.next,
-                    to: item.seq - 1,
-                });
             }
             self.next = item.seq + 1;
             out.records.push(record::decode(self.log.cell(), &item));
+            self.last = Some(item);
         }
         Ok(out)
     }
+}
+
+/// A server that lost the end of its log gives the lost sequences out again: whoever has
+/// read the first records there must not take the second for their continuation. The log
+/// counts as away until the record is back.
+async fn check_history(
+    log: &dyn EventLog,
+    next: u64,
+    last: Option<&Record>,
+) -> Result<(), LogError> {
+    let Some(last) = last else {
+        // It begins after a snapshot, which may hold what the log has lost.
+        let end = if next > 1 { log.last_seq().await? } else { 0 };
+        if next > 1 && end + 1 < next {
+            return Err(LogError::Unavailable(format!(
+                "the log has lost its end: it ends at record {end}, and a snapshot holds all up to {}",
+                next - 1
+            )));
+        }
+        return Ok(());
+    };
+    let problem = match log.read(last.seq).await? {
+        Some(record) if record == *last => return Ok(()),
+        Some(_) => "another record stands there now",
+        None if log.last_seq().await? < last.seq => "the log ends before it",
+        None => {
+            // Nothing was put in its place: what follows still follows.
+            tracing::error!(
+                seq = last.seq,
+                "the log has lost records since they were read: see `conductor replay`"
+            );
+            return Ok(());
+        }
+    };
+    tracing::error!(
+        seq = last.seq,
+        problem,
+        "the log has lost its end: nothing more is read until the record that was read last \
+         is back, or this process starts anew"
+    );
+    Err(LogError::Unavailable(format!(
+        "record {} was read and is lost: {problem}",
+        last.seq
+    )))
 }
 
 #[cfg(test)]
@@ -150,9 +261,12 @@ mod tests {
         tails: Mutex<VecDeque<Vec<u64>>>,
         looks: Mutex<VecDeque<Result<bool, ()>>>,
         opened_at: Mutex<Vec<u64>>,
+        /// What became of the end of the log: a later time of the last record, or the new end.
+        end: Mutex<(u64, u64)>,
     }
 
-    struct ScriptedTail(Option<Vec<u64>>);
+    /// What it hands out; then it ends, or is silent.
+    struct ScriptedTail(Option<Vec<u64>>, bool);
 
     fn record(seq: u64) -> Record {
         Record {
@@ -170,8 +284,10 @@ mod tests {
     impl Tail for ScriptedTail {
         async fn next(&mut self) -> Result<TailBatch, LogError> {
             let Some(seqs) = self.0.take() else {
-                std::future::pending::<()>().await;
-                unreachable!()
+                if self.1 {
+                    std::future::pending::<()>().await;
+                }
+                return Err(LogError::Unavailable("over".into()));
             };
             Ok(TailBatch {
                 records: seqs.into_iter().map(record).collect(),
@@ -190,11 +306,16 @@ mod tests {
         }
         async fn tail(&self, from: u64, _: Vec<String>) -> Result<Box<dyn Tail>, LogError> {
             self.opened_at.lock().unwrap().push(from);
-            Ok(Box::new(ScriptedTail(
-                self.tails.lock().unwrap().pop_front(),
-            )))
+            let records = self.tails.lock().unwrap().pop_front();
+            Ok(Box::new(ScriptedTail(records, false)))
         }
         async fn read(&self, seq: u64) -> Result<Option<Record>, LogError> {
+            let (later, end) = *self.end.lock().unwrap();
+            if self.looks.lock().unwrap().is_empty() {
+                let mut found = record(seq);
+                found.time_ms += later;
+                return Ok((seq <= end).then_some(found));
+            }
             match self.looks.lock().unwrap().pop_front().unwrap() {
                 Ok(is_there) => Ok(is_there.then(|| record(seq))),
                 Err(()) => Err(LogError::Unavailable("away".into())),
@@ -204,7 +325,7 @@ mod tests {
             unreachable!()
         }
         async fn last_seq(&self) -> Result<u64, LogError> {
-            unreachable!()
+            Ok(self.end.lock().unwrap().1)
         }
     }
 
@@ -214,6 +335,7 @@ mod tests {
             tails: Mutex::new(tails.iter().map(|t| t.to_vec()).collect()),
             looks: Mutex::new(looks.iter().copied().collect()),
             opened_at: Mutex::new(Vec::new()),
+            end: Mutex::new((0, u64::MAX)),
         });
         (Arc::clone(&log), Follower::new(log, 1))
     }
@@ -234,19 +356,63 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_skipped_when_it_cannot_be_known_whether_a_record_is_missing() {
-        for look in [Err(()), Ok(true)] {
-            let (log, mut follower) = follow(&[&[1, 2, 4], &[3, 4]], &[look]);
-            let first = follower.try_next().await.unwrap();
-            assert_eq!((seqs(&first), first.gaps.len()), (vec![1, 2], 0));
-            let second = follower.try_next().await.unwrap();
-            assert_eq!((seqs(&second), second.gaps.len()), (vec![3, 4], 0));
-            assert_eq!(*log.opened_at.lock().unwrap(), [1, 3]);
-        }
+        let (log, mut follower) = follow(&[&[1, 2, 4], &[3, 4]], &[Err(())]);
+        let first = follower.try_next().await.unwrap();
+        assert_eq!((seqs(&first), first.gaps.len()), (vec![1, 2], 0));
+        let second = follower.try_next().await.unwrap();
+        assert_eq!((seqs(&second), second.gaps.len()), (vec![3, 4], 0));
+        assert_eq!(*log.opened_at.lock().unwrap(), [1, 3]);
+    }
+
+    #[tokio::test]
+    async fn what_one_server_left_out_is_taken_from_another() {
+        let looks = [Ok(true), Ok(false), Ok(false), Ok(true)];
+        let (_, mut follower) = follow(&[&[1, 6]], &looks);
+        let batch = follower.try_next().await.unwrap();
+        assert_eq!(
+            (seqs(&batch), batch.gaps),
+            (vec![1, 2, 5, 6], vec![Gap { from: 3, to: 4 }])
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_is_missing_at_the_very_end_is_a_gap() {
+        let (_, mut follower) = follow(&[&[1, 2]], &[Ok(false)]);
+        assert_eq!(seqs(&follower.try_next_up_to(3).await.unwrap()), [1, 2]);
+        follower.tail = Some(Box::new(ScriptedTail(None, true)));
+        let batch = follower.try_next_up_to(3).await.unwrap();
+        assert_eq!(batch.gaps, [Gap { from: 3, to: 3 }]);
+        assert_eq!(follower.next_seq(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_ends_before_the_snapshot_is_not_read() {
+        let (log, _) = follow(&[&[5]], &[]);
+        let mut follower = Follower::new(Arc::clone(&log) as Arc<dyn EventLog>, 5);
+        *log.end.lock().unwrap() = (0, 3);
+        assert!(follower.try_next().await.is_err());
+        *log.end.lock().unwrap() = (0, 4);
+        assert_eq!(seqs(&follower.try_next().await.unwrap()), [5]);
     }
 
     #[tokio::test]
     async fn what_was_handed_on_before_is_not_handed_on_again() {
         let (_, mut follower) = follow(&[&[1, 2, 2, 1, 3]], &[]);
         assert_eq!(seqs(&follower.try_next().await.unwrap()), [1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_lost_its_end_is_not_read_on_until_it_is_back() {
+        let (log, mut follower) = follow(&[&[1, 2, 3], &[4]], &[]);
+        assert_eq!(seqs(&follower.try_next().await.unwrap()), [1, 2, 3]);
+        follower.tail = None;
+        // It ends before, then it has grown again with other records.
+        for lost in [(0, 2), (1, u64::MAX)] {
+            *log.end.lock().unwrap() = lost;
+            assert!(follower.try_next().await.is_err(), "{lost:?}");
+        }
+        *log.end.lock().unwrap() = (0, u64::MAX);
+        assert_eq!(seqs(&follower.try_next().await.unwrap()), [4]);
+        assert_eq!(*log.opened_at.lock().unwrap(), [1, 4]);
     }
 }

@@ -90,7 +90,9 @@ impl Reader {
             let batch = self.follower.next().await;
             self.keep(batch);
         }
-        let record = self.take().await?;
+        let Some(record) = self.ahead.pop_front() else {
+            return Err(LogError::Unavailable("nothing was read".to_owned()).into());
+        };
         let folded = fold::apply(&mut self.state, &record);
         if let Some(format) = folded.stop {
             return Err(ReadError::UnknownFormat {
@@ -114,7 +116,9 @@ impl Reader {
             Until::TimeMs(_) => last_seq,
         };
         while self.state.seq < last {
-            let record = self.take().await?;
+            let Some(record) = self.take(last).await? else {
+                break;
+            };
             let is_beyond =
                 record.seq > last || matches!(until, Until::TimeMs(at) if record.time_ms > at);
             if is_beyond {
@@ -133,21 +137,20 @@ impl Reader {
         Ok(())
     }
 
-    async fn take(&mut self) -> Result<Decoded, ReadError> {
-        loop {
-            if let Some(record) = self.ahead.pop_front() {
-                return Ok(record);
-            }
-            let batch = self.read_patiently().await?;
+    /// The next record; `None` when none of those up to `last` is left.
+    async fn take(&mut self, last: u64) -> Result<Option<Decoded>, ReadError> {
+        while self.ahead.is_empty() && self.follower.next_seq() <= last {
+            let batch = self.read_patiently(last).await?;
             self.keep(batch);
         }
+        Ok(self.ahead.pop_front())
     }
 
     /// The next records; a log that is away for a moment does not end the reading.
-    async fn read_patiently(&mut self) -> Result<Batch, ReadError> {
+    async fn read_patiently(&mut self, last: u64) -> Result<Batch, ReadError> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            match self.follower.try_next().await {
+            match self.follower.try_next_up_to(last).await {
                 Err(LogError::Unavailable(problem)) if tokio::time::Instant::now() < deadline => {
                     tracing::debug!(problem, "the log is away");
                     tokio::time::sleep(PAUSE).await;

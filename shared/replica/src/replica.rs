@@ -167,7 +167,13 @@ impl Actor for Replica {
             options,
             status,
         } = args;
-        let loaded = snapshot::load_newest(connection.as_ref(), u64::MAX).await;
+        let last_seq = connection.last_seq().await.ok();
+        let lost = match last_seq {
+            Some(last) => lost_end(connection.as_ref(), last).await,
+            None => None,
+        };
+        let at_most = last_seq.unwrap_or(u64::MAX);
+        let loaded = snapshot::load_newest(connection.as_ref(), at_most).await;
         let state = loaded.unwrap_or_else(|| State::new(connection.cell().clone()));
         let mut sources = tokio::task::JoinSet::new();
         let log: Arc<dyn EventLog> = Arc::clone(&connection) as Arc<dyn EventLog>;
@@ -182,8 +188,9 @@ impl Actor for Replica {
         let host = Host::new(state, roles, options.snapshot_every);
         let terms = Terms::stand(&host.names(), &connection, &options, &myself);
         let seq = host.state().seq;
-        let is_empty = connection.last_seq().await.is_ok_and(|last| last <= seq);
+        let is_empty = last_seq.is_some_and(|last| last <= seq);
         status.send_modify(|s| {
+            s.gaps.extend(lost);
             s.seq = seq;
             s.is_caught_up = is_empty;
         });
@@ -352,6 +359,24 @@ async fn save(store: &dyn SnapshotStore, seq: u64, bytes: Vec<u8>) {
         Ok(()) => tracing::info!(seq, size, "snapshot saved"),
         Err(e) => tracing::warn!(seq, error = %e, "snapshot not saved; it would only save time"),
     }
+}
+
+/// What a snapshot holds and the log, which ends at `last`, does not any more. Who starts
+/// goes on with what there is, and says what there is not.
+async fn lost_end(store: &dyn SnapshotStore, last: u64) -> Option<Gap> {
+    let newest = store.list().await.ok()?.into_iter().map(|n| n.0).max()?;
+    if newest <= last {
+        return None;
+    }
+    let gone = Gap {
+        from: last + 1,
+        to: newest,
+    };
+    tracing::error!(
+        %gone,
+        "the log has lost its end: a snapshot holds these records, and it does not"
+    );
+    Some(gone)
 }
 
 /// Hands records to the actor, never more than a few batches ahead of it.

@@ -25,11 +25,15 @@ pub fn workspace() -> PathBuf {
     root.canonicalize().expect("the workspace is there")
 }
 
-/// Test binaries are in `deps`, below the profile's directory.
+/// Programs are in the profile's directory, test binaries in `deps` below it.
 fn beside_the_test() -> PathBuf {
     let exe = std::env::current_exe().expect("the test binary has a path");
-    let deps = exe.parent().expect("it is in a directory");
-    let profile = deps.parent().expect("that is in the profile's directory");
+    let dir = exe.parent().expect("it is in a directory");
+    let profile = if dir.ends_with("deps") {
+        dir.parent().expect("that is in the profile's directory")
+    } else {
+        dir
+    };
     profile.join("conductor")
 }
 

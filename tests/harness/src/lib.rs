@@ -3,7 +3,8 @@
 //!
 //! Reading order: [`server`] (the servers) → [`process`] (processes of ours and what can be
 //! done to them) → [`system`] (a running system, and the log as a test sees it) →
-//! [`plain`] (a NATS client that knows nothing of Conductor).
+//! [`plain`] (a NATS client that knows nothing of Conductor) → [`proxy`] (a network that
+//! can be cut).
 //!
 //! Nothing here waits for a time to pass: it waits for something to be in the log, or for
 //! a process to have ended, and gives up after [`PATIENCE`] with what it saw.
@@ -19,6 +20,7 @@
 pub mod binary;
 pub mod plain;
 pub mod process;
+pub mod proxy;
 pub mod server;
 pub mod story;
 pub mod system;
@@ -28,6 +30,7 @@ use std::time::Duration;
 
 pub use plain::PlainClient;
 pub use process::Process;
+pub use proxy::{Link, Proxy};
 pub use server::{TestCluster, TestServer};
 pub use story::{Story, Told};
 pub use system::System;

@@ -52,7 +52,8 @@ impl TestServer {
     }
 }
 
-fn start(config: ServerConfig, dir: &Path) -> Server {
+/// Starts a server with its files in `dir`; dropped, it is killed.
+pub fn start(config: ServerConfig, dir: &Path) -> Server {
     let binary = locate().unwrap_or_else(|e| panic!("{e}"));
     let guard = GuardProgram::Binary(binary::conductor().to_owned());
     Server::start(config, &binary, dir, guard, PATIENCE).unwrap_or_else(|e| panic!("{e}"))
@@ -83,6 +84,7 @@ impl TestCluster {
                     config.cluster = Some(Cluster {
                         port: *port,
                         peers: ports.clone(),
+                        is_hidden: false,
                     });
                     scope.spawn(move || start(config, &home))
                 })
@@ -120,7 +122,7 @@ impl TestCluster {
 }
 
 /// Ports that were free a moment ago.
-fn free_ports(n: usize) -> Vec<u16> {
+pub fn free_ports(n: usize) -> Vec<u16> {
     let listeners: Vec<TcpListener> = (0..n)
         .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
         .collect();

@@ -8,8 +8,14 @@
 
 #![allow(
     clippy::expect_used,
+    clippy::indexing_slicing,
     missing_debug_implementations,
     reason = "a test crate: nobody prints its parts"
+)]
+#![allow(
+    clippy::unnecessary_wraps,
+    clippy::needless_pass_by_value,
+    reason = "whatever happens is handed over, and may break a rule"
 )]
 
 pub mod checkers;

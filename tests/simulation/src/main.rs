@@ -1,5 +1,10 @@
 //! `conductor-simulation`: runs many seeds, or one of them with its story.
 
+#![allow(
+    clippy::expect_used,
+    reason = "a tool for those who work on it: it says what is wrong and ends"
+)]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;

@@ -2,8 +2,11 @@
 
 mod actions;
 mod agents;
+mod elections;
+mod joining;
 mod lies;
 mod network;
+mod programs;
 mod replicas;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +25,9 @@ use crate::random::Random;
 use crate::referee::Referee;
 use crate::scenario::{Node, START_MS, Scenario};
 use crate::shelf::Shelf;
-use agents::{AgentProcess, Step};
+use agents::{Agent, AgentProcess};
 use network::{Answer, Letter};
+use programs::Step;
 use replicas::ReplicaProcess;
 
 /// How long the system may take to finish everything once trouble has ceased.
@@ -322,10 +326,10 @@ impl World {
     fn look(&mut self) -> Result<(), Violation> {
         let is_late = self.now_ms >= self.scenario.options.trouble_ms + BOUND_MS;
         let last = self.log.last_seq();
-        let readers = self.replicas.iter().filter_map(|p| p.up.as_ref());
-        let are_readers_there = readers.fold(true, |all, r| all && r.host.state().seq == last);
-        let agents = self.agents.iter().filter_map(|p| p.up.as_ref());
-        let are_agents_idle = agents.fold(true, |all, a| all && a.is_idle());
+        let mut readers = self.replicas.iter().filter_map(|p| p.up.as_ref());
+        let are_readers_there = readers.all(|r| r.host.state().seq == last);
+        let mut agents = self.agents.iter().filter_map(|p| p.up.as_ref());
+        let are_agents_idle = agents.all(Agent::is_idle);
         let is_settled = self.unacked.is_empty()
             && self.referee.is_settled()
             && are_readers_there

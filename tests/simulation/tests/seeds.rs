@@ -37,7 +37,8 @@ fn fixed_set() -> Coverage {
                     for (what, times) in done.coverage {
                         *met.0.entry(what).or_default() += times;
                     }
-                    met.1.extend(done.violation.map(|v| format!("seed {seed}: {v}")));
+                    met.1
+                        .extend(done.violation.map(|v| format!("seed {seed}: {v}")));
                 }
             });
         }

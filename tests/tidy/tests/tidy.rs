@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Packages from the lowest layer up, with the only packages of ours each may name.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("conductor-protocol", &[]),
     ("conductor-domain", &["conductor-protocol"]),
     (
@@ -42,8 +42,19 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("conductor-nats", &[]),
     ("conductor", EVERYTHING),
     ("conductor-harness", EVERYTHING),
-    ("conductor-simulation", EVERYTHING),
+    ("conductor-simulation", SIMULATION),
+    ("conductor-chaos", CHAOS),
     ("conductor-tidy", &[]),
+];
+/// The simulation knows no server.
+const SIMULATION: &[&str] = &[
+    "conductor-protocol",
+    "conductor-domain",
+    "conductor-eventlog",
+    "conductor-replica",
+    "conductor-orchestrator",
+    "conductor-scheduler",
+    "conductor-agent",
 ];
 const SERVICE: &[&str] = &[
     "conductor-protocol",
@@ -60,6 +71,15 @@ const EVERYTHING: &[&str] = &[
     "conductor-scheduler",
     "conductor-agent",
     "conductor-nats",
+];
+/// A program on top of the harness.
+const CHAOS: &[&str] = &[
+    "conductor-protocol",
+    "conductor-domain",
+    "conductor-eventlog",
+    "conductor-replica",
+    "conductor-nats",
+    "conductor-harness",
 ];
 
 /// Pure crates, and all they may be built on.

@@ -71,8 +71,16 @@ async fn check(connection: &Arc<Connection>, settings: &Settings, findings: &mut
     };
     match connection.inspect_log(&how).await {
         Ok(log) => {
-            let detail = format!("{} record(s), {} replica(s)", log.last_seq, log.replicas);
-            findings.note("log", "ok", detail);
+            let mut detail = format!("{} record(s), {} replica(s)", log.last_seq, log.replicas);
+            let mut verdict = "ok";
+            if log.missing > 0 {
+                detail += &format!(
+                    "; the server does not have {} of them: `conductor replay` says which",
+                    log.missing
+                );
+                verdict = "FAIL";
+            }
+            findings.note("log", verdict, detail);
             let verdict = match log.durability {
                 Durability::Always => "ok",
                 Durability::Lazy(_) => "FAIL",
@@ -87,18 +95,24 @@ async fn check(connection: &Arc<Connection>, settings: &Settings, findings: &mut
     }
     match read::now(connection).await {
         Ok(reader) => {
-            let verdict = if reader.gaps.is_empty() { "ok" } else { "FAIL" };
+            let verdict = match (reader.gaps.is_empty(), reader.began_at) {
+                (true, 0) => "ok",
+                (true, _) => "unknown",
+                (false, _) => "FAIL",
+            };
             let gaps: Vec<String> = reader.gaps.iter().map(ToString::to_string).collect();
             let detail = if gaps.is_empty() {
                 "none".to_owned()
             } else {
                 gaps.join(", ")
             };
-            findings.note(
-                "missing",
-                verdict,
-                format!("{detail} since record {}", reader.began_at),
-            );
+            let before = match reader.began_at {
+                0 => String::new(),
+                seq => format!(
+                    " after record {seq}; what came before was not read, `conductor replay` does"
+                ),
+            };
+            findings.note("missing", verdict, detail + &before);
             check_cell(&reader.state, findings);
         }
         Err(e) => findings.note("state", "FAIL", e.message),
@@ -119,6 +133,27 @@ async fn check_replicas(connection: &Connection, findings: &mut Findings) {
         .collect();
     let verdict = if answers.is_empty() { "warn" } else { "ok" };
     findings.note("replicas", verdict, format!("{} answer(s)", answers.len()));
+    // Asked for after the answers: whoever is beyond this end read what is no longer there.
+    let last = connection.last_seq().await.unwrap_or(u64::MAX);
+    for answer in &answers {
+        if answer.seq > last {
+            let detail = format!(
+                "the log has lost its end, at least records {}-{}: {} has read them",
+                last + 1,
+                answer.seq,
+                answer.instance
+            );
+            findings.note("log", "FAIL", detail);
+        }
+        if !answer.gaps.is_empty() {
+            let detail = format!(
+                "{} found missing: {}",
+                answer.instance,
+                answer.gaps.join(", ")
+            );
+            findings.note("missing", "FAIL", detail);
+        }
+    }
     for role in Role::ALL {
         match answers.iter().find(|a| a.leads.contains(&role)) {
             Some(leader) => {

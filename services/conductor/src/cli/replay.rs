@@ -99,6 +99,17 @@ pub(crate) async fn run(args: ReplayArgs, settings: &Settings) -> Outcome {
         {
             exit = Exit::Failure;
         }
+        for answer in &compared {
+            if let (Some(lost), Some(who)) = (answer["lost"].as_str(), answer["instance"].as_str())
+            {
+                out::error(
+                    &format!("the log has lost its end: {who} has read at least records {lost}"),
+                    Some(
+                        "stop every process and repair the log from a mirror; what was acknowledged there is not in this log any more",
+                    ),
+                );
+            }
+        }
         super::put(&mut report, "live", compared);
     }
     show(&args, settings.output, &reader.state, &mut report, &seen)?;
@@ -187,10 +198,19 @@ pub(crate) async fn compare(
             .hint("is `conductor up`, or an orchestrator or scheduler, running in this cell?"));
     }
     answers.sort_by_key(|a| a.seq);
+    // Asked for after the answers: whoever is beyond this end read what is no longer there.
+    let last = last.max(log.last_seq().await?);
     let mut reader = Reader::open(Arc::clone(log), ReadFrom::Genesis, 0).await;
     let mut out = Vec::new();
     for answer in answers {
-        let last = last.max(answer.seq);
+        if answer.seq > last {
+            out.push(json!({
+                "instance": answer.instance, "leads": answer.leads, "seq": answer.seq,
+                "digest": answer.digest, "agrees": false,
+                "lost": format!("{}-{}", last + 1, answer.seq),
+            }));
+            continue;
+        }
         reader
             .read_until(Until::Seq(answer.seq), last, |_, _, _| {})
             .await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, PublishErrorKind};
 use async_nats::jetstream::stream::{self, DiscardPolicy, PersistenceMode};
 use bytes::Bytes;
 use conductor_protocol::ids::{AgentId, Lease};
@@ -47,7 +47,8 @@ fn is_for_want_of_storage(e: &CreateStreamError) -> bool {
         CreateStreamErrorKind::JetStream(e) => e.error_code(),
         _ => return false,
     };
-    code == ErrorCode::STORAGE_RESOURCES_EXCEEDED
+    // One node says so, a cluster that it finds no node for it.
+    code == ErrorCode::STORAGE_RESOURCES_EXCEEDED || code == ErrorCode::CLUSTER_NO_PEERS
 }
 
 impl Connection {
@@ -78,7 +79,8 @@ impl Connection {
         Err(refusal.map_or_else(|| unavailable("no size to try"), unavailable))
     }
 
-    /// Publishes a piece of output and waits until the server has it.
+    /// Publishes a piece of output and waits until the server has it. A stream that was lost
+    /// is made again.
     pub async fn publish_output(
         &self,
         agent: &AgentId,
@@ -90,11 +92,22 @@ impl Connection {
         headers.insert("Conductor-Attempt", lease.attempt.to_string());
         headers.insert("Conductor-Channel", channel);
         let subject = output(&self.cell, agent.as_str(), &lease.task.to_string());
-        let sent = self.js.publish_with_headers(subject, headers, bytes).await;
-        sent.map_err(unavailable)?
-            .await
-            .map(|_| ())
-            .map_err(unavailable)
+        for is_last_try in [false, true] {
+            let (subject, headers, bytes) = (subject.clone(), headers.clone(), bytes.clone());
+            let sent = self.js.publish_with_headers(subject, headers, bytes).await;
+            let result = match sent {
+                Ok(ack) => ack.await,
+                Err(e) => Err(e),
+            };
+            match result {
+                Ok(_) => return Ok(()),
+                Err(e) if e.kind() == PublishErrorKind::StreamNotFound && !is_last_try => {
+                    self.ensure_output().await?;
+                }
+                Err(e) => return Err(unavailable(e)),
+            }
+        }
+        Ok(())
     }
 
     /// A task's output from its beginning; with `follow` it goes on, else it ends with

@@ -83,6 +83,8 @@ pub struct Provisioned {
     pub durability: Durability,
     /// Sequence of the log's last record.
     pub last_seq: u64,
+    /// Records up to it that the server itself says it does not have.
+    pub missing: u64,
 }
 
 /// Why the log cannot be used as it is.
@@ -157,6 +159,7 @@ impl Connection {
             replicas: info.config.num_replicas,
             durability,
             last_seq: info.state.last_sequence,
+            missing: missing(&info.state),
         })
     }
 
@@ -181,6 +184,7 @@ impl Connection {
             replicas: info.config.num_replicas,
             durability: durability(how.monitor_url.clone()).await,
             last_seq: info.state.last_sequence,
+            missing: missing(&info.state),
         })
     }
 
@@ -267,6 +271,11 @@ fn complete(config: &mut stream::Config, wanted: &stream::Config) -> bool {
         *flag |= on;
     }
     has_changed
+}
+
+/// Every sequence from 1 on is a record: what is fewer is lost.
+fn missing(state: &stream::State) -> u64 {
+    state.last_sequence.saturating_sub(state.messages)
 }
 
 fn check_version(found: &str) -> Result<(), ProvisionError> {

@@ -65,14 +65,7 @@ fn narrow(r: &mut Random, at: u64, known: &mut Vec<(u64, TaskId)>) -> Value {
 }
 
 fn submission(r: &mut Random, at: u64, n: u64, known: &mut Vec<(u64, TaskId)>) -> Value {
-    let run = if r.chance(250) {
-        json!({"noop": {}})
-    } else if r.chance(200) {
-        // Too large to be kept in the state.
-        json!({"command": {"argv": ["work"], "stdin": "x".repeat(1_200)}})
-    } else {
-        json!({"command": ["work"]})
-    };
+    let run = run(r);
     let mut task = json!({"run": run, "name": format!("t{n}")});
     let mut set = |key: &str, value: Value| {
         if let Some(fields) = task.as_object_mut() {
@@ -151,6 +144,17 @@ fn submission(r: &mut Random, at: u64, n: u64, known: &mut Vec<(u64, TaskId)>) -
     }
     set("timeouts", Value::Object(timeouts));
     task
+}
+
+fn run(r: &mut Random) -> Value {
+    if r.chance(250) {
+        json!({"noop": {}})
+    } else if r.chance(200) {
+        // Too large to be kept in the state.
+        json!({"command": {"argv": ["work"], "stdin": "x".repeat(1_200)}})
+    } else {
+        json!({"command": ["work"]})
+    }
 }
 
 fn timeouts(r: &mut Random) -> serde_json::Map<String, Value> {

@@ -28,6 +28,7 @@ impl World {
         if is_fault && self.is_calm {
             return Ok(());
         }
+        let now_ms = self.now_ms;
         match action {
             Action::Submit {
                 queue,
@@ -36,40 +37,8 @@ impl World {
             } => self.submit(n, &queue, items, is_msgpack),
             Action::Say(control) => self.say_control(n, &control),
             Action::Crash(node, down_ms) => self.crash(node, down_ms),
-            Action::Pause(node, ms) => {
-                let until = self.now_ms + ms;
-                match node {
-                    Node::Replica(n) => {
-                        self.replicas
-                            .get_mut(n)
-                            .into_iter()
-                            .for_each(|p| p.paused_until_ms = until);
-                    }
-                    Node::Agent(n) => {
-                        self.agents
-                            .get_mut(n)
-                            .into_iter()
-                            .for_each(|p| p.paused_until_ms = until);
-                    }
-                }
-            }
-            Action::Stall(node, ms) => {
-                let until = self.now_ms + ms;
-                match node {
-                    Node::Replica(n) => {
-                        self.replicas
-                            .get_mut(n)
-                            .into_iter()
-                            .for_each(|p| p.stalled_until_ms = until);
-                    }
-                    Node::Agent(n) => {
-                        self.agents
-                            .get_mut(n)
-                            .into_iter()
-                            .for_each(|p| p.stalled_until_ms = until);
-                    }
-                }
-            }
+            Action::Pause(node, ms) => *self.times(node).0 = now_ms + ms,
+            Action::Stall(node, ms) => *self.times(node).1 = now_ms + ms,
             Action::Outage(ms) => {
                 self.down_until_ms = self.down_until_ms.max(self.now_ms + ms);
                 // Everybody's link comes back when the servers do.
@@ -108,6 +77,20 @@ impl World {
             Action::Replay { is_from_snapshot } => return self.replay(is_from_snapshot),
         }
         Ok(())
+    }
+
+    /// Until when a process stands still, and until when its tail brings nothing.
+    fn times(&mut self, node: Node) -> (&mut u64, &mut u64) {
+        match node {
+            Node::Replica(n) => {
+                let process = &mut self.replicas[n];
+                (&mut process.paused_until_ms, &mut process.stalled_until_ms)
+            }
+            Node::Agent(n) => {
+                let process = &mut self.agents[n];
+                (&mut process.paused_until_ms, &mut process.stalled_until_ms)
+            }
+        }
     }
 
     fn life(&self, node: Node) -> Life {

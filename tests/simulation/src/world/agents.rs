@@ -2,35 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use conductor_agent::attempt::Stop;
 use conductor_agent::duty::{Duty, Effect, Input, words_of};
-use conductor_eventlog::{AppendError, Fate, GroupCommit};
-use conductor_protocol::OutcomeClass;
-use conductor_protocol::event::{
-    AgentJoined, AttemptAssigned, AttemptFailed, AttemptStarted, AttemptSucceeded, AttemptUsage,
-    Event, Usage,
-};
-use conductor_protocol::frame::FrameHead;
-use conductor_protocol::ids::{AgentId, Lease, Position};
-use conductor_protocol::spec::Runtime;
+use conductor_eventlog::{Fate, GroupCommit};
+use conductor_protocol::event::Event;
+use conductor_protocol::ids::{AgentId, Position};
 use conductor_protocol::subject::{Role, Subject};
 use conductor_replica::Bid;
 
 use super::network::{Answer, Letter, Tag};
+use super::programs::{Program, Step};
 use super::{Life, Next, World};
 use crate::checkers::{self, Violation};
 use crate::scenario::Node;
 
 /// How often an agent looks at its leases.
 const TICK_MS: u64 = 1_000;
-/// Longest run of a program.
-const RUN_MS_MAX: u64 = 60_000;
 
 /// An agent's process.
 pub(super) struct AgentProcess {
     pub(super) id: AgentId,
-    slots: u32,
-    zone: u64,
+    pub(super) slots: u32,
+    pub(super) zone: u64,
     /// How fast its clock runs, in thousandths.
     pub(super) pace: u64,
     pub(super) life: u32,
@@ -43,16 +35,16 @@ pub(super) struct AgentProcess {
 
 /// What such a process has while it is up.
 pub(super) struct Agent {
-    duty: Duty,
-    commit: Option<(u64, GroupCommit)>,
-    programs: BTreeMap<Position, Program>,
-    joins: u32,
-    bid: Option<Bid>,
+    pub(super) duty: Duty,
+    pub(super) commit: Option<(u64, GroupCommit)>,
+    pub(super) programs: BTreeMap<Position, Program>,
+    pub(super) joins: u32,
+    pub(super) bid: Option<Bid>,
     /// Epoch of the scheduler that led before it bid.
-    scheduler: u64,
-    next: u64,
-    is_expecting: bool,
-    is_leaving: bool,
+    pub(super) scheduler: u64,
+    pub(super) next: u64,
+    pub(super) is_expecting: bool,
+    pub(super) is_leaving: bool,
 }
 
 impl Agent {
@@ -63,25 +55,7 @@ impl Agent {
     }
 }
 
-/// A program that runs.
-struct Program {
-    lease: Lease,
-    stop: Stop,
-}
-
 /// What a program does next.
-#[derive(Debug)]
-pub(super) enum Step {
-    /// It began.
-    Started,
-    /// It used something.
-    Used,
-    /// It ends by itself, so.
-    Ends(Option<OutcomeClass>),
-    /// It is gone because it was stopped.
-    Killed,
-}
-
 impl AgentProcess {
     pub(super) fn new(id: &str, slots: u32, zone: u64, pace: u64) -> Self {
         Self {
@@ -115,7 +89,7 @@ impl AgentProcess {
 }
 
 impl World {
-    fn agent(&mut self, n: usize) -> Option<&mut Agent> {
+    pub(super) fn agent(&mut self, n: usize) -> Option<&mut Agent> {
         self.agents.get_mut(n)?.up.as_mut()
     }
 
@@ -286,85 +260,6 @@ impl World {
         Ok(())
     }
 
-    fn join(&mut self, n: usize, life: Life) {
-        let Some(process) = self.agents.get_mut(n) else {
-            return;
-        };
-        let Some(agent) = process.up.as_mut() else {
-            return;
-        };
-        agent.commit = None;
-        agent.joins += 1;
-        let version = "1".to_owned();
-        let joined = AgentJoined {
-            version: version.clone(),
-            host: "sim".to_owned(),
-            process: format!("{n}-{}-{}", life.number, agent.joins),
-            slots: process.slots,
-            labels: [("zone".to_owned(), format!("z{}", process.zone))].into(),
-            runtimes: [Runtime::Command, Runtime::Noop]
-                .map(|r| (r, version.clone()))
-                .into(),
-        };
-        let subject = Subject::Agent(process.id.clone()).render(&self.cell);
-        let id = joined.process.clone();
-        let leader = Subject::Leader(Role::Scheduler).render(&self.cell);
-        agent.scheduler = self.log.last_on(&leader).map_or(0, |r| r.seq);
-        let last = self.log.last_on(&subject);
-        let bid = Bid::new(subject, &joined.into(), &id, last);
-        let append = bid.append.clone();
-        agent.bid = Some(bid);
-        let letter = Letter {
-            from: Some(life),
-            tag: Tag::Join,
-            append,
-            tries: 0,
-        };
-        self.push_in(0, Next::Send(letter));
-    }
-
-    pub(super) fn join_hears(
-        &mut self,
-        life: Life,
-        mut letter: Letter,
-        answer: Answer,
-    ) -> Result<(), Violation> {
-        let Node::Agent(n) = life.node else {
-            return Ok(());
-        };
-        let bid = self.agent(n).and_then(|a| a.bid.clone());
-        let Some(bid) = bid.filter(|b| b.append == letter.append) else {
-            return Ok(());
-        };
-        let incarnation = match answer {
-            Ok(appended) => appended.seq,
-            Err(AppendError::Unavailable(_)) => {
-                letter.tries += 1;
-                let pause = conductor_eventlog::group_commit::repeat_pause(letter.tries);
-                self.push_in(pause.as_millis() as u64, Next::Send(letter));
-                return Ok(());
-            }
-            Err(_) => {
-                let last = self.log.last_on(&letter.append.subject);
-                let Some(seq) = last.and_then(|last| bid.seq_if_won(last)) else {
-                    self.join(n, life);
-                    return Ok(());
-                };
-                seq
-            }
-        };
-        let Some(agent) = self.agent(n) else {
-            return Ok(());
-        };
-        let writer = format!("agent-{n}-{}", incarnation);
-        let head = FrameHead::incarnation(incarnation);
-        agent.commit = Some((incarnation, GroupCommit::new(head, writer, 1)));
-        agent.next = agent.scheduler + 1;
-        let scheduler = agent.scheduler;
-        self.expect_delivery(Node::Agent(n));
-        self.tell_agent(life, Input::Joined(incarnation, scheduler))
-    }
-
     fn report(&mut self, n: usize, events: &[Event]) {
         let Some(process) = self.agents.get_mut(n) else {
             return;
@@ -401,15 +296,15 @@ impl World {
         incarnation: u64,
         subject: &str,
         answer: Answer,
-    ) -> Result<(), Violation> {
+    ) {
         let Node::Agent(n) = life.node else {
-            return Ok(());
+            return;
         };
         let Some((current, commit)) = self.agent(n).and_then(|a| a.commit.as_mut()) else {
-            return Ok(());
+            return;
         };
         if *current != incarnation {
-            return Ok(());
+            return;
         }
         if let Fate::Repeat(append, pause) = commit.answered(subject, answer) {
             let letter = Letter {
@@ -422,7 +317,6 @@ impl World {
         }
         self.send_reports(n);
         self.leave_if_said(n);
-        Ok(())
     }
 
     /// An agent that leaves does so when all it said is in the log; it comes back later.
@@ -438,137 +332,5 @@ impl World {
         self.end_agent(n);
         let back = self.luck(&format!("back {n}")).around(5_000);
         self.push_in(back, Next::Start(Node::Agent(n)));
-    }
-
-    fn run_program(
-        &mut self,
-        n: usize,
-        life: Life,
-        lease: Lease,
-        assigned: &AttemptAssigned,
-    ) -> Result<(), Violation> {
-        let o = &self.scenario.options;
-        let (run_ms, failing, hanging) = (o.run_ms, o.failing, o.hanging);
-        let run_timeout = assigned.timeouts.run.map(|t| t.0);
-        let mut luck = self.luck(&format!("{} {}", lease.task, lease.attempt));
-        let begins = luck.around(50);
-        let takes = luck.around(run_ms).min(RUN_MS_MAX);
-        let fails = luck.chance(failing);
-        let class = [
-            OutcomeClass::Failed,
-            OutcomeClass::Crashed,
-            OutcomeClass::RateLimited,
-        ];
-        let class = luck.pick(&class).copied().filter(|_| fails);
-        let hangs = luck.chance(hanging) && run_timeout.is_some();
-        let is_watched = luck.chance(700);
-        let uses = luck.chance(200);
-        let Some(agent) = self.agent(n) else {
-            return Ok(());
-        };
-        let attempt = |l: &Lease| (l.task, l.attempt);
-        if agent
-            .programs
-            .values()
-            .any(|p| attempt(&p.lease) == attempt(&lease))
-        {
-            return Err(Violation {
-                rule: checkers::RUN_ONCE,
-                seq: lease.assigned.seq,
-                what: format!("process {n} runs {lease:?} again"),
-            });
-        }
-        let stop = Stop::No;
-        agent
-            .programs
-            .insert(lease.assigned, Program { lease, stop });
-        self.say(|| format!("process {n} runs {} of {}", lease.attempt, lease.task));
-        let at = lease.assigned;
-        let then = |world: &mut Self, ms: u64, step: Step| {
-            world.push_in(ms, Next::Program(life, at, Box::new(step)));
-        };
-        then(self, begins, Step::Started);
-        if uses {
-            then(self, begins + 1, Step::Used);
-        }
-        let timeout = run_timeout.filter(|t| hangs || *t < takes);
-        match timeout {
-            // The agent ends it in time, or else the orchestrator has to.
-            Some(limit) if is_watched => {
-                then(
-                    self,
-                    begins + limit,
-                    Step::Ends(Some(OutcomeClass::Timeout)),
-                );
-            }
-            Some(_) if hangs => {}
-            _ => then(self, begins + takes, Step::Ends(class)),
-        }
-        Ok(())
-    }
-
-    pub(super) fn program(
-        &mut self,
-        life: Life,
-        at: Position,
-        step: Step,
-    ) -> Result<(), Violation> {
-        let Node::Agent(n) = life.node else {
-            return Ok(());
-        };
-        let Some(program) = self.agent(n).and_then(|a| a.programs.get(&at)) else {
-            return Ok(());
-        };
-        let (lease, stop) = (program.lease, program.stop);
-        let failed = |class| {
-            Event::from(AttemptFailed {
-                lease,
-                class,
-                message: String::new(),
-                result: None,
-                exit_code: None,
-                signal: None,
-                usage: None,
-                output: None,
-            })
-        };
-        let (fact, is_over) = match step {
-            Step::Started => {
-                let session = None;
-                (Some(AttemptStarted { lease, session }.into()), false)
-            }
-            Step::Used => {
-                let usage = Usage::default();
-                (Some(AttemptUsage { lease, usage }.into()), false)
-            }
-            // Stopped already: its end comes from that.
-            Step::Ends(_) if stop != Stop::No => (None, false),
-            Step::Ends(Some(class)) => (Some(failed(class)), true),
-            Step::Ends(None) => {
-                let succeeded = AttemptSucceeded {
-                    lease,
-                    result: None,
-                    exit_code: Some(0),
-                    usage: None,
-                    output: None,
-                };
-                (Some(succeeded.into()), true)
-            }
-            Step::Killed => match stop {
-                Stop::No | Stop::Revoked => (None, true),
-                Stop::LeaseExpired => (Some(failed(OutcomeClass::LeaseExpired)), true),
-                Stop::Shutdown => (Some(failed(OutcomeClass::AgentLost)), true),
-            },
-        };
-        if let Some(fact) = fact {
-            self.tell_agent(life, Input::Fact(fact))?;
-        }
-        if is_over && self.is_alive(life) {
-            if let Some(agent) = self.agent(n) {
-                agent.programs.remove(&at);
-            }
-            self.tell_agent(life, Input::Ended(at))?;
-        }
-        Ok(())
     }
 }

@@ -46,7 +46,7 @@ impl World {
                 assigned: Position::new(about % 97, 0),
             })
         };
-        let mut head = FrameHead::incarnation(incarnation);
+        let mut authority = FrameHead::incarnation(incarnation);
         let events: Vec<Event> = match lie {
             Lie::ForeignSuccess => pick(held(false))
                 .or_else(invented)
@@ -63,7 +63,7 @@ impl World {
                 .map(|lease| AttemptStopped { lease }.into())
                 .collect(),
             Lie::OldIncarnation => {
-                head = FrameHead::incarnation(incarnation.saturating_sub(1 + about % 7));
+                authority = FrameHead::incarnation(incarnation.saturating_sub(1 + about % 7));
                 pick(held(true)).into_iter().map(succeeded).collect()
             }
             Lie::StartedTwice => pick(held(true))
@@ -78,7 +78,7 @@ impl World {
             Lie::OldEpoch => {
                 let ready = any_task().map(|task| TaskReady { task }.into());
                 let epoch = self.referee.ledger.epochs.get(&Role::Orchestrator);
-                head = FrameHead::epoch(epoch.copied().unwrap_or(0).saturating_sub(1));
+                authority = FrameHead::epoch(epoch.copied().unwrap_or(0).saturating_sub(1));
                 ready.into_iter().collect()
             }
         };
@@ -87,25 +87,35 @@ impl World {
             Lie::Garbage if about.is_multiple_of(3) => Subject::Control,
             _ => Subject::Agent(id),
         };
-        let payload = match lie {
-            Lie::UnknownKind => {
-                let unknown = [
-                    &[0x82, 0xa4][..],
-                    b"type",
-                    &[0xa3],
-                    b"new",
-                    &[0xa1],
-                    b"v",
-                    &[1],
-                ];
-                frame::join(head, &[unknown.concat()])
-            }
-            Lie::Garbage => about.to_be_bytes().to_vec(),
-            _ if events.is_empty() => return Ok(()),
-            _ => frame::join(head, &events.iter().map(Event::encode).collect::<Vec<_>>()),
+        let Some(payload) = payload(lie, about, authority, &events) else {
+            return Ok(());
         };
         let subject = subject.render(&self.cell);
         self.publish(subject, payload)
+    }
+}
+
+/// The bytes of a lie; none if there is nothing to lie about.
+fn payload(lie: Lie, about: u64, authority: FrameHead, events: &[Event]) -> Option<Vec<u8>> {
+    match lie {
+        Lie::UnknownKind => {
+            let unknown = [
+                &[0x82, 0xa4][..],
+                b"type",
+                &[0xa3],
+                b"new",
+                &[0xa1],
+                b"v",
+                &[1],
+            ];
+            Some(frame::join(authority, &[unknown.concat()]))
+        }
+        Lie::Garbage => Some(about.to_be_bytes().to_vec()),
+        _ if events.is_empty() => None,
+        _ => {
+            let encoded: Vec<Vec<u8>> = events.iter().map(Event::encode).collect();
+            Some(frame::join(authority, &encoded))
+        }
     }
 }
 

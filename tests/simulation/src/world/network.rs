@@ -192,9 +192,10 @@ impl World {
             }
             (Tag::Bid(role), Some(life)) => self.bid_hears(life, role, letter, answer),
             (Tag::Report(incarnation), Some(life)) => {
-                self.report_hears(life, incarnation, &letter.append.subject, answer)
+                self.report_hears(life, incarnation, &letter.append.subject, answer);
+                Ok(())
             }
-            (Tag::Join, Some(life)) => self.join_hears(life, letter, answer),
+            (Tag::Join, Some(life)) => self.join_hears(life, letter, &answer),
             (_, None) => Ok(()),
         }
     }

@@ -1,0 +1,96 @@
+//! Agents take their names, by the real bids.
+
+use conductor_agent::duty::Input;
+use conductor_eventlog::group_commit::repeat_pause;
+use conductor_eventlog::{AppendError, GroupCommit};
+use conductor_protocol::event::AgentJoined;
+use conductor_protocol::frame::FrameHead;
+use conductor_protocol::spec::Runtime;
+use conductor_protocol::subject::{Role, Subject};
+use conductor_replica::Bid;
+
+use super::network::{Answer, Letter, Tag};
+use super::{Life, Next, World};
+use crate::checkers::Violation;
+use crate::scenario::Node;
+
+impl World {
+    pub(super) fn join(&mut self, n: usize, life: Life) {
+        let Some(process) = self.agents.get_mut(n) else {
+            return;
+        };
+        let Some(agent) = process.up.as_mut() else {
+            return;
+        };
+        agent.commit = None;
+        agent.joins += 1;
+        let version = "1".to_owned();
+        let joined = AgentJoined {
+            version: version.clone(),
+            host: "sim".to_owned(),
+            process: format!("{n}-{}-{}", life.number, agent.joins),
+            slots: process.slots,
+            labels: [("zone".to_owned(), format!("z{}", process.zone))].into(),
+            runtimes: [Runtime::Command, Runtime::Noop]
+                .map(|r| (r, version.clone()))
+                .into(),
+        };
+        let subject = Subject::Agent(process.id.clone()).render(&self.cell);
+        let id = joined.process.clone();
+        let leader = Subject::Leader(Role::Scheduler).render(&self.cell);
+        agent.scheduler = self.log.last_on(&leader).map_or(0, |r| r.seq);
+        let last = self.log.last_on(&subject);
+        let bid = Bid::new(subject, &joined.into(), &id, last);
+        let append = bid.append.clone();
+        agent.bid = Some(bid);
+        let letter = Letter {
+            from: Some(life),
+            tag: Tag::Join,
+            append,
+            tries: 0,
+        };
+        self.push_in(0, Next::Send(letter));
+    }
+
+    pub(super) fn join_hears(
+        &mut self,
+        life: Life,
+        mut letter: Letter,
+        answer: &Answer,
+    ) -> Result<(), Violation> {
+        let Node::Agent(n) = life.node else {
+            return Ok(());
+        };
+        let bid = self.agent(n).and_then(|a| a.bid.clone());
+        let Some(bid) = bid.filter(|b| b.append == letter.append) else {
+            return Ok(());
+        };
+        let incarnation = match answer {
+            Ok(appended) => appended.seq,
+            Err(AppendError::Unavailable(_)) => {
+                letter.tries += 1;
+                let pause = repeat_pause(letter.tries);
+                self.push_in(pause.as_millis() as u64, Next::Send(letter));
+                return Ok(());
+            }
+            Err(_) => {
+                let last = self.log.last_on(&letter.append.subject);
+                let Some(seq) = last.and_then(|last| bid.seq_if_won(last)) else {
+                    self.join(n, life);
+                    return Ok(());
+                };
+                seq
+            }
+        };
+        let Some(agent) = self.agent(n) else {
+            return Ok(());
+        };
+        let writer = format!("agent-{n}-{incarnation}");
+        let head = FrameHead::incarnation(incarnation);
+        agent.commit = Some((incarnation, GroupCommit::new(head, writer, 1)));
+        agent.next = agent.scheduler + 1;
+        let scheduler = agent.scheduler;
+        self.expect_delivery(Node::Agent(n));
+        self.tell_agent(life, Input::Joined(incarnation, scheduler))
+    }
+}

@@ -1,0 +1,168 @@
+//! Programs that agents run: made up, with times and ends that chance decides.
+
+use conductor_agent::attempt::Stop;
+use conductor_agent::duty::Input;
+use conductor_protocol::OutcomeClass;
+use conductor_protocol::event::{
+    AttemptAssigned, AttemptFailed, AttemptStarted, AttemptSucceeded, AttemptUsage, Event, Usage,
+};
+use conductor_protocol::ids::{Lease, Position};
+
+use super::{Life, Next, World};
+use crate::checkers::{self, Violation};
+use crate::scenario::Node;
+
+/// Longest run of a program.
+const RUN_MS_MAX: u64 = 60_000;
+
+/// A program that runs.
+pub(super) struct Program {
+    pub(super) lease: Lease,
+    pub(super) stop: Stop,
+}
+
+#[derive(Debug)]
+pub(super) enum Step {
+    /// It began.
+    Started,
+    /// It used something.
+    Used,
+    /// It ends by itself, so.
+    Ends(Option<OutcomeClass>),
+    /// It is gone because it was stopped.
+    Killed,
+}
+
+impl World {
+    pub(super) fn run_program(
+        &mut self,
+        n: usize,
+        life: Life,
+        lease: Lease,
+        assigned: &AttemptAssigned,
+    ) -> Result<(), Violation> {
+        let o = &self.scenario.options;
+        let (run_ms, failing, hanging) = (o.run_ms, o.failing, o.hanging);
+        let run_timeout = assigned.timeouts.run.map(|t| t.0);
+        let mut luck = self.luck(&format!("{} {}", lease.task, lease.attempt));
+        let begins = luck.around(50);
+        let takes = luck.around(run_ms).min(RUN_MS_MAX);
+        let fails = luck.chance(failing);
+        let class = [
+            OutcomeClass::Failed,
+            OutcomeClass::Crashed,
+            OutcomeClass::RateLimited,
+        ];
+        let class = luck.pick(&class).copied().filter(|_| fails);
+        let hangs = luck.chance(hanging) && run_timeout.is_some();
+        let is_watched = luck.chance(700);
+        let uses = luck.chance(200);
+        let Some(agent) = self.agent(n) else {
+            return Ok(());
+        };
+        let attempt = |l: &Lease| (l.task, l.attempt);
+        if agent
+            .programs
+            .values()
+            .any(|p| attempt(&p.lease) == attempt(&lease))
+        {
+            return Err(Violation {
+                rule: checkers::RUN_ONCE,
+                seq: lease.assigned.seq,
+                what: format!("process {n} runs {lease:?} again"),
+            });
+        }
+        let stop = Stop::No;
+        agent
+            .programs
+            .insert(lease.assigned, Program { lease, stop });
+        self.say(|| format!("process {n} runs {} of {}", lease.attempt, lease.task));
+        let at = lease.assigned;
+        let then = |world: &mut Self, ms: u64, step: Step| {
+            world.push_in(ms, Next::Program(life, at, Box::new(step)));
+        };
+        then(self, begins, Step::Started);
+        if uses {
+            then(self, begins + 1, Step::Used);
+        }
+        let timeout = run_timeout.filter(|t| hangs || *t < takes);
+        match timeout {
+            // The agent ends it in time, or else the orchestrator has to.
+            Some(limit) if is_watched => {
+                then(
+                    self,
+                    begins + limit,
+                    Step::Ends(Some(OutcomeClass::Timeout)),
+                );
+            }
+            Some(_) if hangs => {}
+            _ => then(self, begins + takes, Step::Ends(class)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn program(
+        &mut self,
+        life: Life,
+        at: Position,
+        step: Step,
+    ) -> Result<(), Violation> {
+        let Node::Agent(n) = life.node else {
+            return Ok(());
+        };
+        let Some(program) = self.agent(n).and_then(|a| a.programs.get(&at)) else {
+            return Ok(());
+        };
+        let (lease, reason) = (program.lease, program.stop);
+        let failed = |class| {
+            Event::from(AttemptFailed {
+                lease,
+                class,
+                message: String::new(),
+                result: None,
+                exit_code: None,
+                signal: None,
+                usage: None,
+                output: None,
+            })
+        };
+        let (fact, is_over) = match step {
+            Step::Started => {
+                let session = None;
+                (Some(AttemptStarted { lease, session }.into()), false)
+            }
+            Step::Used => {
+                let usage = Usage::default();
+                (Some(AttemptUsage { lease, usage }.into()), false)
+            }
+            // Stopped already: its end comes from that.
+            Step::Ends(_) if reason != Stop::No => (None, false),
+            Step::Ends(Some(class)) => (Some(failed(class)), true),
+            Step::Ends(None) => {
+                let succeeded = AttemptSucceeded {
+                    lease,
+                    result: None,
+                    exit_code: Some(0),
+                    usage: None,
+                    output: None,
+                };
+                (Some(succeeded.into()), true)
+            }
+            Step::Killed => match reason {
+                Stop::No | Stop::Revoked => (None, true),
+                Stop::LeaseExpired => (Some(failed(OutcomeClass::LeaseExpired)), true),
+                Stop::Shutdown => (Some(failed(OutcomeClass::AgentLost)), true),
+            },
+        };
+        if let Some(fact) = fact {
+            self.tell_agent(life, Input::Fact(fact))?;
+        }
+        if is_over && self.is_alive(life) {
+            if let Some(agent) = self.agent(n) {
+                agent.programs.remove(&at);
+            }
+            self.tell_agent(life, Input::Ended(at))?;
+        }
+        Ok(())
+    }
+}
