@@ -42,6 +42,7 @@ chaos: need-rust nats-server ## Real faults on real processes (MINUTES=10, SEED=
 lint: need-rust ## Formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
+	cargo clippy --package conductor-simulation --features planted-bugs --all-targets --locked -- --deny warnings
 
 fmt: need-rust ## Format the code
 	cargo fmt --all

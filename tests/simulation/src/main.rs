@@ -101,6 +101,7 @@ struct Found {
     coverage: Coverage,
     records: u64,
     tasks: u64,
+    settled_ms: u64,
 }
 
 #[expect(clippy::print_stdout, reason = "it is a command")]
@@ -124,7 +125,8 @@ fn many(args: &Args) -> ExitCode {
                     let done = run(&Scenario::draw(seed), false);
                     let mut found = found.lock().expect("nobody panicked");
                     if let Some(violation) = done.violation {
-                        bar.println(format!("seed {seed}: {violation}"));
+                        let options = Scenario::draw(seed).options;
+                        bar.println(format!("seed {seed}: {violation}\n  {options:?}"));
                         found.failures.push((seed, violation.to_string()));
                     }
                     for (met, times) in done.coverage {
@@ -132,6 +134,7 @@ fn many(args: &Args) -> ExitCode {
                     }
                     found.records += done.records;
                     found.tasks += done.tasks;
+                    found.settled_ms = found.settled_ms.max(done.settled_ms);
                     bar.inc(1);
                 }
             });
@@ -145,12 +148,14 @@ fn many(args: &Args) -> ExitCode {
         }
     }
     println!(
-        "{} seeds from {}: {} tasks, {} records, {} kinds of things met, {} failures, {:.1} s",
+        "{} seeds from {}: {} tasks, {} records, {} kinds of things met, all done {} s after \
+         trouble at the latest, {} failures, {:.1} s",
         args.seeds,
         args.from,
         found.tasks,
         found.records,
         found.coverage.len(),
+        found.settled_ms / 1_000,
         found.failures.len(),
         started.elapsed().as_secs_f64()
     );

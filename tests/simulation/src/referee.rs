@@ -71,7 +71,8 @@ impl Referee {
         self.ledger.submitted(decoded);
         for (index, verdict) in folded.verdicts.iter().enumerate() {
             let Some((by, what)) = said(decoded, index) else {
-                *self.coverage.entry(format!("- - {verdict:?}")).or_default() += 1;
+                let met = format!("- - {}", word(*verdict));
+                *self.coverage.entry(met).or_default() += 1;
                 continue;
             };
             let seen = Seen {
@@ -165,11 +166,7 @@ impl Referee {
             Some(id) => self.phases.get(&id).copied().unwrap_or("unknown"),
             None => "-",
         };
-        let verdict = match seen.verdict {
-            Verdict::Applied => "applied",
-            Verdict::Void(reason) => reason.as_str(),
-        };
-        let met = format!("{phase} {kind} {verdict}");
+        let met = format!("{phase} {kind} {}", word(seen.verdict));
         *self.coverage.entry(met).or_default() += 1;
     }
 
@@ -187,6 +184,13 @@ impl Referee {
                 self.phases.insert(id, phase_name(task));
             }
         }
+    }
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Applied => "applied",
+        Verdict::Void(reason) => reason.as_str(),
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Run {
     pub records: u64,
     /// Tasks accepted.
     pub tasks: u64,
+    /// How long after trouble had ceased everything was done, in milliseconds.
+    pub settled_ms: u64,
     /// The log's bytes.
     pub log: Vec<u8>,
     /// What happened, if it was asked for.
@@ -29,6 +31,7 @@ pub fn run(scenario: &Scenario, tells_story: bool) -> Run {
         violation,
         records: world.referee.state.seq,
         tasks: world.referee.ledger.tasks.len() as u64,
+        settled_ms: world.settled_ms(),
         log: if tells_story {
             world.log_bytes()
         } else {

@@ -311,6 +311,11 @@ impl World {
         }
     }
 
+    /// How long after trouble had ceased the run ended.
+    pub(crate) fn settled_ms(&self) -> u64 {
+        self.now_ms.saturating_sub(self.scenario.options.trouble_ms)
+    }
+
     /// The log's bytes: the same for the same seed.
     pub(crate) fn log_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use conductor_domain::planted::{Bug, plant};
 use conductor_simulation::run;
 use conductor_simulation::scenario::Scenario;
+use conductor_simulation::shrink::shrink;
 use expect_test::expect_file;
 
 /// Within so many seeds each is found.
@@ -28,6 +29,26 @@ fn hunt(bug: Bug) -> Option<(u64, &'static str, String)> {
     });
     plant(None);
     found
+}
+
+/// A failing run is made small: this bug needs one task that is stopped, not two hundred records.
+#[test]
+fn a_failing_run_is_made_small() {
+    let (seed, rule, _) = hunt(Bug::RevocationForgotten).unwrap();
+    plant(Some(Bug::RevocationForgotten));
+    let whole = Scenario::draw(seed);
+    let small = shrink(&whole, rule);
+    let done = run(&small, true);
+    plant(None);
+    assert_eq!(done.violation.map(|v| v.rule), Some(rule));
+    assert!(
+        small.actions.len() <= 5,
+        "{} of {} actions are left: {:#?}",
+        small.actions.len(),
+        whole.actions.len(),
+        small.actions
+    );
+    assert!(done.records <= 40, "{}", done.story.join("\n"));
 }
 
 #[test]

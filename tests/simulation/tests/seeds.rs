@@ -32,13 +32,16 @@ fn fixed_set() -> Coverage {
                     if seed > SEEDS {
                         return;
                     }
-                    let done = run(&Scenario::draw(seed), false);
+                    let scenario = Scenario::draw(seed);
+                    let done = run(&scenario, false);
                     let mut met = met.lock().unwrap();
                     for (what, times) in done.coverage {
                         *met.0.entry(what).or_default() += times;
                     }
-                    met.1
-                        .extend(done.violation.map(|v| format!("seed {seed}: {v}")));
+                    met.1.extend(
+                        done.violation
+                            .map(|v| format!("seed {seed}: {v}\n  {:?}", scenario.options)),
+                    );
                 }
             });
         }

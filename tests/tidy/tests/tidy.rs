@@ -283,6 +283,18 @@ fn pure_crates_are_pure() {
 }
 
 #[test]
+fn bugs_are_planted_by_the_simulation_alone() {
+    let mut offences = Vec::new();
+    for (name, (dir, _)) in manifests() {
+        let names_it = read(format!("{dir}/Cargo.toml")).contains("planted-bugs");
+        if names_it && !["conductor-domain", "conductor-simulation"].contains(&name.as_str()) {
+            offences.push(name);
+        }
+    }
+    none("nobody else may turn planted bugs on", &offences);
+}
+
+#[test]
 fn versions_stand_in_one_place() {
     let mut offences = Vec::new();
     for (name, (_, manifest)) in manifests() {

@@ -4,7 +4,7 @@ use conductor_eventlog::{Append, AppendError, Appended};
 use conductor_protocol::subject::Role;
 
 use super::{Life, Next, World};
-use crate::checkers::Violation;
+use crate::checkers::{self, Violation};
 use crate::scenario::Node;
 
 /// How long a writer waits for an answer.
@@ -208,8 +208,16 @@ impl World {
         answer: Answer,
     ) -> Result<(), Violation> {
         match answer {
-            Ok(_) => {
+            Ok(appended) => {
                 self.unacked.remove(&n);
+                let stored = self.log.read(appended.seq);
+                if stored.is_none_or(|record| record.payload != letter.append.payload) {
+                    return Err(Violation {
+                        rule: checkers::ACKED_IS_STORED,
+                        seq: appended.seq,
+                        what: format!("{} is acknowledged and not there", letter.append.id),
+                    });
+                }
             }
             Err(_) => {
                 letter.tries += 1;
