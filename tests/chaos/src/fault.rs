@@ -2,7 +2,7 @@
 
 use crate::field::Kind;
 use crate::ground::Topology;
-use crate::random::Random;
+use conductor_simulation::random::Random;
 
 /// What is done to a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,19 +162,19 @@ impl Iterator for Schedule {
         let fault = self.round.pop()?;
         // Mostly short; now and then longer than a lease of the load, so that work is done
         // again while the first to do it still runs.
-        let is_long = self.random.within(0..8) == 0;
+        let is_long = self.random.below(8) == 0;
         let hold_ms = match fault {
             Freeze(_) | Link(Harm::Cut | Harm::BlackHole) if is_long => {
-                self.random.within(6_500..9_000)
+                self.random.between(6_500, 9_000)
             }
-            FreezeLeader(_) | KillLeader(_) => self.random.within(2_500..4_000),
-            _ => self.random.within(300..2_500),
+            FreezeLeader(_) | KillLeader(_) => self.random.between(2_500, 4_000),
+            _ => self.random.between(300, 2_500),
         };
         Some(Planned {
             fault,
-            victim: self.random.next(),
+            victim: self.random.draw(),
             hold_ms,
-            pause_ms: self.random.within(100..600),
+            pause_ms: self.random.between(100, 600),
         })
     }
 }
@@ -186,14 +186,14 @@ mod tests {
     #[test]
     fn a_seed_decides_the_schedule_and_a_round_has_every_kind() {
         let schedule = |seed| {
-            let schedule = Schedule::new(Topology::Three, Random::new(seed));
+            let schedule = Schedule::new(Topology::Three, Random::stream(seed, "schedule"));
             let planned = schedule.take(40).map(|p| format!("{p:?}"));
             planned.collect::<Vec<_>>()
         };
         assert_eq!(schedule(1), schedule(1));
         assert_ne!(schedule(1), schedule(2));
         for topology in [Topology::One, Topology::Three] {
-            let round: Vec<Fault> = Schedule::new(topology, Random::new(3))
+            let round: Vec<Fault> = Schedule::new(topology, Random::stream(3, "schedule"))
                 .take(30)
                 .map(|p| p.fault)
                 .collect();

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use crate::field::Field;
 use crate::ground::Topology;
-use crate::random::Random;
 use crate::run::Scene;
 use crate::{checker, wire};
+use conductor_simulation::random::Random;
 
 const SUBMIT: &str = "conductor.local.submit.default";
 const LOG: &str = "LOG_local";
@@ -63,7 +63,7 @@ pub(crate) async fn flips(
     topology: Topology,
     random: &mut Random,
 ) -> (Vec<Value>, Vec<String>) {
-    let node = random.within(0..topology.nodes() as u64) as usize;
+    let node = random.below(topology.nodes() as u64) as usize;
     let (mut told, mut problems) = (Vec::new(), Vec::new());
     for flip in FLIPS {
         match one(scene, flip, node, random).await {
@@ -360,8 +360,10 @@ fn flip_in(
     let middle = found.get(found.len() / 4..found.len() - found.len() / 4);
     let middle = middle.filter(|m| !m.is_empty());
     let middle = middle.ok_or_else(|| format!("{} has no such record", block.display()))?;
-    let (seq, at) = *random.pick(middle);
-    bytes[at] ^= 1 << random.within(0..8);
+    let (seq, at) = *random
+        .pick(middle)
+        .expect("there are records in the middle");
+    bytes[at] ^= 1 << random.below(8);
     std::fs::write(block, bytes).map_err(|e| e.to_string())?;
     Ok(seq)
 }

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use crate::random::Random;
 use crate::watcher::Watcher;
 use crate::{now_ms, wire};
+use conductor_simulation::random::Random;
 
 /// How many submit at once; each waits for its acknowledgement.
 const SUBMITTERS: usize = 4;
@@ -166,11 +166,11 @@ impl Submitter {
     }
 
     async fn submit(&mut self) {
-        let n = 1 + usize::from(self.random.within(0..3) == 0);
+        let n = 1 + usize::from(self.random.below(3) == 0);
         let tasks: Vec<(TaskId, Sent, Value)> = (0..n).map(|_| self.task()).collect();
         let payload: Value = tasks.iter().map(|t| t.2.clone()).collect();
         let payload = payload.to_string();
-        let is_plain = self.random.within(0..5) == 0;
+        let is_plain = self.random.below(5) == 0;
         self.publish(SUBMIT, payload.as_bytes(), is_plain).await;
         let now = now_ms();
         self.book(|book| {
@@ -180,7 +180,7 @@ impl Submitter {
             }
         });
         // The same under another id: a client that does not know what became of the first.
-        if self.random.within(0..12) == 0 {
+        if self.random.below(12) == 0 {
             self.publish(SUBMIT, payload.as_bytes(), false).await;
         }
         self.before = tasks
@@ -203,9 +203,9 @@ impl Submitter {
             "echo \"$CONDUCTOR_TASK $CONDUCTOR_ATTEMPT\" >> {}",
             self.effects
         );
-        let pause = self.random.within(1..9);
+        let pause = self.random.between(1, 9);
         let sent = |expect, wants| Sent { expect, wants };
-        let (script, sent, attempts) = match self.random.within(0..20) {
+        let (script, sent, attempts) = match self.random.below(20) {
             0 => ("sleep 2".to_owned(), sent(Expect::Either, 1), 200),
             1 => ("exit 3".to_owned(), sent(Expect::Failure, 2), 2),
             2 | 3 => {
@@ -220,7 +220,7 @@ impl Submitter {
             "retry": {"max_attempts": attempts, "backoff": "50ms", "max_backoff": "500ms"},
             "timeouts": {"heartbeat": "6s"},
         });
-        if let Some(before) = self.before.filter(|_| self.random.within(0..6) == 0) {
+        if let Some(before) = self.before.filter(|_| self.random.below(6) == 0) {
             task["needs"] = json!([before]);
         }
         (id, sent, task)
@@ -269,7 +269,7 @@ impl Submitter {
     /// twice.
     async fn publish_plainly(&mut self, subject: &str, payload: &[u8]) -> Option<(u64, bool)> {
         let urls: Vec<&str> = self.urls.split(',').collect();
-        let url = *self.random.pick(&urls);
+        let url = *self.random.pick(&urls).expect("there are servers");
         let answer = wire::ask(url, subject, payload, Duration::from_secs(3)).await;
         Some((answer.ok()?["seq"].as_u64()?, false))
     }

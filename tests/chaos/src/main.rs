@@ -26,7 +26,6 @@ mod field;
 mod flip;
 mod ground;
 mod load;
-mod random;
 mod report;
 mod run;
 mod strike;
@@ -38,8 +37,8 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
+use conductor_simulation::random::Random;
 use ground::Topology;
-use random::Random;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Which topologies to run.
@@ -128,7 +127,7 @@ async fn all(args: &Args) -> u8 {
     let mut parts = Vec::new();
     for topology in topologies {
         // A topology's schedule is the same whether or not another ran before it.
-        let random = Random::new(seed.wrapping_add(topology.nodes() as u64));
+        let random = Random::stream(seed, &format!("{topology:?}"));
         let only = args.only.as_deref().unwrap_or_default();
         parts.push(run::topology(*topology, seconds, only, random).await);
     }

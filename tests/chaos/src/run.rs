@@ -13,10 +13,10 @@ use crate::fault::{Fault, Planned, Schedule};
 use crate::field::Field;
 use crate::ground::Topology;
 use crate::load::Load;
-use crate::random::Random;
 use crate::report::{Part, Struck};
 use crate::watcher::Watcher;
 use crate::{flip, now_ms, strike};
+use conductor_simulation::random::Random;
 
 /// How long after a fault was undone a task that was submitted since may take to end.
 const STALL_MAX: Duration = Duration::from_secs(60);

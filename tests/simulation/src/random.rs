@@ -44,6 +44,19 @@ impl Random {
         self.below(1_000) < permille
     }
 
+    /// Another stream, which this one's further use does not change.
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        Self(self.draw())
+    }
+
+    /// The same things in another order.
+    pub fn shuffle<T>(&mut self, things: &mut [T]) {
+        for n in (1..things.len()).rev() {
+            things.swap(n, self.below(n as u64 + 1) as usize);
+        }
+    }
+
     /// One of these; nothing if there are none.
     pub fn pick<'t, T>(&mut self, of: &'t [T]) -> Option<&'t T> {
         of.get(self.below(of.len() as u64) as usize)

@@ -8,6 +8,7 @@ mod lies;
 mod network;
 mod programs;
 mod replicas;
+mod reports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

@@ -80,6 +80,7 @@ const CHAOS: &[&str] = &[
     "conductor-replica",
     "conductor-nats",
     "conductor-harness",
+    "conductor-simulation",
 ];
 
 /// Pure crates, and all they may be built on.

@@ -1,15 +1,14 @@
 //! What somebody untrue writes: an agent's process gone bad, on the agent's own subject, since
 //! the server lets it write nowhere else; or the frames of a leader long deposed.
 
-use conductor_protocol::event::{
-    AttemptFailed, AttemptStarted, AttemptStopped, AttemptSucceeded, Event, TaskReady,
-};
+use conductor_protocol::event::{AttemptStopped, Event, TaskReady};
 use conductor_protocol::frame::{self, FrameHead};
-use conductor_protocol::ids::{Lease, Position};
+use conductor_protocol::ids::{AgentId, Lease, Position};
 use conductor_protocol::subject::{Role, Subject};
 use conductor_protocol::{OutcomeClass, TaskId};
 
 use super::World;
+use super::reports::{failed, started, succeeded};
 use crate::checkers::Violation;
 use crate::scenario::Lie;
 
@@ -26,57 +25,51 @@ impl World {
             .agents
             .get(&id)
             .map_or(0, |a| a.incarnation);
-        let held = |is_ours: bool| -> Vec<Lease> {
-            let tasks = self.referee.ledger.tasks.values();
-            let leases = tasks.filter_map(|t| t.lease.as_ref());
-            leases
-                .filter(|(_, by)| (*by == id) == is_ours)
-                .map(|(l, _)| *l)
-                .collect()
-        };
-        let pick = |leases: Vec<Lease>| leases.get(about as usize % leases.len().max(1)).copied();
-        let any_task = || {
-            let ids: Vec<TaskId> = self.referee.ledger.tasks.keys().copied().collect();
-            ids.get(about as usize % ids.len().max(1)).copied()
-        };
-        let invented = || {
-            any_task().map(|task| Lease {
-                task,
-                attempt: 1,
-                assigned: Position::new(about % 97, 0),
-            })
-        };
         let mut authority = FrameHead::incarnation(incarnation);
         let events: Vec<Event> = match lie {
-            Lie::ForeignSuccess => pick(held(false))
-                .or_else(invented)
+            Lie::ForeignSuccess => self
+                .held(&id, false, about)
+                .or_else(|| self.invented(about))
                 .into_iter()
                 .map(succeeded)
                 .collect(),
-            Lie::Contradiction => pick(held(true))
-                .or_else(invented)
+            Lie::Contradiction => self
+                .held(&id, true, about)
+                .or_else(|| self.invented(about))
                 .into_iter()
-                .flat_map(|l| [succeeded(l), failed(l), succeeded(l), started(l)])
+                .flat_map(|l| {
+                    [
+                        succeeded(l),
+                        failed(l, OutcomeClass::Failed),
+                        succeeded(l),
+                        started(l),
+                    ]
+                })
                 .collect(),
-            Lie::Stopped => pick(held(true))
+            Lie::Stopped => self
+                .held(&id, true, about)
                 .into_iter()
                 .map(|lease| AttemptStopped { lease }.into())
                 .collect(),
             Lie::OldIncarnation => {
                 authority = FrameHead::incarnation(incarnation.saturating_sub(1 + about % 7));
-                pick(held(true)).into_iter().map(succeeded).collect()
+                self.held(&id, true, about)
+                    .into_iter()
+                    .map(succeeded)
+                    .collect()
             }
-            Lie::StartedTwice => pick(held(true))
+            Lie::StartedTwice => self
+                .held(&id, true, about)
                 .into_iter()
                 .flat_map(|l| [started(l), started(l)])
                 .collect(),
             Lie::WrongWriter => {
-                let ready = any_task().map(|task| TaskReady { task }.into());
+                let ready = self.any_task(about).map(|task| TaskReady { task }.into());
                 ready.into_iter().collect()
             }
             Lie::UnknownKind | Lie::Garbage => Vec::new(),
             Lie::OldEpoch => {
-                let ready = any_task().map(|task| TaskReady { task }.into());
+                let ready = self.any_task(about).map(|task| TaskReady { task }.into());
                 let epoch = self.referee.ledger.epochs.get(&Role::Orchestrator);
                 authority = FrameHead::epoch(epoch.copied().unwrap_or(0).saturating_sub(1));
                 ready.into_iter().collect()
@@ -92,6 +85,31 @@ impl World {
         };
         let subject = subject.render(&self.cell);
         self.publish(subject, payload)
+    }
+
+    /// A lease that the agent holds, or that another does.
+    fn held(&self, id: &AgentId, is_theirs: bool, about: u64) -> Option<Lease> {
+        let tasks = self.referee.ledger.tasks.values();
+        let held = tasks.filter_map(|t| t.lease.as_ref());
+        let leases: Vec<Lease> = held
+            .filter(|(_, by)| (by == id) == is_theirs)
+            .map(|(lease, _)| *lease)
+            .collect();
+        leases.get(about as usize % leases.len().max(1)).copied()
+    }
+
+    fn any_task(&self, about: u64) -> Option<TaskId> {
+        let ids: Vec<TaskId> = self.referee.ledger.tasks.keys().copied().collect();
+        ids.get(about as usize % ids.len().max(1)).copied()
+    }
+
+    /// A lease that nobody ever gave.
+    fn invented(&self, about: u64) -> Option<Lease> {
+        self.any_task(about).map(|task| Lease {
+            task,
+            attempt: 1,
+            assigned: Position::new(about % 97, 0),
+        })
     }
 }
 
@@ -117,37 +135,4 @@ fn payload(lie: Lie, about: u64, authority: FrameHead, events: &[Event]) -> Opti
             Some(frame::join(authority, &encoded))
         }
     }
-}
-
-fn started(lease: Lease) -> Event {
-    AttemptStarted {
-        lease,
-        session: None,
-    }
-    .into()
-}
-
-fn succeeded(lease: Lease) -> Event {
-    AttemptSucceeded {
-        lease,
-        result: None,
-        exit_code: None,
-        usage: None,
-        output: None,
-    }
-    .into()
-}
-
-fn failed(lease: Lease) -> Event {
-    AttemptFailed {
-        lease,
-        class: OutcomeClass::Failed,
-        message: String::new(),
-        result: None,
-        exit_code: None,
-        signal: None,
-        usage: None,
-        output: None,
-    }
-    .into()
 }

@@ -3,11 +3,10 @@
 use conductor_agent::attempt::Stop;
 use conductor_agent::duty::Input;
 use conductor_protocol::OutcomeClass;
-use conductor_protocol::event::{
-    AttemptAssigned, AttemptFailed, AttemptStarted, AttemptSucceeded, AttemptUsage, Event, Usage,
-};
+use conductor_protocol::event::{AttemptAssigned, AttemptUsage, Usage};
 use conductor_protocol::ids::{Lease, Position};
 
+use super::reports::{failed, started, succeeded};
 use super::{Life, Next, World};
 use crate::checkers::{self, Violation};
 use crate::scenario::Node;
@@ -114,44 +113,20 @@ impl World {
             return Ok(());
         };
         let (lease, reason) = (program.lease, program.stop);
-        let failed = |class| {
-            Event::from(AttemptFailed {
-                lease,
-                class,
-                message: String::new(),
-                result: None,
-                exit_code: None,
-                signal: None,
-                usage: None,
-                output: None,
-            })
-        };
         let (fact, is_over) = match step {
-            Step::Started => {
-                let session = None;
-                (Some(AttemptStarted { lease, session }.into()), false)
-            }
+            Step::Started => (Some(started(lease)), false),
             Step::Used => {
                 let usage = Usage::default();
                 (Some(AttemptUsage { lease, usage }.into()), false)
             }
             // Stopped already: its end comes from that.
             Step::Ends(_) if reason != Stop::No => (None, false),
-            Step::Ends(Some(class)) => (Some(failed(class)), true),
-            Step::Ends(None) => {
-                let succeeded = AttemptSucceeded {
-                    lease,
-                    result: None,
-                    exit_code: Some(0),
-                    usage: None,
-                    output: None,
-                };
-                (Some(succeeded.into()), true)
-            }
+            Step::Ends(Some(class)) => (Some(failed(lease, class)), true),
+            Step::Ends(None) => (Some(succeeded(lease)), true),
             Step::Killed => match reason {
                 Stop::No | Stop::Revoked => (None, true),
-                Stop::LeaseExpired => (Some(failed(OutcomeClass::LeaseExpired)), true),
-                Stop::Shutdown => (Some(failed(OutcomeClass::AgentLost)), true),
+                Stop::LeaseExpired => (Some(failed(lease, OutcomeClass::LeaseExpired)), true),
+                Stop::Shutdown => (Some(failed(lease, OutcomeClass::AgentLost)), true),
             },
         };
         if let Some(fact) = fact {
