@@ -75,6 +75,10 @@ pub(super) fn accepted(
     if state.knows(e.task) || is_key_taken || is_forgotten {
         return Err(VoidReason::Duplicate);
     }
+    // What it needs was known when that was decided; its acceptance may have turned out void.
+    if e.spec.needs.iter().any(|need| !state.knows(*need)) {
+        return Err(VoidReason::UnknownTask);
+    }
     if let Some(reply) = settle(state, e.submission)? {
         let word = Word::Accepted {
             submission: e.submission,

@@ -48,6 +48,23 @@ fn what_is_in_flight_is_not_decided_again_until_it_came_back() {
     assert_eq!(redone[0], first[0]);
 }
 
+/// Simulation, seed 128012: the acceptance of a need may turn out void after that of the task
+/// that needs it was decided, in the same frame.
+#[test]
+fn a_task_is_not_accepted_without_what_it_needs() {
+    let mut world = World::new();
+    world.submit(&json!([{"name": "b", "needs": ["a"], "run": {"noop": {}}}, {"name": "a", "run": {"noop": {}}}]));
+    let decisions = world.decisions();
+    let [_, Event::TaskAccepted(b)] = decisions.as_slice() else {
+        panic!("{decisions:?}");
+    };
+    let unknown = Verdict::Void(conductor_domain::VoidReason::UnknownTask);
+    assert_eq!(world.orchestrator(b.clone()), unknown);
+    world.settle();
+    assert!(world.state.intake.is_empty());
+    assert_eq!(world.state.counters.accepted, 2);
+}
+
 #[test]
 fn a_new_leader_decides_the_same() {
     let mut world = World::new();
