@@ -42,9 +42,8 @@ pub enum Input {
     Tick,
     /// Stop what runs and join anew.
     Rejoin,
-    /// It joined: its incarnation, and the epoch of a scheduler that had been elected before,
-    /// after which every word is heard.
-    Joined(u64, u64),
+    /// It joined, as this incarnation. Everything that is said after it in the log is heard.
+    Joined(u64),
     /// Take nothing more, and leave when nothing runs any more or this time is over.
     Drain(Duration),
 }
@@ -73,7 +72,7 @@ pub enum Effect {
 #[derive(Clone, Copy, Debug)]
 struct Membership {
     incarnation: u64,
-    /// Epoch of the newest scheduler we know of.
+    /// Epoch of the newest scheduler elected since.
     scheduler: u64,
 }
 
@@ -152,10 +151,12 @@ impl Duty {
                 self.is_rejoining = true;
                 self.stop_all(Stop::Revoked, &mut effects);
             }
-            Input::Joined(incarnation, scheduler) => {
+            Input::Joined(incarnation) => {
+                // Who speaks to this incarnation has read of it, and therefore of every election
+                // before: only those after it can make words old.
                 self.membership = Some(Membership {
                     incarnation,
-                    scheduler,
+                    scheduler: 0,
                 });
                 self.heard_beat = now;
                 self.is_beating = false;

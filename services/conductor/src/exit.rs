@@ -87,7 +87,7 @@ impl From<LogError> for Failure {
             LogError::Unavailable(_) => Self::new(Exit::Unreachable, message).hint(
                 "is this the right cell (--cell), and was it started once with `conductor up`?",
             ),
-            LogError::Refused(_) => Self::new(Exit::Failure, message),
+            LogError::Refused(_) | LogError::Lost(_) => Self::new(Exit::Failure, message),
         }
     }
 }

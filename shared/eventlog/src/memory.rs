@@ -14,33 +14,39 @@ pub struct MemoryLog {
     records: Vec<Record>,
     ids: BTreeMap<String, (u64, UnixMs)>,
     window_ms: u64,
+    dedups_first: bool,
 }
 
 impl MemoryLog {
-    /// An empty log that recognises a repeated append for this long, in milliseconds.
-    pub fn new(window_ms: u64) -> Self {
+    /// An empty log that recognises a repeated append for this long, in milliseconds. Three
+    /// servers look for a repetition before they look at the precondition, one looks after it
+    /// (nats-facts 2).
+    pub fn new(window_ms: u64, dedups_first: bool) -> Self {
         Self {
             window_ms,
+            dedups_first,
             ..Self::default()
         }
     }
 
     /// Appends as our own writers do.
     pub fn append(&mut self, append: &Append, now_ms: UnixMs) -> Result<Appended, AppendError> {
-        // One node looks at the precondition before it looks for a repetition (nats-facts 2).
-        if let Some(expected) = append.expected_last {
-            let last = self.last_on(&append.subject).map_or(0, |r| r.seq);
-            if last != expected {
-                return Err(AppendError::Conflict);
-            }
-        }
-        if let Some((seq, stored_ms)) = self.ids.get(&append.id)
-            && now_ms.saturating_sub(*stored_ms) <= self.window_ms
-        {
-            return Ok(Appended {
-                seq: *seq,
-                is_duplicate: true,
-            });
+        let stored = self.ids.get(&append.id).filter(|(_, stored_ms)| {
+            // Beyond its window the log has forgotten it.
+            now_ms.saturating_sub(*stored_ms) <= self.window_ms
+        });
+        let repeated = stored.map(|(seq, _)| Appended {
+            seq: *seq,
+            is_duplicate: true,
+        });
+        let last = self.last_on(&append.subject).map_or(0, |r| r.seq);
+        let is_refused = append
+            .expected_last
+            .is_some_and(|expected| expected != last);
+        match repeated {
+            Some(repeated) if self.dedups_first || !is_refused => return Ok(repeated),
+            _ if is_refused => return Err(AppendError::Conflict),
+            _ => {}
         }
         let seq = self.publish(
             Record {
@@ -111,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_repetition_is_recognised_within_the_window_only() {
-        let mut log = MemoryLog::new(100);
+        let mut log = MemoryLog::new(100, false);
         assert_eq!(log.append(&append("a", None), 1_000).unwrap().seq, 1);
         assert!(log.append(&append("a", None), 1_100).unwrap().is_duplicate);
         assert_eq!(log.append(&append("a", None), 1_101).unwrap().seq, 2);
@@ -121,11 +127,15 @@ mod tests {
 
     #[test]
     fn a_precondition_that_does_not_hold_stores_nothing() {
-        let mut log = MemoryLog::new(100);
-        assert_eq!(log.append(&append("a", Some(0)), 1).unwrap().seq, 1);
-        let again = log.append(&append("a", Some(0)), 1);
-        assert_eq!(again, Err(AppendError::Conflict));
-        assert_eq!(log.last_seq(), 1);
-        assert_eq!(log.append(&append("b", Some(1)), 1).unwrap().seq, 2);
+        for dedups_first in [false, true] {
+            let mut log = MemoryLog::new(100, dedups_first);
+            assert_eq!(log.append(&append("a", Some(0)), 1).unwrap().seq, 1);
+            let again = log.append(&append("a", Some(0)), 1);
+            assert_eq!(again.is_ok(), dedups_first, "{again:?}");
+            let other = log.append(&append("b", Some(0)), 1);
+            assert_eq!(other, Err(AppendError::Conflict));
+            assert_eq!(log.last_seq(), 1);
+            assert_eq!(log.append(&append("b", Some(1)), 1).unwrap().seq, 2);
+        }
     }
 }

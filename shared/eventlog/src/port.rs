@@ -50,6 +50,9 @@ pub enum LogError {
     /// Trying again will not help.
     #[error("{0}")]
     Refused(String),
+    /// What was read of it is not there any more: whoever has read it must begin anew.
+    #[error("the log has lost its end: {0}")]
+    Lost(String),
 }
 
 /// Records in log order.

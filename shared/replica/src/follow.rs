@@ -22,10 +22,20 @@ impl std::fmt::Display for Gap {
     }
 }
 
+/// Adds gaps to those known before; those that touch become one.
+pub(crate) fn add_gaps(known: &mut Vec<Gap>, more: impl IntoIterator<Item = Gap>) {
+    for gap in more {
+        match known.last_mut() {
+            Some(last) if last.to + 1 == gap.from => last.to = gap.to,
+            _ => known.push(gap),
+        }
+    }
+}
+
 /// Records in log order, read.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// At least one.
+    /// At least one, unless there are gaps.
     pub records: Vec<Decoded>,
     /// Sequences found missing before or between them.
     pub gaps: Vec<Gap>,
@@ -36,7 +46,7 @@ pub struct Batch {
 impl Batch {
     fn take(&mut self, other: Self) {
         self.records.extend(other.records);
-        self.gaps.extend(other.gaps);
+        add_gaps(&mut self.gaps, other.gaps);
     }
 }
 
@@ -48,6 +58,10 @@ pub struct Follower {
     last: Option<Record>,
     tail: Option<Box<dyn Tail>>,
     pause: Duration,
+    /// Records up to here do not come by the tail, and are asked for one by one.
+    asks_up_to: u64,
+    /// How often in a row what was read last was found lost.
+    times_lost: u32,
 }
 
 impl std::fmt::Debug for Follower {
@@ -62,6 +76,11 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long the log may be silent about records that are said to be there.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// Most records asked for one by one before what was found is handed on.
+const FETCH_MAX: u64 = 256;
+/// How often what was read last must be found lost before that is believed: a server that
+/// has just begun to lead may not know all of it yet.
+const LOST_TIMES: u32 = 6;
 
 impl Follower {
     /// Follows from sequence `next` on.
@@ -72,15 +91,19 @@ impl Follower {
             last: None,
             tail: None,
             pause: PAUSE_MIN,
+            asks_up_to: 0,
+            times_lost: 0,
         }
     }
 
-    /// The next records, however long the log is away in between.
-    pub async fn next(&mut self) -> Batch {
+    /// The next records, however long the log is away in between; an error only when what was
+    /// read before is lost, so that reading on would mix two histories.
+    pub async fn next(&mut self) -> Result<Batch, LogError> {
         loop {
             match self.try_next().await {
-                Ok(batch) if !batch.records.is_empty() => return batch,
-                Ok(_) => {}
+                Ok(batch) if batch.records.is_empty() && batch.gaps.is_empty() => {}
+                Ok(batch) => return Ok(batch),
+                Err(e @ LogError::Lost(_)) if self.times_lost >= LOST_TIMES => return Err(e),
                 Err(e) => {
                     tracing::warn!(error = %e, retry_in = ?self.pause, "the tail broke off");
                     tokio::time::sleep(self.pause).await;
@@ -100,10 +123,14 @@ impl Follower {
     /// asked for one by one, so that at the latest then it is known which are missing. The
     /// batch may be empty but for gaps.
     pub async fn try_next_up_to(&mut self, last: u64) -> Result<Batch, LogError> {
+        if self.next <= self.asks_up_to {
+            return self.fetch(last).await;
+        }
         match tokio::time::timeout(SILENCE_MAX, self.tail().await?.next()).await {
             Ok(batch) => self.came(batch).await,
             Err(_) => {
                 self.tail = None;
+                self.asks_up_to = last;
                 self.fetch(last).await
             }
         }
@@ -112,7 +139,12 @@ impl Follower {
     /// The tail, opened where it is not.
     async fn tail(&mut self) -> Result<&mut Box<dyn Tail>, LogError> {
         if self.tail.is_none() {
-            check_history(self.log.as_ref(), self.next, self.last.as_ref()).await?;
+            let checked = check_history(self.log.as_ref(), self.next, self.last.as_ref()).await;
+            self.times_lost = match checked {
+                Err(LogError::Lost(_)) => self.times_lost + 1,
+                _ => 0,
+            };
+            checked?;
             self.tail = Some(self.log.tail(self.next, Vec::new()).await?);
         }
         let closed = || LogError::Unavailable("there is no tail".to_owned());
@@ -138,33 +170,33 @@ impl Follower {
     }
 
     /// The tail left out records up to `to`: they may be damaged on the server that it comes
-    /// from and whole on another, so each is asked for.
+    /// from and whole on another, so each is asked for; not all at once, so that what is found
+    /// is handed on even if the rest takes long.
     async fn fetch(&mut self, to: u64) -> Result<Batch, LogError> {
         let mut out = Batch::default();
         let from = self.next;
-        let mut last = None;
-        for seq in from..=to {
-            match self.log.read(seq).await? {
-                Some(record) => {
+        for seq in from..=to.min(from + FETCH_MAX - 1) {
+            match self.log.read(seq).await {
+                Ok(Some(record)) => {
                     out.records.push(record::decode(self.log.cell(), &record));
-                    last = Some(record);
+                    self.last = Some(record);
                 }
-                None => match out.gaps.last_mut() {
-                    Some(gap) if gap.to + 1 == seq => gap.to = seq,
-                    _ => out.gaps.push(Gap { from: seq, to: seq }),
-                },
+                Ok(None) => add_gaps(&mut out.gaps, [Gap { from: seq, to: seq }]),
+                Err(e) if seq == from => return Err(e),
+                Err(_) => break,
             }
+            self.next = seq + 1;
         }
+        out.pending = (to + 1).saturating_sub(self.next);
         if !out.records.is_empty() {
+            let (found, upto) = (out.records.len(), self.next - 1);
             tracing::warn!(
                 from,
-                to,
-                found = out.records.len(),
+                upto,
+                found,
                 "a server left out records that others have; it may be damaged"
             );
         }
-        self.last = last.or(self.last.take());
-        self.next = self.next.max(to + 1);
         Ok(out)
     }
 
@@ -180,17 +212,19 @@ impl Follower {
             if item.seq > self.next {
                 match self.fetch(item.seq - 1).await {
                     Ok(fetched) => out.take(fetched),
-                    // Until it is known what is there, only what came before is handed on, and
-                    // the tail begins again from there.
                     Err(e) if out.records.is_empty() => {
                         self.tail = None;
                         return Err(e);
                     }
-                    Err(_) => {
-                        self.tail = None;
-                        break;
-                    }
+                    Err(_) => {}
                 }
+            }
+            if item.seq > self.next {
+                // Until it is known what is there, only what came before is handed on, and the
+                // tail begins again from there.
+                self.tail = None;
+                out.pending = out.pending.max(1);
+                break;
             }
             self.next = item.seq + 1;
             out.records.push(record::decode(self.log.cell(), &item));
@@ -201,8 +235,7 @@ impl Follower {
 }
 
 /// A server that lost the end of its log gives the lost sequences out again: whoever has
-/// read the first records there must not take the second for their continuation. The log
-/// counts as away until the record is back.
+/// read the first records there must not take the second for their continuation.
 async fn check_history(
     log: &dyn EventLog,
     next: u64,
@@ -212,8 +245,8 @@ async fn check_history(
         // It begins after a snapshot, which may hold what the log has lost.
         let end = if next > 1 { log.last_seq().await? } else { 0 };
         if next > 1 && end + 1 < next {
-            return Err(LogError::Unavailable(format!(
-                "the log has lost its end: it ends at record {end}, and a snapshot holds all up to {}",
+            return Err(LogError::Lost(format!(
+                "it ends at record {end}, and a snapshot holds all up to {}",
                 next - 1
             )));
         }
@@ -232,15 +265,14 @@ async fn check_history(
             return Ok(());
         }
     };
+    let seq = last.seq;
     tracing::error!(
-        seq = last.seq,
+        seq,
         problem,
-        "the log has lost its end: nothing more is read until the record that was read last \
-         is back, or this process starts anew"
+        "the log has lost its end: a record that was read is not there"
     );
-    Err(LogError::Unavailable(format!(
-        "record {} was read and is lost: {problem}",
-        last.seq
+    Err(LogError::Lost(format!(
+        "record {seq} was read, and {problem}"
     )))
 }
 

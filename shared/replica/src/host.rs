@@ -26,6 +26,8 @@ const REST_AFTER_REFUSAL: Duration = Duration::from_secs(1);
 pub enum Input<'a> {
     /// Records came in.
     Records(&'a Batch),
+    /// The log has lost what was read of it, in these words.
+    Lost(&'a str),
     /// The role was taken, under this epoch.
     Elected(RoleName, u64),
     /// The role is led no longer.
@@ -52,8 +54,8 @@ pub enum Effect {
         /// On how many subjects it may have an append in flight at once.
         in_flight_max: usize,
     },
-    /// The role's term is over: what it had in flight no longer matters.
-    End(RoleName),
+    /// The role's term of this epoch is over: what it had in flight no longer matters.
+    End(RoleName, u64),
     /// Have this appended in the role's term.
     Append(RoleName, Vec<Draft>),
     /// Tell submitters who asked for it.
@@ -86,7 +88,7 @@ impl Seat {
         if let Some(term) = self.term.take() {
             let role = self.role.name();
             tracing::info!(%role, epoch = term.epoch, "leads no longer");
-            effects.push(Effect::End(role));
+            effects.push(Effect::End(role, term.epoch));
         }
     }
 }
@@ -163,6 +165,10 @@ impl Host {
         let mut effects = Vec::new();
         match input {
             Input::Records(batch) => self.fold(batch, now, &mut effects),
+            Input::Lost(problem) => {
+                let problem = format!("{problem}; start this process anew");
+                self.stop(problem, &mut effects);
+            }
             Input::Elected(name, epoch) => self.elected(name, epoch, now, &mut effects),
             Input::Deposed(name) => {
                 if let Some(seat) = self.seat(name) {
@@ -187,12 +193,19 @@ impl Host {
     pub fn next_wake(&self, now: Instant) -> Option<Duration> {
         let now = self.now(now)?;
         let leading = self.seats.iter().filter(|s| s.leads());
-        let due_ms = leading
-            .filter_map(|s| s.role.next_wake(&self.state, now))
-            .min()?;
-        // Not at once even when overdue: what is overdue waits for something in flight.
-        let wait_ms = due_ms.saturating_sub(now.server_ms).max(5);
-        Some(Duration::from_millis(wait_ms))
+        let wait = |seat: &Seat| {
+            // What was refused is decided again after the rest, whatever else is due.
+            if let Some(until) = seat.term.and_then(|t| t.rests_until)
+                && now.instant < until
+            {
+                return Some(until - now.instant);
+            }
+            let due_ms = seat.role.next_wake(&self.state, now)?;
+            // Not at once even when overdue: what is overdue waits for something in flight.
+            let wait_ms = due_ms.saturating_sub(now.server_ms).max(5);
+            Some(Duration::from_millis(wait_ms))
+        };
+        leading.filter_map(wait).min()
     }
 
     /// A last snapshot before it goes, where one saves a start some work.
@@ -232,13 +245,15 @@ impl Host {
         let (seq, newest) = (self.state.seq, self.state.epoch(name));
         let Some(seat) = self.seat(name) else { return };
         seat.end_term(effects);
-        if newest > epoch {
+        // Read past, without being met: the election itself is lost.
+        if newest > epoch || (newest < epoch && seq >= epoch) {
+            effects.push(Effect::End(name, epoch));
             return;
         }
         seat.role.on_elected(now);
         seat.term = Some(Term {
             epoch,
-            has_begun: seq >= epoch,
+            has_begun: seq >= epoch && newest == epoch,
             rests_until: None,
         });
         effects.push(Effect::Begin {
@@ -267,6 +282,10 @@ impl Host {
         for gap in &batch.gaps {
             tracing::error!(%gap, "the log has lost records: see `conductor replay`");
         }
+        if !batch.gaps.is_empty() {
+            // What was in flight may be among them: it is decided again.
+            self.each_leading(|role| role.on_elected(now));
+        }
         for record in &batch.records {
             let folded = fold::apply(&mut self.state, record);
             if let Some(format) = folded.stop {
@@ -293,12 +312,15 @@ impl Host {
     ) {
         for seat in &mut self.seats {
             let newest = self.state.epoch(seat.role.name());
-            if seat.term.is_some_and(|t| newest > t.epoch) {
+            // A newer leader is there, or our own election is lost.
+            let is_over =
+                |t: Term| newest > t.epoch || (newest < t.epoch && self.state.seq >= t.epoch);
+            if seat.term.is_some_and(is_over) {
                 seat.end_term(effects);
             }
             if let Some(term) = &mut seat.term
                 && !term.has_begun
-                && term.epoch <= self.state.seq
+                && term.epoch == newest
             {
                 term.has_begun = true;
                 seat.role.on_elected(now);
@@ -314,6 +336,10 @@ impl Host {
             "record {seq} raises the log to format {format}, which this version does not know; \
              use a newer conductor"
         );
+        self.stop(problem, effects);
+    }
+
+    fn stop(&mut self, problem: String, effects: &mut Vec<Effect>) {
         tracing::error!(problem, "stopped reading the log");
         self.stopped = Some(problem);
         effects.extend(self.end_terms());

@@ -7,7 +7,7 @@ use conductor_domain::fold::{self, Folded};
 use conductor_domain::{Decoded, State};
 use conductor_eventlog::{EventLog, LogError, SnapshotStore};
 
-use crate::follow::{Batch, Follower, Gap};
+use crate::follow::{Batch, Follower, Gap, add_gaps};
 use crate::snapshot;
 
 /// How long the log may be away while what is in it is read.
@@ -70,7 +70,7 @@ impl Reader {
     pub async fn open(log: Arc<dyn EventLog>, from: ReadFrom<'_>, at_most: u64) -> Self {
         let loaded = match from {
             ReadFrom::Genesis => None,
-            ReadFrom::Snapshot(store) => snapshot::load_newest(store, at_most).await,
+            ReadFrom::Snapshot(store) => snapshot::begin(store, log.as_ref(), at_most).await.state,
         };
         let state = loaded.unwrap_or_else(|| State::new(log.cell().clone()));
         let follower = Follower::new(log, state.seq + 1);
@@ -87,7 +87,7 @@ impl Reader {
     /// returns it with what became of it.
     pub async fn next(&mut self) -> Result<(Decoded, Folded), ReadError> {
         while self.ahead.is_empty() {
-            let batch = self.follower.next().await;
+            let batch = self.follower.next().await?;
             self.keep(batch);
         }
         let Some(record) = self.ahead.pop_front() else {
@@ -151,7 +151,9 @@ impl Reader {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             match self.follower.try_next_up_to(last).await {
-                Err(LogError::Unavailable(problem)) if tokio::time::Instant::now() < deadline => {
+                Err(LogError::Unavailable(problem) | LogError::Lost(problem))
+                    if tokio::time::Instant::now() < deadline =>
+                {
                     tracing::debug!(problem, "the log is away");
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -161,7 +163,7 @@ impl Reader {
     }
 
     fn keep(&mut self, batch: Batch) {
-        self.gaps.extend(batch.gaps);
+        add_gaps(&mut self.gaps, batch.gaps);
         self.ahead.extend(batch.records);
     }
 }

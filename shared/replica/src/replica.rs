@@ -17,7 +17,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::election::Outcome;
-use crate::follow::{Batch, Gap};
+use crate::follow::{Batch, Gap, add_gaps};
 use crate::host::{Effect, Host, Input};
 use crate::role::Role;
 use crate::snapshot;
@@ -68,6 +68,8 @@ pub struct ReplicaStatus {
 pub enum ReplicaMsg {
     /// Records came in.
     Records(Batch, OwnedSemaphorePermit),
+    /// The log has lost what was read of it.
+    Lost(String),
     /// An election went this way.
     Election(RoleName, Outcome),
     /// The log refused a frame of the term of this epoch.
@@ -88,6 +90,7 @@ impl std::fmt::Debug for ReplicaMsg {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Records(..) => "Records",
+            Self::Lost(_) => "Lost",
             Self::Election(..) => "Election",
             Self::Refused(..) => "Refused",
             Self::Beat(_) => "Beat",
@@ -167,14 +170,10 @@ impl Actor for Replica {
             options,
             status,
         } = args;
-        let last_seq = connection.last_seq().await.ok();
-        let lost = match last_seq {
-            Some(last) => lost_end(connection.as_ref(), last).await,
-            None => None,
-        };
-        let at_most = last_seq.unwrap_or(u64::MAX);
-        let loaded = snapshot::load_newest(connection.as_ref(), at_most).await;
-        let state = loaded.unwrap_or_else(|| State::new(connection.cell().clone()));
+        let begun = snapshot::begin(connection.as_ref(), connection.as_ref(), u64::MAX).await;
+        let state = begun
+            .state
+            .unwrap_or_else(|| State::new(connection.cell().clone()));
         let mut sources = tokio::task::JoinSet::new();
         let log: Arc<dyn EventLog> = Arc::clone(&connection) as Arc<dyn EventLog>;
         sources.spawn(feed_records(log, state.seq + 1, myself.clone()));
@@ -188,9 +187,9 @@ impl Actor for Replica {
         let host = Host::new(state, roles, options.snapshot_every);
         let terms = Terms::stand(&host.names(), &connection, &options, &myself);
         let seq = host.state().seq;
-        let is_empty = last_seq.is_some_and(|last| last <= seq);
+        let is_empty = connection.last_seq().await.is_ok_and(|last| last <= seq);
         status.send_modify(|s| {
-            s.gaps.extend(lost);
+            s.gaps.extend(begun.lost);
             s.seq = seq;
             s.is_caught_up = is_empty;
         });
@@ -216,6 +215,7 @@ impl Actor for Replica {
             ReplicaMsg::Election(role, Outcome::Elected(epoch)) => Input::Elected(*role, *epoch),
             ReplicaMsg::Election(role, Outcome::Deposed) => Input::Deposed(*role),
             ReplicaMsg::Refused(role, epoch) => Input::Refused(*role, *epoch),
+            ReplicaMsg::Lost(problem) => Input::Lost(problem),
             ReplicaMsg::Beat(beat) => Input::Beat(beat),
             ReplicaMsg::PresenceRestored => Input::PresenceRestored,
             ReplicaMsg::Tick => {
@@ -237,8 +237,10 @@ impl Actor for Replica {
             }
         };
         replica.step(input).await?;
-        if let ReplicaMsg::Records(batch, _) = &msg {
-            replica.show_records(batch);
+        match &msg {
+            ReplicaMsg::Records(batch, _) => replica.show_records(batch),
+            ReplicaMsg::Lost(_) => replica.show_stopped(),
+            _ => {}
         }
         if !matches!(msg, ReplicaMsg::Beat(_)) {
             replica.show_leads();
@@ -262,7 +264,7 @@ impl ReplicaState {
                     epoch,
                     in_flight_max,
                 } => self.terms.begin(role, epoch, in_flight_max).await?,
-                Effect::End(role) => self.terms.end(role),
+                Effect::End(role, epoch) => self.terms.end(role, epoch),
                 Effect::Append(role, drafts) => self.terms.append(role, drafts),
                 Effect::Notify(notices) => self.tell_submitters(notices),
                 Effect::Save(seq, bytes) => {
@@ -277,11 +279,8 @@ impl ReplicaState {
     /// Shows how far it has read, and what it found.
     fn show_records(&mut self, batch: &Batch) {
         self.terms.show_epochs(self.host.state());
-        if let Some(problem) = self.host.stopped() {
-            self.terms.stop();
-            let problem = problem.to_owned();
-            self.status
-                .send_modify(|status| status.stopped = Some(problem));
+        if self.host.stopped().is_some() {
+            self.show_stopped();
             return;
         }
         let is_caught_up = batch.pending == 0;
@@ -290,9 +289,16 @@ impl ReplicaState {
             let has_changed = (is_caught_up && !status.is_caught_up) || !batch.gaps.is_empty();
             status.seq = seq;
             status.is_caught_up |= is_caught_up;
-            status.gaps.extend(&batch.gaps);
+            add_gaps(&mut status.gaps, batch.gaps.iter().copied());
             has_changed
         });
+    }
+
+    /// Stands for nothing any more, and says why.
+    fn show_stopped(&self) {
+        self.terms.stop();
+        let problem = self.host.stopped().map(str::to_owned);
+        self.status.send_modify(|status| status.stopped = problem);
     }
 
     /// Says which roles it leads: that can change with a record as well as with an
@@ -343,8 +349,8 @@ impl ReplicaState {
             save(self.connection.as_ref(), seq, bytes).await;
         }
         for effect in self.host.end_terms() {
-            if let Effect::End(role) = effect {
-                self.terms.end(role);
+            if let Effect::End(role, epoch) = effect {
+                self.terms.end(role, epoch);
             }
         }
         self.terms.give_back(Duration::from_secs(2)).await;
@@ -361,24 +367,6 @@ async fn save(store: &dyn SnapshotStore, seq: u64, bytes: Vec<u8>) {
     }
 }
 
-/// What a snapshot holds and the log, which ends at `last`, does not any more. Who starts
-/// goes on with what there is, and says what there is not.
-async fn lost_end(store: &dyn SnapshotStore, last: u64) -> Option<Gap> {
-    let newest = store.list().await.ok()?.into_iter().map(|n| n.0).max()?;
-    if newest <= last {
-        return None;
-    }
-    let gone = Gap {
-        from: last + 1,
-        to: newest,
-    };
-    tracing::error!(
-        %gone,
-        "the log has lost its end: a snapshot holds these records, and it does not"
-    );
-    Some(gone)
-}
-
 /// Hands records to the actor, never more than a few batches ahead of it.
 async fn feed_records(log: Arc<dyn EventLog>, next: u64, actor: ActorRef<ReplicaMsg>) {
     let mut follower = crate::Follower::new(log, next);
@@ -387,8 +375,12 @@ async fn feed_records(log: Arc<dyn EventLog>, next: u64, actor: ActorRef<Replica
         let Ok(permit) = Arc::clone(&ahead).acquire_owned().await else {
             return;
         };
-        let batch = follower.next().await;
-        if actor.cast(ReplicaMsg::Records(batch, permit)).is_err() {
+        let next = match follower.next().await {
+            Ok(batch) => ReplicaMsg::Records(batch, permit),
+            Err(e) => ReplicaMsg::Lost(e.to_string()),
+        };
+        let is_lost = matches!(next, ReplicaMsg::Lost(_));
+        if actor.cast(next).is_err() || is_lost {
             return;
         }
     }

@@ -54,6 +54,8 @@ pub trait Checker {
 
 /// The id of the rule that readers agree, which is checked where readers are.
 pub const SAME_DIGEST: &str = "same-digest";
+/// The id of the rule that the system gets done, checked where its processes are.
+pub const SETTLES: &str = "settles";
 /// The id of the rule that what was acknowledged is in the log, checked where clients are.
 pub const ACKED_IS_STORED: &str = "acked-is-stored";
 /// The id of the rule that an agent never runs an attempt twice at once, which is checked where agents are.

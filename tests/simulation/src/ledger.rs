@@ -109,7 +109,9 @@ pub struct Ledger {
     pub submissions: BTreeMap<Position, u32>,
     /// Submissions that are not decided.
     pub undecided: BTreeSet<Position>,
-    /// Idempotency keys: the task, and when it was accepted.
+    /// How long a key is remembered; nothing else was said until the first setting.
+    pub window_ms: Option<u64>,
+    /// Idempotency keys: the task, and until when it is remembered.
     pub keys: BTreeMap<(Namespace, String), (TaskId, u64)>,
     /// Agents.
     pub agents: BTreeMap<AgentId, Agent>,
@@ -179,7 +181,10 @@ impl Ledger {
                     agent.is_drained = is_drained;
                 }
             }
-            Control::Retry { .. } | Control::PutConfig(_) => {}
+            Control::PutConfig(change) => {
+                self.window_ms = change.idempotency_window.map(|w| w.0).or(self.window_ms);
+            }
+            Control::Retry { .. } => {}
         }
     }
 
@@ -200,7 +205,8 @@ impl Ledger {
                 self.open.insert(e.task);
                 if let Some(key) = &e.spec.key {
                     let key = (e.spec.namespace.clone(), key.clone());
-                    self.keys.insert(key, (e.task, seen.time_ms));
+                    let window_ms = self.window_ms.unwrap_or(24 * 3_600_000);
+                    self.keys.insert(key, (e.task, seen.time_ms + window_ms));
                 }
                 e.submission
             }

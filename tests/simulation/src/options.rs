@@ -29,6 +29,10 @@ pub struct Options {
     pub trouble_ms: u64,
     /// How long the log recognises a repeated append.
     pub dedup_window_ms: u64,
+    /// Whether it looks for a repetition before it looks at a precondition, as three servers
+    /// do, or after it, as one does.
+    #[serde(default)]
+    pub dedups_first: bool,
     /// Records between snapshots; 0 for none.
     pub snapshot_every: u64,
     /// Usual time of a message on its way.
@@ -149,6 +153,7 @@ impl Options {
             is_narrow,
             trouble_ms: r.between(30, 300) * 1_000,
             dedup_window_ms: *r.pick(&[200, 5_000, 120_000]).unwrap_or(&120_000),
+            dedups_first: r.chance(500),
             snapshot_every: if r.chance(200) { 0 } else { r.between(5, 120) },
             latency_ms: r.between(1, 20),
             run_ms: r.around(3_000),

@@ -21,7 +21,7 @@ use conductor_protocol::CellId;
 use conductor_protocol::ids::Position;
 use conductor_protocol::subject::Role;
 
-use crate::checkers::Violation;
+use crate::checkers::{self, Violation};
 use crate::random::Random;
 use crate::referee::Referee;
 use crate::scenario::{Node, START_MS, Scenario};
@@ -31,8 +31,9 @@ use network::{Answer, Letter};
 use programs::Step;
 use replicas::ReplicaProcess;
 
-/// How long the system may take to finish everything once trouble has ceased.
-pub(crate) const BOUND_MS: u64 = 60 * 60 * 1_000;
+/// How long the system may take to finish everything once trouble has ceased: the longest total
+/// timeout of a task, ten minutes, and as long again for those that wait for it.
+pub(crate) const BOUND_MS: u64 = 30 * 60 * 1_000;
 /// How often it is looked whether it has.
 const LOOK_EVERY_MS: u64 = 2_000;
 /// How long after trouble has ceased no command of before can be on its way any more.
@@ -77,6 +78,8 @@ enum Next {
     Calm,
     /// The operator lets everything go on.
     Resume,
+    /// Signs of life can be heard again.
+    Presence,
     /// Is everything done?
     Look,
 }
@@ -99,6 +102,7 @@ impl Next {
             | Self::Start(_)
             | Self::Calm
             | Self::Resume
+            | Self::Presence
             | Self::Look => None,
         }
     }
@@ -141,7 +145,7 @@ impl World {
             base: Instant::now(),
             to_come: BTreeMap::new(),
             ordinal: 0,
-            log: MemoryLog::new(options.dedup_window_ms),
+            log: MemoryLog::new(options.dedup_window_ms, options.dedups_first),
             ids: BTreeSet::new(),
             server_offset_ms: 0,
             down_until_ms: 0,
@@ -235,6 +239,7 @@ impl World {
             Next::Start(Node::Agent(n)) => self.start_agent(n),
             Next::Calm => self.calm(),
             Next::Resume => self.resume(),
+            Next::Presence => self.presence_restored(),
             Next::Look => self.look(),
         }
     }
@@ -341,18 +346,29 @@ impl World {
             && are_readers_there
             && are_agents_idle
             && self.agents_return().is_ok();
-        if is_late || is_settled {
+        if is_settled {
             self.is_done = true;
-            let word = if is_late {
-                "time is over"
-            } else {
-                "everything is done"
-            };
-            self.say(|| word.to_owned());
-        } else {
-            self.push_in(LOOK_EVERY_MS, Next::Look);
+            self.say(|| "everything is done".to_owned());
+            return Ok(());
         }
-        Ok(())
+        if !is_late {
+            self.push_in(LOOK_EVERY_MS, Next::Look);
+            return Ok(());
+        }
+        self.say(|| "time is over".to_owned());
+        // Whichever rule can say more says it.
+        self.referee.end()?;
+        self.agents_return()?;
+        let seqs: Vec<_> = self.replicas.iter().map(ReplicaProcess::seq).collect();
+        Err(Violation {
+            rule: checkers::SETTLES,
+            seq: last,
+            what: format!(
+                "not done in time: unacknowledged {:?}, replicas at {seqs:?} of {last}, agents idle \
+                 {are_agents_idle}",
+                self.unacked
+            ),
+        })
     }
 
     /// Every reader there is, and two more, have come to the same state.

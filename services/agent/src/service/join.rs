@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use conductor_domain::Record;
+use conductor_eventlog::group_commit::repeat_pause;
 use conductor_eventlog::{AppendError, EventLog};
 use conductor_protocol::event::{AgentJoined, Event};
 use conductor_protocol::frame::FrameHead;
@@ -21,8 +22,8 @@ use crate::duty::Input;
 use crate::reaper;
 use crate::runtime::probe_claude;
 
-/// How often a name is bid for before it is simply taken.
-const BIDS_MAX: u32 = 20;
+/// So many bids may be lost to what an earlier life of ours had under way.
+const BIDS_FEW: u32 = 8;
 
 /// What belongs to one incarnation.
 #[derive(Debug)]
@@ -65,12 +66,6 @@ impl AgentState {
         if let Some(old) = self.membership.take() {
             old.end();
         }
-        // So that words of an earlier scheduler are known as such. Learnt before joining, and
-        // followed from there: words that a later one makes old were meant when they were said.
-        let subject = Subject::Leader(Role::Scheduler).render(self.connection.cell());
-        let scheduler = last_on(self.connection.as_ref(), &subject)
-            .await
-            .map_or(0, |r| r.seq);
         let incarnation = self.take_name().await?;
         let load = Arc::new(Load::default());
         let args = AppenderArgs {
@@ -94,7 +89,7 @@ impl AgentState {
         sources.spawn(super::feed::words(
             connection,
             subjects,
-            scheduler + 1,
+            incarnation + 1,
             actor,
         ));
         sources.spawn(super::feed::clock(
@@ -107,7 +102,7 @@ impl AgentState {
             sources,
         });
         tracing::info!(agent = %self.options.id, incarnation, slots = self.options.slots, "joined");
-        Ok(Input::Joined(incarnation, scheduler))
+        Ok(Input::Joined(incarnation))
     }
 
     /// Appends `agent.joined`, to follow what is last on our subject: one that an earlier
@@ -116,7 +111,8 @@ impl AgentState {
         let log = self.connection.as_ref();
         let process = unique(self.options.id.as_str());
         let joined = Event::from(self.introduce(process.clone()).await);
-        for _ in 0..BIDS_MAX {
+        let mut bids = 0_u32;
+        loop {
             let last = last_on(log, &self.subject).await;
             let bid = Bid::new(self.subject.clone(), &joined, &process, last.as_ref());
             match append_until_known(log, &bid.append).await {
@@ -129,11 +125,12 @@ impl AgentState {
                 }
                 Err(e) => return Err(e.into()),
             }
+            bids = bids.saturating_add(1);
+            if bids.is_power_of_two() && bids >= BIDS_FEW {
+                tracing::warn!(agent = %self.options.id, bids, "cannot join: another process of this name reports without pause");
+            }
+            tokio::time::sleep(repeat_pause(bids)).await;
         }
-        // Another process of our name writes without pause. It is told that it is replaced.
-        let mut bid = Bid::new(self.subject.clone(), &joined, &process, None);
-        bid.append.expected_last = None;
-        Ok(append_until_known(log, &bid.append).await?)
     }
 
     async fn introduce(&self, process: String) -> AgentJoined {

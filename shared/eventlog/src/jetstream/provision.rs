@@ -147,9 +147,9 @@ impl Connection {
             });
         }
         let side = |e: crate::LogError| match e {
-            crate::LogError::Unavailable(problem) | crate::LogError::Refused(problem) => {
-                ProvisionError::Unavailable(problem)
-            }
+            crate::LogError::Unavailable(problem)
+            | crate::LogError::Refused(problem)
+            | crate::LogError::Lost(problem) => ProvisionError::Unavailable(problem),
         };
         self.ensure_presence().await.map_err(side)?;
         self.ensure_output().await.map_err(side)?;

@@ -111,10 +111,13 @@ impl Terms {
         Ok(())
     }
 
-    /// A term is over.
-    pub(super) fn end(&mut self, role: RoleName) {
+    /// A term is over: the candidate stands anew, should it not know yet.
+    pub(super) fn end(&mut self, role: RoleName, epoch: u64) {
         if let Some(term) = self.running.remove(&role) {
             term.appender.kill();
+        }
+        if let Some(shown) = self.newest_epochs.get(&role) {
+            shown.send_modify(|seen| *seen = (*seen).max(epoch + 1));
         }
     }
 

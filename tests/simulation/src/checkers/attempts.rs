@@ -43,8 +43,25 @@ impl Checker for OneLease {
     }
 }
 
-/// A report counts only under the task's current lease, and from who holds it.
+/// A report counts under the task's current lease and from who holds it, and only then.
 pub(super) struct CurrentLease;
+
+/// Whether whoever reports is who it says.
+fn is_heard(ledger: &Ledger, seen: &Seen<'_>) -> bool {
+    match seen.by {
+        By::Agent(id, incarnation) => {
+            let agent = ledger.agents.get(id);
+            agent.is_some_and(|a| a.is_there && Some(a.incarnation) == incarnation)
+        }
+        By::Leader(role, epoch, _) => ledger.epochs.get(&role).copied() == epoch,
+        _ => false,
+    }
+}
+
+/// Whether it may be said again to no effect.
+fn is_repeatable(event: &Event) -> bool {
+    matches!(event, Event::AttemptStarted(_))
+}
 
 fn reported(event: &Event) -> Option<Lease> {
     match event {
@@ -67,7 +84,7 @@ impl Checker for CurrentLease {
         let What::Event(event) = seen.what else {
             return Ok(());
         };
-        let Some(lease) = reported(event).filter(|_| seen.is_applied()) else {
+        let Some(lease) = reported(event) else {
             return Ok(());
         };
         let held = ledger.tasks.get(&lease.task).and_then(|t| t.lease.as_ref());
@@ -78,13 +95,16 @@ impl Checker for CurrentLease {
             };
             *current == lease && is_theirs
         });
-        if is_current {
-            Ok(())
-        } else {
-            let kind = event.kind();
-            Err(format!(
+        let kind = event.kind();
+        match (is_current, seen.is_applied()) {
+            (false, true) => Err(format!(
                 "{kind} counts under {lease:?}, the lease is {held:?}"
-            ))
+            )),
+            (true, false) if is_heard(ledger, seen) && !is_repeatable(event) => Err(format!(
+                "{kind} under the current {lease:?} does not count: {:?}",
+                seen.verdict
+            )),
+            _ => Ok(()),
         }
     }
 }

@@ -51,7 +51,7 @@ impl Checker for AcceptedOnce {
         "accepted-once"
     }
 
-    fn on_event(&mut self, ledger: &Ledger, state: &State, seen: &Seen<'_>) -> Ruling {
+    fn on_event(&mut self, ledger: &Ledger, _: &State, seen: &Seen<'_>) -> Ruling {
         let What::Event(Event::TaskAccepted(e)) = seen.what else {
             return Ok(());
         };
@@ -66,11 +66,10 @@ impl Checker for AcceptedOnce {
             .key
             .as_ref()
             .map(|k| (e.spec.namespace.clone(), k.clone()));
-        if let Some((task, since_ms)) = key.and_then(|k| ledger.keys.get(&k)) {
-            let window = state.config.idempotency_window_ms;
-            if since_ms.saturating_add(window) > seen.time_ms {
-                return Err(format!("{} is accepted under the key of {task}", e.task));
-            }
+        if let Some((task, until_ms)) = key.and_then(|k| ledger.keys.get(&k))
+            && *until_ms > seen.time_ms
+        {
+            return Err(format!("{} is accepted under the key of {task}", e.task));
         }
         Ok(())
     }

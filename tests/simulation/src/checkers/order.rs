@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use conductor_domain::State;
 use conductor_domain::state::index::Lane;
 use conductor_domain::state::{Phase, Task};
-use conductor_protocol::TaskId;
 use conductor_protocol::event::Event;
 use conductor_protocol::ids::Position;
+use conductor_protocol::{Control, TaskId};
 
 use super::{Checker, Ruling};
 use crate::ledger::{Ledger, Seen, What};
@@ -46,12 +46,19 @@ impl Checker for NoStarvation {
     fn on_event(&mut self, ledger: &Ledger, state: &State, seen: &Seen<'_>) -> Ruling {
         let e = match seen.what {
             What::Event(Event::AttemptAssigned(e)) => e,
-            What::Event(_) => return Ok(()),
-            // Whatever was paused or let go on: who could not run was not overtaken.
-            What::Control(_) => {
+            // Whatever was paused or let go on: who could not run was not overtaken. Another
+            // aging interval is another order.
+            What::Control(
+                Control::PauseQueue { .. }
+                | Control::ResumeQueue { .. }
+                | Control::DrainAgent { .. }
+                | Control::ResumeAgent { .. }
+                | Control::PutConfig(_),
+            ) => {
                 self.overtaken.clear();
                 return Ok(());
             }
+            _ => return Ok(()),
         };
         let aging_ms = state.config.aging_ms;
         let Some(task) = state.tasks.get(&e.task).filter(|_| seen.is_applied()) else {

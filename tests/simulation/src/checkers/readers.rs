@@ -74,12 +74,17 @@ impl Checker for Size {
                 config.tombstones_max
             ));
         }
-        if state.keys.len() > ledger.keys.len() {
+        let is_fresh = |(_, until_ms): &&(_, u64)| *until_ms >= state.time_ms;
+        let fresh = ledger.keys.values().filter(is_fresh).count();
+        if state.keys.len() > fresh {
+            let known = state.keys.len();
             return Err(format!(
-                "{} keys, {} were used",
-                state.keys.len(),
-                ledger.keys.len()
+                "{known} keys are known, {fresh} are within their window"
             ));
+        }
+        if state.agents.len() > ledger.agents.len() {
+            let (known, joined) = (state.agents.len(), ledger.agents.len());
+            return Err(format!("{known} agents are known, {joined} have joined"));
         }
         Ok(())
     }

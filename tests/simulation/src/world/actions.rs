@@ -41,6 +41,7 @@ impl World {
             Action::Stall(node, ms) => *self.times(node).1 = now_ms + ms,
             Action::Outage(ms) => {
                 self.down_until_ms = self.down_until_ms.max(self.now_ms + ms);
+                self.push_in(ms + 1, Next::Presence);
                 // Everybody's link comes back when the servers do.
                 for n in 0..self.agents.len() {
                     let life = self.life(Node::Agent(n));
@@ -178,9 +179,13 @@ impl World {
             self.expect_delivery(Node::Replica(n));
         }
         self.presence_restored()?;
-        for n in std::mem::take(&mut self.liars) {
-            self.end_agent(n);
-            self.start_agent(n)?;
+        // Whoever lied did so in the name of all processes of that name.
+        let liars = std::mem::take(&mut self.liars);
+        let names: Vec<_> = liars.iter().map(|n| self.agents[*n].id.clone()).collect();
+        for n in 0..self.agents.len() {
+            if names.contains(&self.agents[n].id) {
+                self.end_agent(n);
+            }
         }
         for n in 0..self.agents.len() {
             let Some(id) = self.agents.get(n).map(|p| p.id.clone()) else {

@@ -40,8 +40,6 @@ pub(super) struct Agent {
     pub(super) programs: BTreeMap<Position, Program>,
     pub(super) joins: u32,
     pub(super) bid: Option<Bid>,
-    /// Epoch of the scheduler that led before it bid.
-    pub(super) scheduler: u64,
     pub(super) next: u64,
     pub(super) is_expecting: bool,
     pub(super) is_leaving: bool,
@@ -114,7 +112,6 @@ impl World {
             programs: BTreeMap::new(),
             joins: 0,
             bid: None,
-            scheduler: 0,
             next,
             is_expecting: false,
             is_leaving: false,

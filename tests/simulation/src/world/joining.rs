@@ -6,7 +6,7 @@ use conductor_eventlog::{AppendError, GroupCommit};
 use conductor_protocol::event::AgentJoined;
 use conductor_protocol::frame::FrameHead;
 use conductor_protocol::spec::Runtime;
-use conductor_protocol::subject::{Role, Subject};
+use conductor_protocol::subject::Subject;
 use conductor_replica::Bid;
 
 use super::network::{Answer, Letter, Tag};
@@ -37,8 +37,6 @@ impl World {
         };
         let subject = Subject::Agent(process.id.clone()).render(&self.cell);
         let id = joined.process.clone();
-        let leader = Subject::Leader(Role::Scheduler).render(&self.cell);
-        agent.scheduler = self.log.last_on(&leader).map_or(0, |r| r.seq);
         let last = self.log.last_on(&subject);
         let bid = Bid::new(subject, &joined.into(), &id, last);
         let append = bid.append.clone();
@@ -88,9 +86,8 @@ impl World {
         let writer = format!("agent-{n}-{incarnation}");
         let head = FrameHead::incarnation(incarnation);
         agent.commit = Some((incarnation, GroupCommit::new(head, writer, 1)));
-        agent.next = agent.scheduler + 1;
-        let scheduler = agent.scheduler;
+        agent.next = incarnation + 1;
         self.expect_delivery(Node::Agent(n));
-        self.tell_agent(life, Input::Joined(incarnation, scheduler))
+        self.tell_agent(life, Input::Joined(incarnation))
     }
 }

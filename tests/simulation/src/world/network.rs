@@ -1,11 +1,12 @@
 //! Appends on their way, and what becomes of them.
 
 use conductor_eventlog::{Append, AppendError, Appended};
+use conductor_protocol::ids::Position;
 use conductor_protocol::subject::Role;
 
 use super::{Life, Next, World};
 use crate::checkers::{self, Violation};
-use crate::scenario::Node;
+use crate::scenario::{Action, Node};
 
 /// How long a writer waits for an answer.
 const PATIENCE_MS: u64 = 2_000;
@@ -200,6 +201,23 @@ impl World {
         }
     }
 
+    /// Every task that a client was told is stored is a submission to those who decide.
+    fn client_books(&self, n: usize, seq: u64) -> Result<(), Violation> {
+        let Some((_, Action::Submit { items, .. })) = self.scenario.actions.get(n) else {
+            return Ok(());
+        };
+        let known = &self.referee.ledger.submissions;
+        let positions = (0..items.len()).map(|i| Position::new(seq, i as u32));
+        match { positions }.find(|at| !known.contains_key(at)) {
+            None => Ok(()),
+            Some(at) => Err(Violation {
+                rule: checkers::ACKED_IS_STORED,
+                seq,
+                what: format!("{at} is acknowledged, and nobody will decide it"),
+            }),
+        }
+    }
+
     /// A client repeats until it is told that its record is stored.
     fn client_hears(
         &mut self,
@@ -218,6 +236,7 @@ impl World {
                         what: format!("{} is acknowledged and not there", letter.append.id),
                     });
                 }
+                self.client_books(n, appended.seq)?;
             }
             Err(_) => {
                 letter.tries += 1;

@@ -68,6 +68,11 @@ impl ReplicaProcess {
         }
     }
 
+    /// How far it has read, if it is up.
+    pub(super) fn seq(&self) -> Option<u64> {
+        self.up.as_ref().map(|up| up.host.state().seq)
+    }
+
     /// Whose delivery is to be set out, unless one is on its way.
     pub(super) fn expects(&mut self, n: usize) -> Option<Life> {
         let up = self.up.as_mut().filter(|up| !up.is_expecting)?;
@@ -211,7 +216,7 @@ impl World {
                 replica.terms.insert(role, (epoch, commit));
                 self.say(|| format!("r{n} leads as {role} under epoch {epoch}"));
             }
-            Effect::End(role) => {
+            Effect::End(role, _) => {
                 replica.terms.remove(&role);
                 self.say(|| format!("r{n} leads as {role} no longer"));
             }
