@@ -109,9 +109,13 @@ pub(crate) fn check(log: &BTreeMap<u64, Record>, book: &Book, effects: &Path) ->
     check_acks(log, book, &mut found);
     let mut state = State::new(cell());
     let mut told: BTreeMap<TaskId, Told> = BTreeMap::new();
+    let mut handed_out: BTreeMap<(TaskId, u32), usize> = BTreeMap::new();
     for record in log.values() {
         let decoded = record::decode(&cell(), record);
         let folded = fold::apply(&mut state, &decoded);
+        for attempt in events::handed_out(&decoded) {
+            *handed_out.entry(attempt).or_default() += 1;
+        }
         for (index, event) in events::applied(&decoded, &folded) {
             note(
                 &mut told,
@@ -126,6 +130,7 @@ pub(crate) fn check(log: &BTreeMap<u64, Record>, book: &Book, effects: &Path) ->
     let void = state.counters.void.iter();
     found.void = void.map(|(reason, n)| (reason.to_string(), *n)).collect();
     let lines = read_effects(effects, &mut found);
+    check_runs(&lines, &handed_out, &mut found);
     for (task, sent) in &book.tasks {
         let told = told.remove(task).unwrap_or_default();
         let outcome = state.outcome_of(*task);
@@ -173,6 +178,23 @@ pub(crate) fn check(log: &BTreeMap<u64, Record>, book: &Book, effects: &Path) ->
             .push(format!("{task} was never submitted: {told:?}"));
     }
     found
+}
+
+/// No attempt ran more often than it was handed out.
+fn check_runs(
+    lines: &BTreeMap<(TaskId, u32), usize>,
+    handed_out: &BTreeMap<(TaskId, u32), usize>,
+    found: &mut Findings,
+) {
+    for (attempt, runs) in lines {
+        let times = handed_out.get(attempt).copied().unwrap_or(0);
+        if *runs > times {
+            let (task, n) = attempt;
+            found.problems.push(format!(
+                "{task}: attempt {n} was handed out {times} times and ran {runs} times"
+            ));
+        }
+    }
 }
 
 /// Every acknowledged publish is at its sequence, as it was sent.

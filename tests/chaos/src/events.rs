@@ -21,6 +21,19 @@ pub(crate) fn applied<'r>(record: &'r Decoded, folded: &'r Folded) -> Vec<(u32, 
         .collect()
 }
 
+/// The attempts that the record hands out, whether that counted or not: an agent may begin
+/// what turns out void.
+pub(crate) fn handed_out(record: &Decoded) -> impl Iterator<Item = (TaskId, u32)> + '_ {
+    let items = match &record.content {
+        Content::Leader { items, .. } => items.as_slice(),
+        _ => &[],
+    };
+    items.iter().filter_map(|item| match item {
+        Ok(Event::AttemptAssigned(e)) => Some((e.task, e.attempt)),
+        _ => None,
+    })
+}
+
 /// The task that this event ends.
 pub(crate) fn ends(event: &Event) -> Option<TaskId> {
     match event {

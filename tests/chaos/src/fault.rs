@@ -135,6 +135,11 @@ pub(crate) struct Schedule {
     round: Vec<Fault>,
 }
 
+/// Whether there is a fault with this in its name.
+pub(crate) fn is_there(text: &str) -> bool {
+    KINDS.iter().any(|(fault, ..)| fault.name().contains(text))
+}
+
 impl Schedule {
     /// The schedule of a seed.
     pub(crate) fn new(topology: Topology, random: Random) -> Self {

@@ -100,6 +100,7 @@ async fn one(
     };
     let block = block.ok_or("there is no block file")?;
     let said_before = said(&scene.field);
+    let end_was_lost = said_end_is_lost(&scene.field);
     scene.field.ground.stop(node);
     let victim = flip_in(block, &before, flip.place, random)?;
     if flip.loses_index {
@@ -110,7 +111,8 @@ async fn one(
     // Whoever is to be asked has come back.
     for _ in 0..100 {
         let answers = scene.connection.ask(Duration::from_secs(1)).await;
-        if answers.is_ok_and(|a| a.len() == 4) {
+        let is_given_up = said_end_is_lost(&scene.field) > end_was_lost;
+        if is_given_up || answers.is_ok_and(|a| a.len() == 4) {
             break;
         }
     }
@@ -121,7 +123,7 @@ async fn one(
     let leaders = [(node + 1) % nodes, node];
     for leader in leaders.into_iter().skip(usize::from(nodes == 1)) {
         let has_moved = lead(scene, leader).await;
-        let (mut seen, problems) = look(scene, &before, flip, said_before).await?;
+        let (mut seen, problems) = look(scene, &before, flip, (said_before, end_was_lost)).await?;
         wrong.extend(problems.iter().map(|p| format!("led by n{leader}: {p}")));
         seen["leader"] = json!(if has_moved { Some(leader) } else { None });
         seen_by.push(seen);
@@ -183,10 +185,10 @@ async fn ask(scene: &Scene) -> Said {
 
 /// What the log has lost, by our own reading, and what Conductor says of it.
 async fn look(
-    scene: &Scene,
+    scene: &mut Scene,
     before: &BTreeMap<u64, Record>,
     flip: Flip,
-    said_before: usize,
+    (said_before, end_was_lost): (usize, usize),
 ) -> Result<(Value, Vec<String>), String> {
     let last_before = last(before);
     let after = checker::read_log(&scene.connection).await?;
@@ -223,8 +225,11 @@ async fn look(
             .iter()
             .filter(|(from, _)| !has_lost_end || *from <= last(&after));
         judge(&said, &names(inside), flip, &mut wrong);
-        if has_lost_end && !scene.says_end_is_lost(said_before).await {
+        if has_lost_end && !scene.says_end_is_lost(end_was_lost).await {
             wrong.push("no replica says that the log has lost its end".to_owned());
+        }
+        if has_lost_end && !begins_anew(scene).await {
+            wrong.push("begun anew, the system does not go on with what there is".to_owned());
         }
     }
     let answers = said.compared["live"]
@@ -245,6 +250,20 @@ async fn look(
         "replicas_said_so": self::said(&scene.field) - said_before,
     });
     Ok((value, wrong))
+}
+
+/// Whether a task ends once every process was started anew on what the log still has.
+async fn begins_anew(scene: &mut Scene) -> bool {
+    for name in Field::processes() {
+        scene.field.process(name).kill9();
+        scene.field.run(name);
+    }
+    let submit = ["submit", "--wait", "--", "true"];
+    let ran = scene.cli(&submit).await;
+    if ran.code != 0 {
+        println!("{} {}", ran.stdout, ran.stderr);
+    }
+    ran.code == 0
 }
 
 /// A single server has lost these: Conductor must say which, and call nothing well.
@@ -275,9 +294,18 @@ fn last(log: &BTreeMap<u64, Record>) -> u64 {
 }
 
 /// How often replicas have said that the log has lost something.
-pub(crate) fn said(field: &Field) -> usize {
+fn said(field: &Field) -> usize {
+    says(field, "the log has lost")
+}
+
+/// How often replicas have said that the log has lost its end.
+pub(crate) fn said_end_is_lost(field: &Field) -> usize {
+    says(field, "the log has lost its end")
+}
+
+fn says(field: &Field, words: &str) -> usize {
     let said = Field::processes().into_iter().map(|name| field.said(name));
-    said.map(|s| s.matches("the log has lost").count()).sum()
+    said.map(|s| s.matches(words).count()).sum()
 }
 
 /// Brings the log into its next block with records that mean nothing, and then some that do.

@@ -118,6 +118,11 @@ async fn all(args: &Args) -> u8 {
         .seed
         .unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
     println!("seed {seed}");
+    let only = args.only.as_deref().unwrap_or_default();
+    if !fault::is_there(only) {
+        println!("--only {only:?}: there is no fault of such a name");
+        return 2;
+    }
     let topologies: &[Topology] = match args.topology {
         Which::One => &[Topology::One],
         Which::Three => &[Topology::Three],
@@ -128,7 +133,6 @@ async fn all(args: &Args) -> u8 {
     for topology in topologies {
         // A topology's schedule is the same whether or not another ran before it.
         let random = Random::stream(seed, &format!("{topology:?}"));
-        let only = args.only.as_deref().unwrap_or_default();
         parts.push(run::topology(*topology, seconds, only, random).await);
     }
     let is_well = parts.iter().all(|p| p.problems.is_empty());

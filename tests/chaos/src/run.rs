@@ -255,7 +255,7 @@ impl Scene {
     /// Waits until some replica says more of losses than before.
     pub(crate) async fn says_end_is_lost(&self, before: usize) -> bool {
         let deadline = Instant::now() + STALL_MAX;
-        while flip::said(&self.field) <= before {
+        while flip::said_end_is_lost(&self.field) <= before {
             if Instant::now() >= deadline {
                 return false;
             }

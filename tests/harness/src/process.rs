@@ -80,12 +80,12 @@ impl Process {
     }
 
     /// SIGSTOP.
-    pub fn freeze(&self) {
+    pub fn freeze(&mut self) {
         self.signal(Signal::STOP);
     }
 
     /// SIGCONT.
-    pub fn thaw(&self) {
+    pub fn thaw(&mut self) {
         self.signal(Signal::CONT);
     }
 
@@ -98,8 +98,11 @@ impl Process {
         .await
     }
 
-    fn signal(&self, signal: Signal) {
-        // It may have ended already.
+    fn signal(&mut self, signal: Signal) {
+        // Once it has ended, its number may be another's.
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
         let _ = kill_process(pid(self.child.id()), signal);
     }
 }
