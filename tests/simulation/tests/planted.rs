@@ -8,6 +8,7 @@
     reason = "tests fail by panicking"
 )]
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -29,6 +30,26 @@ fn hunt(bug: Bug) -> Option<(u64, &'static str, String)> {
     });
     plant(None);
     found
+}
+
+/// A kept case is worth keeping while it still finds the bug it was kept for.
+#[test]
+fn kept_cases_find_their_bugs() {
+    for (name, bug) in [
+        ("a-late-joining-takes-the-name", Bug::BidUnconditional),
+        (
+            "a-repeated-frame-clears-a-newer-decision",
+            Bug::RepeatBelieved,
+        ),
+    ] {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+        let text = std::fs::read_to_string(dir.join(name).with_extension("json")).unwrap();
+        let scenario: Scenario = serde_json::from_str(&text).unwrap();
+        plant(Some(bug));
+        let violation = run(&scenario, false).violation;
+        plant(None);
+        assert!(violation.is_some(), "{name} finds nothing any more");
+    }
 }
 
 /// A failing run is made small: this bug needs one task that is stopped, not two hundred records.

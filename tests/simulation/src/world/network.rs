@@ -53,7 +53,7 @@ impl World {
         };
         // Who takes what after whom is the most delicate.
         let late = match letter.tag {
-            Tag::Join | Tag::Bid(_) => late * 4,
+            Tag::Join | Tag::Bid(_) => late * 12,
             _ => late,
         };
         let way = self.latency(&letter.append.id);
