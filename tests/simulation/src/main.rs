@@ -84,7 +84,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Plants the bug asked for, in this thread and for one seed.
+/// Plants the bug asked for, in this thread.
 #[cfg(feature = "planted-bugs")]
 fn plant(args: &Args) {
     use conductor_domain::planted;
@@ -117,6 +117,8 @@ fn many(args: &Args) -> ExitCode {
     std::thread::scope(|scope| {
         for _ in 0..args.threads {
             scope.spawn(|| {
+                #[cfg(feature = "planted-bugs")]
+                plant(args);
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= end {
@@ -163,10 +165,37 @@ fn many(args: &Args) -> ExitCode {
         let short: String = what.chars().take(300).collect();
         println!("  seed {seed}: {short}");
     }
-    if found.failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        println!("run one with its story: make sim SEED=<seed>");
-        ExitCode::FAILURE
+    let Some((seed, _)) = found.failures.iter().min() else {
+        return ExitCode::SUCCESS;
+    };
+    println!("making seed {seed} small …");
+    tell_smallest(*seed);
+    ExitCode::FAILURE
+}
+
+/// Makes a failing seed small, keeps it beside the program, and tells its story.
+#[expect(clippy::print_stdout, reason = "it is a command")]
+fn tell_smallest(seed: u64) {
+    let scenario = Scenario::draw(seed);
+    let Some(violation) = run(&scenario, false).violation else {
+        return;
+    };
+    let small = shrink::shrink(&scenario, violation.rule);
+    let exe = std::env::current_exe().expect("the program has a path");
+    let dir = exe.with_file_name("simulation");
+    let file = dir.join(format!("seed-{seed}.json"));
+    let text = serde_json::to_string_pretty(&small).expect("a scenario is data");
+    std::fs::create_dir_all(&dir).expect("a directory beside the program");
+    std::fs::write(&file, text).expect("the file can be written");
+    let done = run(&small, true);
+    for line in &done.story {
+        println!("{line}");
     }
+    if let Some(violation) = done.violation {
+        println!("seed {seed}: {violation}");
+    }
+    println!(
+        "kept in {}; once mended, it belongs into tests/simulation/tests/cases",
+        file.display()
+    );
 }
