@@ -78,9 +78,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Most records asked for one by one before what was found is handed on.
 const FETCH_MAX: u64 = 256;
-/// How often what was read last must be found lost before that is believed: a server that
-/// has just begun to lead may not know all of it yet.
-const LOST_TIMES: u32 = 6;
+/// How often what was read last must be found lost before that is believed, which takes some
+/// nine seconds: a server that has just begun to lead may not know all of it yet.
+const LOST_TIMES: u32 = 10;
 
 impl Follower {
     /// Follows from sequence `next` on.

@@ -243,8 +243,13 @@ impl Host {
 
     fn elected(&mut self, name: RoleName, epoch: u64, now: Instant, effects: &mut Vec<Effect>) {
         let (seq, newest) = (self.state.seq, self.state.epoch(name));
+        let is_stopped = self.stopped.is_some();
         let Some(seat) = self.seat(name) else { return };
         seat.end_term(effects);
+        if is_stopped {
+            effects.push(Effect::End(name, epoch));
+            return;
+        }
         // Read past, without being met: the election itself is lost.
         if newest > epoch || (newest < epoch && seq >= epoch) {
             effects.push(Effect::End(name, epoch));

@@ -84,7 +84,8 @@ impl Duty {
         let Some(membership) = self.membership else {
             return;
         };
-        if epoch < membership.scheduler {
+        // None ever led under no epoch.
+        if epoch == 0 || epoch < membership.scheduler {
             tracing::debug!(%at, epoch, "words of an earlier scheduler");
             return;
         }

@@ -61,7 +61,8 @@ impl Overlay {
     fn on_submission(&mut self, at: Position, verdict: Verdict) {
         // Where it is decided already there is nothing to decide again.
         let is_open = matches!(verdict, Verdict::Void(r) if r != VoidReason::SubmissionDecided);
-        if is_open {
+        // Beyond what was decided everything is decided anyway, each after what it needs.
+        if is_open && at.seq <= self.submissions_upto {
             let again = self.submissions_again.entry(at.seq).or_default();
             again.insert(at.index);
         }

@@ -65,6 +65,20 @@ fn a_task_is_not_accepted_without_what_it_needs() {
     assert_eq!(world.state.counters.accepted, 2);
 }
 
+/// A frame was lost, and with it the acceptance of a need; that of the task itself came back
+/// void. Decided anew, the need comes first.
+#[test]
+fn a_task_whose_needs_acceptance_was_lost_is_not_rejected() {
+    let mut world = World::new();
+    world.submit(&json!([{"name": "b", "needs": ["a"], "run": {"noop": {}}}, {"name": "a", "run": {"noop": {}}}]));
+    let decisions = world.decisions();
+    let mut overlay = Overlay::default();
+    let unknown = Verdict::Void(conductor_domain::VoidReason::UnknownTask);
+    overlay.on_folded(&decisions[1], unknown);
+    let anew = decide::decide(&world.state, &mut overlay, input(world.now_ms), &mut || 0);
+    assert_eq!(anew, decisions);
+}
+
 #[test]
 fn a_new_leader_decides_the_same() {
     let mut world = World::new();
