@@ -40,6 +40,11 @@ enum Place {
     LastBlock,
 }
 
+/// A log that has not grown for so long is quiet.
+const QUIET: Duration = Duration::from_millis(700);
+/// How often it is looked whether it is.
+const QUIET_TRIES: u32 = 100;
+
 const fn flip(what: &'static str, place: Place, loses_index: bool) -> Flip {
     Flip {
         what,
@@ -331,18 +336,16 @@ async fn pad(scene: &Scene) -> Result<(), String> {
     }
     // Until everything is decided and nothing more follows.
     let mut last = 0;
-    loop {
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        let now = scene
-            .connection
-            .last_seq()
-            .await
-            .map_err(|e| e.to_string())?;
+    for _ in 0..QUIET_TRIES {
+        tokio::time::sleep(QUIET).await;
+        let now = scene.connection.last_seq().await;
+        let now = now.map_err(|e| e.to_string())?;
         if now == last {
             return Ok(());
         }
         last = now;
     }
+    Err(format!("the log is never quiet; it is at {last}"))
 }
 
 /// The block files, first to last.

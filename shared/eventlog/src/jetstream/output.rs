@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind, PublishErrorKind};
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::stream::{self, DiscardPolicy, PersistenceMode};
 use bytes::Bytes;
 use conductor_protocol::ids::{AgentId, Lease};
@@ -92,22 +92,8 @@ impl Connection {
         headers.insert("Conductor-Attempt", lease.attempt.to_string());
         headers.insert("Conductor-Channel", channel);
         let subject = output(&self.cell, agent.as_str(), &lease.task.to_string());
-        for is_last_try in [false, true] {
-            let (subject, headers, bytes) = (subject.clone(), headers.clone(), bytes.clone());
-            let sent = self.js.publish_with_headers(subject, headers, bytes).await;
-            let result = match sent {
-                Ok(ack) => ack.await,
-                Err(e) => Err(e),
-            };
-            match result {
-                Ok(_) => return Ok(()),
-                Err(e) if e.kind() == PublishErrorKind::StreamNotFound && !is_last_try => {
-                    self.ensure_output().await?;
-                }
-                Err(e) => return Err(unavailable(e)),
-            }
-        }
-        Ok(())
+        self.publish_beside(subject, headers, bytes, self.ensure_output())
+            .await
     }
 
     /// A task's output from its beginning; with `follow` it goes on, else it ends with

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::stream::{self, DiscardPolicy, StorageType};
 use conductor_protocol::AgentId;
 use conductor_protocol::ids::Lease;
@@ -56,24 +58,34 @@ impl Connection {
 
     /// Publishes a beat. Success means that the servers have it: the lease goes on.
     pub async fn beat(&self, beat: &Beat) -> Result<(), LogError> {
-        use async_nats::jetstream::context::PublishErrorKind;
         let payload: bytes::Bytes = serde_json::to_vec(beat).map_err(unavailable)?.into();
         let subject = presence(&self.cell, beat.agent.as_str());
-        for is_last_try in [false, true] {
-            let sent = self.js.publish(subject.clone(), payload.clone()).await;
-            let result = match sent {
-                Ok(ack) => ack.await,
-                Err(e) => Err(e),
-            };
-            match result {
-                Ok(_) => return Ok(()),
-                Err(e) if e.kind() == PublishErrorKind::StreamNotFound && !is_last_try => {
-                    self.ensure_presence().await?;
-                }
-                Err(e) => return Err(unavailable(e)),
+        self.publish_beside(subject, HeaderMap::new(), payload, self.ensure_presence())
+            .await
+    }
+
+    /// Publishes into a stream beside the log and waits until the server has it. A stream that
+    /// was lost, as these may be, is made again.
+    pub(super) async fn publish_beside(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: bytes::Bytes,
+        make_again: impl Future<Output = Result<(), LogError>>,
+    ) -> Result<(), LogError> {
+        let publish = async |subject, headers, payload| {
+            let sent = self.js.publish_with_headers(subject, headers, payload);
+            sent.await?.await
+        };
+        let sent = publish(subject.clone(), headers.clone(), payload.clone()).await;
+        match sent {
+            Err(e) if e.kind() == PublishErrorKind::StreamNotFound => {
+                make_again.await?;
+                let again = publish(subject, headers, payload).await;
+                again.map(|_| ()).map_err(unavailable)
             }
+            sent => sent.map(|_| ()).map_err(unavailable),
         }
-        Ok(())
     }
 
     /// The last beat of every agent, then every further one. Ends on trouble.
