@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Packages from the lowest layer up, with the only packages of ours each may name.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("conductor-protocol", &[]),
     ("conductor-domain", &["conductor-protocol"]),
     (
@@ -44,6 +44,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("conductor-harness", EVERYTHING),
     ("conductor-simulation", SIMULATION),
     ("conductor-chaos", CHAOS),
+    ("conductor-loadtest", EVERYTHING),
     ("conductor-tidy", &[]),
 ];
 /// The simulation knows no server.
