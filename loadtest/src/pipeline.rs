@@ -228,7 +228,7 @@ fn submission(first: u64, count: u64, bytes: usize) -> Vec<u8> {
             .zip(n.to_be_bytes().iter().rev())
             .for_each(|(to, from)| *to = *from);
         let task = Submission {
-            id: Some(TaskId::from_parts(1_700_000_000_000 + n / 40, random)),
+            id: Some(TaskId::from_parts(1_699_999_900_000 + n / 40, random)),
             run: Some(RunSpec::Noop(NoopSpec {})),
             metadata: [("pad".to_owned(), "x".repeat(bytes.saturating_sub(48)))].into(),
             ..Submission::default()
