@@ -144,7 +144,10 @@ impl Pipeline {
             self.read = self.records.len();
             let start = Instant::now();
             let batch = Batch {
-                records: fresh.iter().map(|r| record::decode(&self.cell, r)).collect(),
+                records: fresh
+                    .iter()
+                    .map(|r| record::decode(&self.cell, r))
+                    .collect(),
                 ..Batch::default()
             };
             self.spent.host += start.elapsed();
@@ -223,10 +226,9 @@ fn submission(first: u64, count: u64, bytes: usize) -> Vec<u8> {
     let mut events = Vec::new();
     for n in first..first + count {
         let mut random = [0_u8; 10];
-        random
-            .iter_mut()
-            .zip(n.to_be_bytes().iter().rev())
-            .for_each(|(to, from)| *to = *from);
+        // The first bits are the version's and the variant's.
+        let counter = random.iter_mut().skip(2).zip(n.to_be_bytes());
+        counter.for_each(|(to, from)| *to = from);
         let task = Submission {
             id: Some(TaskId::from_parts(1_699_999_900_000 + n / 40, random)),
             run: Some(RunSpec::Noop(NoopSpec {})),
@@ -247,7 +249,10 @@ pub(crate) fn main(args: &PipelineArgs) -> ExitCode {
     let subject = "conductor.local.submit.default";
     let mut submitted = 0;
     while submitted < args.backlog {
-        pipeline.append(subject.to_owned(), submission(submitted, args.per_record, args.bytes));
+        pipeline.append(
+            subject.to_owned(),
+            submission(submitted, args.per_record, args.bytes),
+        );
         submitted += args.per_record;
         pipeline.settle();
     }
@@ -265,7 +270,10 @@ pub(crate) fn main(args: &PipelineArgs) -> ExitCode {
     let state = pipeline.host.state();
     let us = |spent: Duration| spent.as_secs_f64() * 1e6 / args.tasks as f64;
     let bytes: usize = pipeline.records.iter().map(|r| r.payload.len()).sum();
-    println!("ended {:?}, void {:?}", state.counters.ended, state.counters.void);
+    println!(
+        "ended {:?}, void {:?}",
+        state.counters.ended, state.counters.void
+    );
     println!(
         "{} records, {} bytes per task",
         pipeline.records.len(),
