@@ -98,7 +98,7 @@ impl Claude {
         let Phase::Ended(ended) = task.phase else {
             unreachable!()
         };
-        (ended.outcome, ended.class, task.usage.map(|u| *u))
+        (ended.outcome, ended.class, task.aside.usage.clone())
     }
 }
 

@@ -141,7 +141,7 @@ impl Attempt {
             self.lease.task, self.lease.attempt, self.lease.assigned
         );
         let started = Process::start(&launch, dirs, &lease, &self.reaper)?;
-        let session = match &self.assigned.run {
+        let session = match self.assigned.run.as_ref() {
             conductor_protocol::RunSpec::Claude(spec) => Some(
                 spec.resume
                     .clone()

@@ -225,7 +225,7 @@ impl Duty {
             None => {}
         }
         self.remember(attempt, lease.assigned);
-        if matches!(assigned.run, RunSpec::Noop(_)) {
+        if matches!(*assigned.run, RunSpec::Noop(_)) {
             let session = None;
             reports.push(AttemptStarted { lease, session }.into());
             let (result, exit_code, usage, output) = (None, None, None, None);

@@ -159,10 +159,10 @@ fn base_env(job: &Job<'_>) -> BTreeMap<String, String> {
     set("CONDUCTOR_NAMESPACE", assigned.namespace.to_string());
     set("CONDUCTOR_WORKSPACE", dirs.workspace.display().to_string());
     if let Some(name) = &assigned.name {
-        set("CONDUCTOR_NAME", name.clone());
+        set("CONDUCTOR_NAME", name.to_string());
     }
     if let Some(traceparent) = &assigned.traceparent {
-        set("TRACEPARENT", traceparent.clone());
+        set("TRACEPARENT", traceparent.to_string());
     }
     env
 }

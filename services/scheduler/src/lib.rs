@@ -7,10 +7,11 @@
 //! - Its subjects carry the only words an agent ever hears.
 //! - It plans only while it leads, and only from folded state.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use conductor_domain::fold::Folded;
-use conductor_domain::plan::{self, Assignment, Overlay};
+use conductor_domain::plan::{self, Assignment, Bounds, Overlay};
 use conductor_domain::record::Content;
 use conductor_domain::state::Task;
 use conductor_domain::{Decoded, Record, State, Verdict, VoidReason};
@@ -21,11 +22,17 @@ use conductor_protocol::submission::Submission;
 use conductor_protocol::{AgentId, CellId, RunSpec, UnixMs};
 use conductor_replica::role::{Draft, Now, Role};
 
-/// Most assignments planned at once.
-const ASSIGNMENTS_MAX: usize = 4_096;
+/// Most words other than assignments at once.
+const TOLD_MAX: usize = 4_096;
 /// Subjects with an append in flight at once: each agent has its own, and its order
 /// holds within it.
 const SUBJECTS_IN_FLIGHT_MAX: usize = 16;
+/// How much may be in flight. No more agents than appends: what cannot be sent yet is not
+/// bound to an agent yet.
+const BOUNDS: Bounds = Bounds {
+    assignments: 16_384,
+    agents: SUBJECTS_IN_FLIGHT_MAX,
+};
 
 /// The scheduler's role.
 #[derive(Debug)]
@@ -51,7 +58,7 @@ impl Scheduler {
         let task = state.tasks.get(&assignment.task)?;
         let subject = self.subject(&assignment.agent);
         if let Some(run) = &task.spec.run {
-            let event = assigned(assignment, task, run.clone());
+            let event = assigned(assignment, task, Arc::clone(run));
             return Some(Draft::Event {
                 subject,
                 event: event.encode(),
@@ -70,14 +77,14 @@ impl Scheduler {
 }
 
 /// What a submission asks to run, read from its record.
-fn run_of(record: &Record, index: u32) -> Option<RunSpec> {
+fn run_of(record: &Record, index: u32) -> Option<Arc<RunSpec>> {
     let encoding = Encoding::of(record.content_type.as_deref(), &record.payload);
     let elements = split_public(encoding, &record.payload).ok()?;
     let element = elements.get(usize::try_from(index).ok()?)?;
-    Submission::read(encoding, element).0.run
+    Submission::read(encoding, element).0.run.map(Arc::new)
 }
 
-fn assigned(assignment: &Assignment, task: &Task, run: RunSpec) -> Event {
+fn assigned(assignment: &Assignment, task: &Task, run: Arc<RunSpec>) -> Event {
     let spec = &task.spec;
     AttemptAssigned {
         task: assignment.task,
@@ -123,7 +130,7 @@ impl Role for Scheduler {
     }
 
     fn decide(&mut self, state: &State, _: Now) -> Vec<Draft> {
-        let told = plan::revocations(state, &mut self.overlay, ASSIGNMENTS_MAX);
+        let told = plan::revocations(state, &mut self.overlay, TOLD_MAX);
         let mut drafts: Vec<Draft> = told
             .into_iter()
             .map(|(agent, event)| Draft::Event {
@@ -131,7 +138,7 @@ impl Role for Scheduler {
                 event: event.encode(),
             })
             .collect();
-        let planned = plan::plan(state, &mut self.overlay, ASSIGNMENTS_MAX);
+        let planned = plan::plan(state, &mut self.overlay, BOUNDS);
         drafts.extend(planned.iter().filter_map(|a| self.draft(state, a)));
         drafts
     }

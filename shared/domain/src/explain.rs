@@ -43,17 +43,17 @@ pub fn why(state: &State, id: TaskId) -> Option<String> {
 }
 
 fn pending(state: &State, task: &Task, not_before_ms: u64) -> String {
-    if !task.open_needs.is_empty() {
-        let open = task.open_needs.first();
+    if !task.aside.open_needs.is_empty() {
+        let open = task.aside.open_needs.first();
         let first = open.map_or_else(String::new, |n| {
             let of = state.tasks.get(n);
-            let what = of.map_or("gone", Task::state_name);
+            let what = of.map_or("gone", |t| t.state_name());
             let name = of.and_then(|t| t.spec.name.as_deref()).unwrap_or("unnamed");
             format!(", first {n} ({name}, {what})")
         });
         return format!(
             "it needs {} task(s) that have not ended{first}",
-            task.open_needs.len()
+            task.aside.open_needs.len()
         );
     }
     if not_before_ms > state.time_ms {

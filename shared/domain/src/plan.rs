@@ -8,16 +8,17 @@
 mod agents;
 mod lanes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conductor_protocol::TaskId;
 use conductor_protocol::event::{AgentDismissed, AttemptRevoked, Event, RevokeReason};
 use conductor_protocol::ids::{AgentId, Lease, Namespace, Position, QueueName};
 
 use crate::planted::{Bug, is_planted};
+use crate::state::index::{Lane, ReadyKey};
 use crate::state::{LeaseState, Outcome, State};
 use agents::FreeAgents;
-use lanes::{Lanes, Pick};
+use lanes::Lanes;
 
 /// An attempt that an agent shall run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +40,9 @@ pub struct Overlay {
     slots: BTreeMap<AgentId, u32>,
     keys: BTreeMap<String, u32>,
     load: BTreeMap<Namespace, BTreeMap<QueueName, u64>>,
-    told: std::collections::BTreeSet<(AgentId, Told)>,
+    /// The tasks in flight as they stand in the index of the ready.
+    ready: BTreeMap<Lane, BTreeSet<ReadyKey>>,
+    told: BTreeSet<(AgentId, Told)>,
 }
 
 /// What an agent is told besides assignments.
@@ -59,8 +62,8 @@ struct Claim {
     attempt: u32,
     cost: u32,
     key: Option<String>,
-    namespace: Namespace,
-    queue: QueueName,
+    lane: Lane,
+    ready: ReadyKey,
 }
 
 impl Overlay {
@@ -97,27 +100,57 @@ impl Overlay {
         };
         if let Some(n) = self.slots.get_mut(&claim.agent) {
             *n = n.saturating_sub(claim.cost);
+            if *n == 0 {
+                self.slots.remove(&claim.agent);
+            }
         }
         if let Some(n) = claim.key.and_then(|k| self.keys.get_mut(&k)) {
             *n = n.saturating_sub(1);
         }
-        let queues = self.load.get_mut(&claim.namespace);
-        if let Some(n) = queues.and_then(|q| q.get_mut(&claim.queue)) {
+        let queues = self.load.get_mut(&claim.lane.namespace);
+        if let Some(n) = queues.and_then(|q| q.get_mut(&claim.lane.queue)) {
             *n = n.saturating_sub(u64::from(claim.cost));
+        }
+        if let Some(keys) = self.ready.get_mut(&claim.lane) {
+            keys.remove(&claim.ready);
+            if keys.is_empty() {
+                self.ready.remove(&claim.lane);
+            }
         }
     }
 
     fn claim(&mut self, task: TaskId, claim: Claim) {
-        *self.slots.entry(claim.agent.clone()).or_default() += claim.cost;
+        match self.slots.get_mut(&claim.agent) {
+            Some(n) => *n += claim.cost,
+            None => {
+                self.slots.insert(claim.agent.clone(), claim.cost);
+            }
+        }
         if let Some(key) = &claim.key {
             *self.keys.entry(key.clone()).or_default() += 1;
         }
-        let queues = self.load.entry(claim.namespace.clone()).or_default();
-        *queues.entry(claim.queue.clone()).or_default() += u64::from(claim.cost);
+        let (namespace, queue) = (&claim.lane.namespace, &claim.lane.queue);
+        let queues = self.load.entry(namespace.clone()).or_default();
+        *queues.entry(queue.clone()).or_default() += u64::from(claim.cost);
+        self.tasks.insert(task, claim);
+    }
+
+    /// What was planned stands in the way of planning it again.
+    fn note_ready(&mut self, planned: Vec<(Lane, ReadyKey)>) {
         if is_planted(Bug::PlannedWithoutOverlay) {
+            self.tasks.clear();
             return;
         }
-        self.tasks.insert(task, claim);
+        for (lane, key) in planned {
+            match self.ready.get_mut(&lane) {
+                Some(keys) => {
+                    keys.insert(key);
+                }
+                None => {
+                    self.ready.insert(lane, BTreeSet::from([key]));
+                }
+            }
+        }
     }
 
     /// How many assignments are in flight.
@@ -131,49 +164,65 @@ impl Overlay {
     }
 }
 
-/// Plans at most `max` assignments and notes them in the overlay.
-pub fn plan(state: &State, overlay: &mut Overlay, max: usize) -> Vec<Assignment> {
+/// How much may be in flight at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Assignments.
+    pub assignments: usize,
+    /// Agents that are told something: each has a subject of its own, and costs an append.
+    pub agents: usize,
+}
+
+/// Plans as many assignments as are due and within bounds, and notes them in the overlay.
+pub fn plan(state: &State, overlay: &mut Overlay, bounds: Bounds) -> Vec<Assignment> {
     let mut out = Vec::new();
-    if state.index.ready.is_empty() {
+    let max = bounds.assignments.saturating_sub(overlay.len());
+    if state.index.ready.is_empty() || max == 0 {
         return out;
     }
-    let mut agents = FreeAgents::of(state, overlay);
+    let mut agents = FreeAgents::of(state, overlay, bounds.agents);
     if agents.is_empty() {
         return out;
     }
-    let mut lanes = Lanes::of(state, overlay);
+    let in_flight = std::mem::take(&mut overlay.ready);
+    let mut lanes = Lanes::of(state, overlay, &in_flight);
+    let mut planned = Vec::new();
     while out.len() < max && !agents.is_empty() {
         let Some(pick) = lanes.next(state) else { break };
-        let Pick { id, task, .. } = pick;
         // Lanes may share a key: one that was free when the planning began may not be now.
         if lanes.is_blocked(state, overlay, pick) {
             lanes.close(pick);
             continue;
         }
-        let Some((agent, incarnation)) = agents.take(state, task) else {
+        let Some((agent, incarnation)) = agents.take(pick.task) else {
             lanes.close(pick);
             continue;
         };
+        let assignment = Assignment {
+            task: pick.id(),
+            attempt: pick.task.attempts + 1,
+            agent,
+            incarnation,
+        };
+        let Some(lane) = lanes.lane(pick) else { break };
+        planned.push((lane.clone(), pick.key));
         overlay.claim(
-            id,
+            assignment.task,
             Claim {
-                agent: agent.clone(),
+                agent: assignment.agent.clone(),
                 incarnation,
-                attempt: task.attempts + 1,
-                cost: task.spec.slots,
-                key: task.spec.concurrency.as_ref().map(|c| c.key.clone()),
-                namespace: task.spec.namespace.clone(),
-                queue: task.spec.queue.clone(),
+                attempt: assignment.attempt,
+                cost: pick.task.spec.slots,
+                key: pick.task.spec.concurrency.as_ref().map(|c| c.key.clone()),
+                lane: lane.clone(),
+                ready: pick.key,
             },
         );
         lanes.taken(state, overlay, pick);
-        out.push(Assignment {
-            task: id,
-            attempt: task.attempts + 1,
-            agent,
-            incarnation,
-        });
+        out.push(assignment);
     }
+    overlay.ready = in_flight;
+    overlay.note_ready(planned);
     out
 }
 
@@ -242,6 +291,7 @@ fn reason(state: &State, lease: Lease) -> RevokeReason {
         Some(Outcome::TimedOut) => RevokeReason::TimedOut,
         Some(_) => RevokeReason::LeaseOver,
         None if task
+            .aside
             .last_failure
             .as_ref()
             .is_some_and(|f| f.attempt == lease.attempt) =>

@@ -1,22 +1,25 @@
 //! The state: what decisions need, and nothing that the log could not rebuild.
 
 pub mod index;
+mod slots;
 mod snapshot;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use conductor_protocol::event::AgentJoined;
 use conductor_protocol::frame::Encoding;
-use conductor_protocol::ids::{AgentId, Namespace, Position, QueueName};
+use conductor_protocol::ids::{AgentId, Namespace, QueueName};
 use conductor_protocol::subject::Role;
 use conductor_protocol::{CellId, TaskId, UnixMs, limits};
 use serde::{Deserialize, Serialize};
 
 pub use index::Index;
+pub use slots::{LeaseState, SlotUse, Slots};
 pub use snapshot::{Digest, STATE_VERSION, SnapshotError};
-pub use task::{Assigned, Ended, Failure, Outcome, Phase, Task};
+pub use task::{Aside, Assigned, Ended, Failure, Outcome, Phase, Task};
 
 use crate::config::Config;
 use crate::planted::{Bug, is_planted};
@@ -40,13 +43,13 @@ pub struct State {
     /// Submit records with submissions that are not decided yet, by sequence.
     pub intake: BTreeMap<u64, Intake>,
     /// Tasks that have not ended, and ended ones within their retention.
-    pub tasks: BTreeMap<TaskId, Task>,
+    pub tasks: BTreeMap<TaskId, Box<Task>>,
     /// Outcomes of tasks that have left `tasks`, by id: oldest first.
     pub tombstones: BTreeMap<TaskId, Outcome>,
     /// Ids made before this time are no longer known, and therefore refused.
     pub id_floor_ms: UnixMs,
     /// Idempotency keys.
-    pub keys: BTreeMap<(Namespace, String), KeyUse>,
+    pub keys: BTreeMap<(Namespace, Arc<str>), KeyUse>,
     /// Agents, gone ones included for a while.
     pub agents: BTreeMap<AgentId, Agent>,
     /// Queues that are paused.
@@ -149,8 +152,8 @@ pub struct Agent {
     /// has not been told yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced: Option<u64>,
-    /// What occupies its slots, by the position of the assignment.
-    pub slots: BTreeMap<Position, SlotUse>,
+    /// What occupies its slots.
+    pub slots: Slots,
 }
 
 impl Agent {
@@ -159,41 +162,22 @@ impl Agent {
         if is_planted(Bug::SlotsOverbooked) {
             return 0;
         }
-        self.slots
-            .values()
-            .map(|s| s.cost)
-            .fold(0, u32::saturating_add)
+        self.slots.used()
+    }
+
+    /// Slots that may be assigned now.
+    pub fn slots_free(&self) -> u32 {
+        if self.takes_work() {
+            self.joined.slots.saturating_sub(self.slots_used())
+        } else {
+            0
+        }
     }
 
     /// Whether it may be assigned anything at all.
     pub fn takes_work(&self) -> bool {
         self.status == AgentStatus::Up && !self.is_drained
     }
-}
-
-/// What occupies slots of an agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotUse {
-    /// The task.
-    pub task: TaskId,
-    /// Which try.
-    pub attempt: u32,
-    /// How many slots.
-    pub cost: u32,
-    /// Whether the lease is current, over, or over and the agent told.
-    pub lease: LeaseState,
-}
-
-/// How a lease stands, seen from the agent that was given it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LeaseState {
-    /// The task's current lease.
-    Current,
-    /// Over; the agent is to be told.
-    Over,
-    /// Over, and the agent was told.
-    Told,
 }
 
 /// Counts since the first record.

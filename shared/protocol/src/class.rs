@@ -1,6 +1,6 @@
 //! Outcome classes: why an attempt did not succeed. Retry policies key on them.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Why an attempt, or a task, did not succeed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -124,6 +124,59 @@ impl OutcomeClass {
     }
 }
 
+/// A set of classes; written as a list, in wire order.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Classes(u32);
+
+impl Classes {
+    /// What the machinery breaks: see [`OutcomeClass::is_infrastructure`].
+    pub const INFRASTRUCTURE: Self = Self(
+        OutcomeClass::AgentLost.bit()
+            | OutcomeClass::HeartbeatLost.bit()
+            | OutcomeClass::LeaseExpired.bit(),
+    );
+
+    /// Whether `class` is one of them.
+    pub fn contains(self, class: OutcomeClass) -> bool {
+        self.0 & class.bit() != 0
+    }
+
+    fn iter(self) -> impl Iterator<Item = OutcomeClass> {
+        let all = OutcomeClass::ALL.into_iter();
+        all.filter(move |class| self.contains(*class))
+    }
+}
+
+impl OutcomeClass {
+    const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+impl FromIterator<OutcomeClass> for Classes {
+    fn from_iter<I: IntoIterator<Item = OutcomeClass>>(classes: I) -> Self {
+        Self(classes.into_iter().fold(0, |set, class| set | class.bit()))
+    }
+}
+
+impl std::fmt::Debug for Classes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+impl Serialize for Classes {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(self.iter().collect::<Vec<_>>())
+    }
+}
+
+impl<'de> Deserialize<'de> for Classes {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Vec::deserialize(d).map(|classes: Vec<OutcomeClass>| classes.into_iter().collect())
+    }
+}
+
 impl std::fmt::Display for OutcomeClass {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
@@ -133,6 +186,16 @@ impl std::fmt::Display for OutcomeClass {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_is_written_as_a_list() {
+        let set: Classes = serde_json::from_str(r#"["auth","failed","auth"]"#).unwrap();
+        assert_eq!(serde_json::to_string(&set).unwrap(), r#"["failed","auth"]"#);
+        for class in OutcomeClass::ALL {
+            let is_infrastructure = Classes::INFRASTRUCTURE.contains(class);
+            assert_eq!(is_infrastructure, class.is_infrastructure());
+        }
+    }
 
     #[test]
     fn wire_names_agree_with_serde() {

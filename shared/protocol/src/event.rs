@@ -79,8 +79,8 @@ macro_rules! events {
                 match self { $(Self::$variant(_) => Writer::$writer,)* }
             }
 
-            fn body(&self) -> Result<Vec<u8>, rmp_serde::encode::Error> {
-                match self { $(Self::$variant(e) => rmp_serde::to_vec_named(e),)* }
+            fn write_body(&self, out: &mut Vec<u8>) -> Result<(), rmp_serde::encode::Error> {
+                match self { $(Self::$variant(e) => rmp_serde::encode::write_named(out, e),)* }
             }
 
             fn from_map(kind: &str, v: u64, map: &[u8]) -> Result<Self, EventError> {
@@ -142,19 +142,28 @@ events! {
 impl Event {
     /// Appends the event's bytes: `{type, v, …fields}`.
     pub fn encode_into(&self, out: &mut Vec<u8>) {
-        // Serialising our own plain structs into memory has no way to fail; a map of
-        // two entries stands in so that even then the log stays well-formed.
-        let body = self.body().unwrap_or_else(|_| vec![0x80]);
-        let (fields, start) = match msgpack::map_at(&body, 0) {
-            Ok(Some(map)) => map,
-            _ => (0, body.len()),
-        };
-        msgpack::put_map(out, fields + 2);
+        let start = out.len();
+        // The header of the map is known once the fields are written.
+        msgpack::put_map(out, 0);
         msgpack::put_short_str(out, "type");
         msgpack::put_short_str(out, self.kind());
         msgpack::put_short_str(out, "v");
         msgpack::put_uint(out, self.version());
-        out.extend_from_slice(body.get(start..).unwrap_or_default());
+        let body = out.len();
+        // Serialising our own plain structs into memory has no way to fail; an event without
+        // fields stands in so that even then the log stays well-formed.
+        let fields = match self.write_body(out) {
+            Ok(()) => msgpack::map_at(out, body).ok().flatten(),
+            Err(_) => None,
+        };
+        let fields = if let Some((fields, first)) = fields {
+            out.drain(body..first);
+            fields
+        } else {
+            out.truncate(body);
+            0
+        };
+        msgpack::set_map(out, start, fields + 2);
     }
 
     /// The format the log must have reached for this kind to count (design section 2).

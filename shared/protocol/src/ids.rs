@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::limits::NAME_BYTES_MAX;
@@ -184,19 +184,19 @@ macro_rules! names {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(Arc<str>);
+        pub struct $name(SmolStr);
 
         impl $name {
             /// The name as text.
             pub fn as_str(&self) -> &str { &self.0 }
 
             /// Takes a name from an event that is already in the log, as it stands.
-            pub fn from_log(s: &str) -> Self { Self(Arc::from(s)) }
+            pub fn from_log(s: &str) -> Self { Self(SmolStr::new(s)) }
         }
         impl FromStr for $name {
             type Err = InvalidName;
             fn from_str(s: &str) -> Result<Self, InvalidName> {
-                if is_valid_name(s) { Ok(Self(Arc::from(s))) } else { Err(InvalidName) }
+                if is_valid_name(s) { Ok(Self(SmolStr::new(s))) } else { Err(InvalidName) }
             }
         }
         impl fmt::Display for $name {
@@ -221,13 +221,13 @@ names! {
 
 impl Default for Namespace {
     fn default() -> Self {
-        Self::from_log("default")
+        Self(SmolStr::new_static("default"))
     }
 }
 
 impl Default for CellId {
     fn default() -> Self {
-        Self::from_log("local")
+        Self(SmolStr::new_static("local"))
     }
 }
 

@@ -13,6 +13,7 @@
 //!   rules must still load. Submissions are validated, with one error per field.
 
 pub mod class;
+pub mod compact;
 pub mod control;
 pub mod event;
 pub mod frame;

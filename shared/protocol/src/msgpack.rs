@@ -147,6 +147,18 @@ pub(crate) fn put_map(out: &mut Vec<u8>, entries: usize) {
     }
 }
 
+/// Overwrites the header of an empty map at `at` with that of one with `entries` entries.
+pub(crate) fn set_map(out: &mut Vec<u8>, at: usize, entries: usize) {
+    match out.get_mut(at) {
+        Some(header) if entries < 16 => *header = 0x80 | entries as u8,
+        _ => {
+            let mut header = Vec::with_capacity(5);
+            put_map(&mut header, entries);
+            out.splice(at..=at, header);
+        }
+    }
+}
+
 /// Writes the header of an array with `len` elements.
 pub(crate) fn put_array(out: &mut Vec<u8>, len: usize) {
     if len < 16 {

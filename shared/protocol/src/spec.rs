@@ -6,12 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::class::OutcomeClass;
+use crate::class::{Classes, OutcomeClass};
+use crate::compact::{Pairs, Rare, Usual};
 use crate::human::DurationMs;
 use crate::ids::{Namespace, QueueName, TaskId, UnixMs};
 
@@ -207,7 +209,7 @@ impl PermissionMode {
 }
 
 /// When a new attempt is made, and how long after the last.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct RetryPolicy {
     /// Most attempts in all, the first included.
     #[serde(default = "default_attempts")]
@@ -226,47 +228,41 @@ pub struct RetryPolicy {
     pub jitter: f64,
     /// Classes that are retried; absent means every class another try may mend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on: Option<Vec<OutcomeClass>>,
+    pub on: Option<Classes>,
 }
 
-fn default_attempts() -> u32 {
+const fn default_attempts() -> u32 {
     3
 }
-fn default_backoff() -> DurationMs {
+const fn default_backoff() -> DurationMs {
     DurationMs(1_000)
 }
-fn default_factor() -> f64 {
+const fn default_factor() -> f64 {
     2.0
 }
-fn default_max_backoff() -> DurationMs {
+const fn default_max_backoff() -> DurationMs {
     DurationMs(300_000)
 }
-fn default_jitter() -> f64 {
+const fn default_jitter() -> f64 {
     0.2
 }
 
 impl RetryPolicy {
     /// The policy of a task that names none: only the machinery's own failures are
     /// retried, because a second run of somebody's program is somebody's choice.
-    pub fn infrastructure_only() -> Self {
-        Self {
-            max_attempts: default_attempts(),
-            backoff: default_backoff(),
-            factor: default_factor(),
-            max_backoff: default_max_backoff(),
-            jitter: default_jitter(),
-            on: Some(vec![
-                OutcomeClass::HeartbeatLost,
-                OutcomeClass::AgentLost,
-                OutcomeClass::LeaseExpired,
-            ]),
-        }
-    }
+    pub const INFRASTRUCTURE_ONLY: Self = Self {
+        max_attempts: default_attempts(),
+        backoff: default_backoff(),
+        factor: default_factor(),
+        max_backoff: default_max_backoff(),
+        jitter: default_jitter(),
+        on: Some(Classes::INFRASTRUCTURE),
+    };
 
     /// Whether an attempt that ended so is followed by another, the count allowing.
     pub fn retries(&self, class: OutcomeClass) -> bool {
         match &self.on {
-            Some(classes) => classes.contains(&class),
+            Some(classes) => classes.contains(class),
             None => class.is_retried_by_default(),
         }
     }
@@ -285,12 +281,18 @@ impl RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self::infrastructure_only()
+        Self::INFRASTRUCTURE_ONLY
+    }
+}
+
+impl Usual for RetryPolicy {
+    fn usual() -> &'static Self {
+        &Self::INFRASTRUCTURE_ONLY
     }
 }
 
 /// The four timeouts; an absent one never fires, but for the heartbeat, which has a default.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Timeouts {
     /// Ready to started; ends the task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -311,6 +313,18 @@ pub struct Timeouts {
 pub const HEARTBEAT_TIMEOUT_MS_DEFAULT: u64 = 45_000;
 /// Time between an agent's heartbeats, in milliseconds.
 pub const HEARTBEAT_INTERVAL_MS_DEFAULT: u64 = 15_000;
+
+impl Usual for Timeouts {
+    fn usual() -> &'static Self {
+        const NONE: Timeouts = Timeouts {
+            queue: None,
+            run: None,
+            heartbeat: None,
+            total: None,
+        };
+        &NONE
+    }
+}
 
 impl Timeouts {
     /// The heartbeat timeout in force, in milliseconds.
@@ -342,12 +356,13 @@ pub enum NeedPolicy {
     Run,
 }
 
-/// An accepted task, all defaults resolved.
+/// An accepted task, all defaults resolved. The state holds one for every task, so it is
+/// kept small, and what the rules never look at is shared with the events that carry it on.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct TaskSpec {
     /// What people call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
     /// Where it waits.
     pub queue: QueueName,
     /// Whose it is.
@@ -360,8 +375,8 @@ pub struct TaskSpec {
     )]
     pub priority: u8,
     /// Labels an agent must have.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Pairs::is_empty")]
+    pub labels: Pairs,
     /// Tasks that must end first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<TaskId>,
@@ -369,38 +384,38 @@ pub struct TaskSpec {
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_need_failed: NeedPolicy,
     /// When it is tried again.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub retry: RetryPolicy,
+    #[serde(default, skip_serializing_if = "Rare::is_usual")]
+    pub retry: Rare<RetryPolicy>,
     /// How long things may take.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub timeouts: Timeouts,
+    #[serde(default, skip_serializing_if = "Rare::is_usual")]
+    pub timeouts: Rare<Timeouts>,
     /// Not before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_at_ms: Option<UnixMs>,
     /// Limit shared with other tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<Concurrency>,
+    pub concurrency: Option<Box<Concurrency>>,
     /// Slots it takes on its agent.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub slots: u32,
     /// The submitter's own notes; never looked at.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Pairs::is_empty")]
+    pub metadata: Pairs,
     /// The submitter's idempotency key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
+    pub key: Option<Arc<str>>,
     /// Where outcomes are also published, outside the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reply: Option<String>,
+    pub reply: Option<Arc<str>>,
     /// W3C trace context of the submitter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traceparent: Option<String>,
+    pub traceparent: Option<Arc<str>>,
     /// The runtime an agent must offer.
     pub runtime: Runtime,
     /// What it runs; absent when it is above `RUN_INLINE_BYTES_MAX` and is read from the
     /// submission by position instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub run: Option<RunSpec>,
+    pub run: Option<Arc<RunSpec>>,
 }
 
 /// The priority of a task that names none.

@@ -6,13 +6,12 @@
 mod diagnose;
 mod resolve;
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 pub use diagnose::from_json_value;
 pub use resolve::{Context, Resolved, resolve_all};
 
+use crate::compact::Pairs;
 use crate::event::FieldError;
 use crate::frame::Encoding;
 use crate::human::{DurationMs, TimeMs};
@@ -48,8 +47,8 @@ pub struct Submission {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u8>,
     /// Labels an agent must have.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Pairs::is_empty")]
+    pub labels: Pairs,
     /// Tasks that must end first, by id or by name within this submission.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,
@@ -75,8 +74,8 @@ pub struct Submission {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<u32>,
     /// The submitter's own notes.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Pairs::is_empty")]
+    pub metadata: Pairs,
 }
 
 impl Submission {

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use conductor_protocol::event::{
     AgentDismissed, AgentDraining, AgentJoined, AgentLeft, AgentLost, AttemptAssigned,
@@ -81,7 +82,7 @@ fn samples() -> Vec<Event> {
         queue: "q".parse().unwrap(),
         namespace: "team".parse().unwrap(),
         priority: 9,
-        labels: map("os", "linux"),
+        labels: [("os", "linux")].into(),
         needs: vec![need],
         on_need_failed: NeedPolicy::Skip,
         retry: RetryPolicy {
@@ -90,28 +91,29 @@ fn samples() -> Vec<Event> {
             factor: 1.5,
             max_backoff: DurationMs(60_000),
             jitter: 0.5,
-            on: Some(OutcomeClass::ALL.to_vec()),
-        },
-        timeouts: timeouts.clone(),
+            on: Some(OutcomeClass::ALL.into_iter().collect()),
+        }
+        .into(),
+        timeouts: timeouts.into(),
         start_at_ms: Some(1_900_000_000_000),
-        concurrency: Some(Concurrency {
+        concurrency: Some(Box::new(Concurrency {
             key: "db".into(),
             limit: 3,
-        }),
+        })),
         slots: 2,
-        metadata: map("pr", "17"),
+        metadata: [("pr", "17")].into(),
         key: Some("k".into()),
         reply: Some("_INBOX.x".into()),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
         runtime: Runtime::Claude,
-        run: Some(run.clone()),
+        run: Some(Arc::new(run.clone())),
     };
     vec![
         LogFormat { format: 1 }.into(),
         TaskAccepted {
             submission,
             task,
-            spec,
+            spec: Arc::new(spec),
         }
         .into(),
         TaskRejected {
@@ -164,12 +166,12 @@ fn samples() -> Vec<Event> {
             attempt: 2,
             incarnation: 99,
             slots: 2,
-            run,
-            timeouts,
+            run: Arc::new(run),
+            timeouts: timeouts.into(),
             queue: "q".parse().unwrap(),
             namespace: "team".parse().unwrap(),
             name: Some("n".into()),
-            metadata: map("pr", "17"),
+            metadata: [("pr", "17")].into(),
             traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
         }
         .into(),

@@ -322,11 +322,11 @@ mod tests {
                 incarnation: 1,
                 slots: 1,
                 run: serde_json::from_str("{\"noop\":{}}").unwrap(),
-                timeouts: conductor_protocol::spec::Timeouts::default(),
+                timeouts: conductor_protocol::compact::Rare::default(),
                 queue: "default".parse().unwrap(),
                 namespace: conductor_protocol::Namespace::default(),
                 name: None,
-                metadata: BTreeMap::new(),
+                metadata: conductor_protocol::compact::Pairs::default(),
                 traceparent: None,
             })
         };

@@ -70,7 +70,7 @@ impl Story {
     }
 
     /// Reads on until a task has ended; returns it as it then is.
-    pub async fn ended(&mut self, task: TaskId) -> Task {
+    pub async fn ended(&mut self, task: TaskId) -> Box<Task> {
         let is_final = |s: &Self| s.state().tasks.get(&task).filter(|t| t.is_final()).cloned();
         self.until(&format!("the end of {task}"), is_final).await
     }

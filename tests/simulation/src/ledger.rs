@@ -5,6 +5,7 @@
 //! events alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use conductor_domain::record::Content;
 use conductor_domain::state::Outcome;
@@ -64,7 +65,7 @@ pub enum What<'a> {
 #[derive(Clone, Debug)]
 pub struct Task {
     /// What it is.
-    pub spec: TaskSpec,
+    pub spec: Arc<TaskSpec>,
     /// How it ended, unless it has not or was run again.
     pub outcome: Option<Outcome>,
     /// Every way it has ended so far.
@@ -112,7 +113,7 @@ pub struct Ledger {
     /// How long a key is remembered; nothing else was said until the first setting.
     pub window_ms: Option<u64>,
     /// Idempotency keys: the task, and until when it is remembered.
-    pub keys: BTreeMap<(Namespace, String), (TaskId, u64)>,
+    pub keys: BTreeMap<(Namespace, Arc<str>), (TaskId, u64)>,
     /// Agents.
     pub agents: BTreeMap<AgentId, Agent>,
     /// Paused queues.

@@ -139,7 +139,7 @@ impl Referee {
             && agents
                 .filter(|a| a.status.is_there())
                 .all(|a| a.slots.is_empty())
-            && self.state.tasks.values().all(|t| t.redrive.is_none())
+            && self.state.tasks.values().all(|t| t.aside.redrive.is_none())
     }
 
     /// A record in words: one line an event.
@@ -234,15 +234,15 @@ fn said(record: &Decoded, index: usize) -> Option<(By<'_>, What<'_>)> {
 
 fn phase_name(task: &conductor_domain::state::Task) -> &'static str {
     match &task.phase {
-        Phase::Pending { .. } if task.failed_need.is_some() => "pending(need failed)",
-        Phase::Pending { .. } if !task.open_needs.is_empty() => "pending(needs)",
+        Phase::Pending { .. } if task.aside.failed_need.is_some() => "pending(need failed)",
+        Phase::Pending { .. } if !task.aside.open_needs.is_empty() => "pending(needs)",
         Phase::Pending { .. } => "pending",
         Phase::Undecided => "undecided",
-        Phase::Ready { .. } if task.cancel.is_some() => "ready(cancel asked)",
+        Phase::Ready { .. } if task.aside.cancel.is_some() => "ready(cancel asked)",
         Phase::Ready { .. } => "ready",
-        Phase::Leased(_) if task.cancel.is_some() => "leased(cancel asked)",
+        Phase::Leased(_) if task.aside.cancel.is_some() => "leased(cancel asked)",
         Phase::Leased(_) => "leased",
-        Phase::Running { .. } if task.cancel.is_some() => "running(cancel asked)",
+        Phase::Running { .. } if task.aside.cancel.is_some() => "running(cancel asked)",
         Phase::Running { .. } => "running",
         Phase::Ended(e) => match e.outcome {
             Outcome::Succeeded => "succeeded",

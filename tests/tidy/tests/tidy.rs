@@ -86,7 +86,7 @@ const CHAOS: &[&str] = &[
 
 /// Pure crates, and all they may be built on.
 const PURE: [&str; 2] = ["shared/protocol", "shared/domain"];
-const PURE_DEPENDENCIES: [&str; 13] = [
+const PURE_DEPENDENCIES: [&str; 14] = [
     "conductor-protocol",
     "bytes",
     "chrono",
@@ -98,6 +98,7 @@ const PURE_DEPENDENCIES: [&str; 13] = [
     "serde_json",
     "serde_path_to_error",
     "sha2",
+    "smol_str",
     "thiserror",
     "uuid",
 ];

@@ -321,7 +321,7 @@ pub(crate) fn task_json(state: &State, id: TaskId, task: &Task) -> Value {
         "agent": task.assigned().map(|a| a.agent.to_string()),
         "class": match ended {
             Some(ended) => ended.class,
-            None => task.last_failure.as_ref().map(|f| f.class),
+            None => task.aside.last_failure.as_ref().map(|f| f.class),
         },
         "accepted": format_time(task.accepted_ms),
         "ended": ended.map(|e| format_time(e.at_ms)),
@@ -329,7 +329,7 @@ pub(crate) fn task_json(state: &State, id: TaskId, task: &Task) -> Value {
         "submission": task.submission.to_string(),
         "needs": spec.needs, "labels": spec.labels, "slots": spec.slots,
         "metadata": spec.metadata, "key": spec.key,
-        "usage": task.usage,
+        "usage": task.aside.usage,
         "run": spec.run,
     })
 }

@@ -229,7 +229,7 @@ fn from_flags(args: &SubmitArgs) -> Outcome<Order> {
         max_attempts: args.max_attempts.unwrap_or(base.max_attempts),
         backoff: ms(args.backoff).unwrap_or(base.backoff),
         max_backoff: ms(args.max_backoff).unwrap_or(base.max_backoff),
-        on: (!args.retry_on.is_empty()).then(|| args.retry_on.clone()),
+        on: (!args.retry_on.is_empty()).then(|| args.retry_on.iter().copied().collect()),
         ..base
     });
     let timeouts = Timeouts {

@@ -138,12 +138,7 @@ pub(crate) async fn run(command: TaskCommand, settings: &Settings) -> Outcome {
                 return Ok(Exit::Ok);
             }
             // It still counts as ended until the orchestrator has redriven it.
-            while reader
-                .state
-                .tasks
-                .get(&id)
-                .is_some_and(conductor_domain::state::Task::is_final)
-            {
+            while reader.state.tasks.get(&id).is_some_and(|t| t.is_final()) {
                 reader.next().await?;
             }
             control::wait_for_end(&mut reader, id, None, |_| {}).await

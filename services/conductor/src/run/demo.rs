@@ -217,8 +217,8 @@ async fn cancel(connection: &Connection, task: TaskId) -> Outcome<()> {
 
 fn name_of(reader: &Reader, id: TaskId) -> String {
     let task = reader.state.tasks.get(&id);
-    task.and_then(|t| t.spec.name.clone())
-        .unwrap_or_else(|| id.to_string())
+    let name = task.and_then(|t| t.spec.name.as_deref());
+    name.map_or_else(|| id.to_string(), str::to_owned)
 }
 
 fn outcome_of(reader: &Reader, name: &str) -> Option<(Option<How>, u32)> {

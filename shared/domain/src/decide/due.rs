@@ -38,9 +38,9 @@ pub enum Due {
 /// What `task` needs next and from when on; 0 for at once.
 pub fn next(task: &Task) -> Option<(UnixMs, Due)> {
     if task.is_final() {
-        return task.redrive.map(|at| (0, Due::Redrive(at)));
+        return task.aside.redrive.map(|at| (0, Due::Redrive(at)));
     }
-    if let Some(at) = task.cancel {
+    if let Some(at) = task.aside.cancel {
         return Some((0, Due::Cancel(at)));
     }
     let total = task.spec.timeouts.total.map(|t| {
@@ -63,16 +63,20 @@ fn in_phase(task: &Task) -> Option<(UnixMs, Due)> {
             .map(|t| (since.saturating_add(t.0), Due::TimeOut(TaskTimeout::Queue)))
     };
     match &task.phase {
-        Phase::Pending { not_before_ms } => match (task.failed_need, task.spec.on_need_failed) {
-            (Some(need), NeedPolicy::Fail) => Some((0, Due::FailForNeed(need))),
-            (Some(need), NeedPolicy::Skip) => Some((0, Due::SkipForNeed(need))),
-            _ => task
-                .open_needs
-                .is_empty()
-                .then_some((*not_before_ms, Due::Ready)),
-        },
+        Phase::Pending { not_before_ms } => {
+            match (task.aside.failed_need, task.spec.on_need_failed) {
+                (Some(need), NeedPolicy::Fail) => Some((0, Due::FailForNeed(need))),
+                (Some(need), NeedPolicy::Skip) => Some((0, Due::SkipForNeed(need))),
+                _ => task
+                    .aside
+                    .open_needs
+                    .is_empty()
+                    .then_some((*not_before_ms, Due::Ready)),
+            }
+        }
         Phase::Undecided => {
             let class = task
+                .aside
                 .last_failure
                 .as_ref()
                 .map_or(OutcomeClass::AgentLost, |f| f.class);

@@ -1,6 +1,7 @@
 //! Accepting and rejecting submissions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use conductor_protocol::event::{Event, FieldError, TaskAccepted, TaskDuplicate, TaskRejected};
 use conductor_protocol::frame;
@@ -73,6 +74,10 @@ fn decide_record(
 /// Indices in an order in which every task comes after those it needs, as far as they
 /// are in the same record, and otherwise as submitted.
 fn needs_first(resolved: &[Result<Resolved, Vec<FieldError>>]) -> Vec<usize> {
+    let needs_any = |r: &Result<Resolved, _>| r.as_ref().is_ok_and(|r| !r.spec.needs.is_empty());
+    if !resolved.iter().any(needs_any) {
+        return (0..resolved.len()).collect();
+    }
     let by_id: BTreeMap<TaskId, usize> = resolved
         .iter()
         .enumerate()
@@ -135,8 +140,11 @@ fn decide_one(
         return TaskDuplicate { submission, task }.into();
     }
     let mut errors = Vec::new();
-    if task != TaskId::derived(state.cell.as_str(), submission, submitted_ms) {
-        check_id_time(state, task, submitted_ms, &mut errors);
+    check_id_time(state, task, submitted_ms, &mut errors);
+    // Nobody else can have used an id that is derived from this place, whatever its time.
+    if !errors.is_empty() && task == TaskId::derived(state.cell.as_str(), submission, submitted_ms)
+    {
+        errors.clear();
     }
     for (i, need) in spec.needs.iter().enumerate() {
         if !state.knows(*need) && !overlay.accepted.contains_key(need) {
@@ -168,7 +176,7 @@ fn decide_one(
     TaskAccepted {
         submission,
         task,
-        spec,
+        spec: Arc::new(spec),
     }
     .into()
 }

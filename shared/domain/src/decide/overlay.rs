@@ -1,6 +1,7 @@
 //! What the deciding orchestrator has in flight: appended, but not seen in the tail yet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use conductor_protocol::TaskId;
 use conductor_protocol::event::Event;
@@ -22,9 +23,9 @@ pub struct Overlay {
     /// Agents with a decision in flight.
     pub(super) agents: BTreeSet<AgentId>,
     /// Tasks whose acceptance is in flight, with their key if they have one.
-    pub(super) accepted: BTreeMap<TaskId, Option<(Namespace, String)>>,
+    pub(super) accepted: BTreeMap<TaskId, Option<(Namespace, Arc<str>)>>,
     /// Keys whose acceptance is in flight.
-    pub(super) keys: BTreeMap<(Namespace, String), TaskId>,
+    pub(super) keys: BTreeMap<(Namespace, Arc<str>), TaskId>,
     /// How many tasks of each queue have their acceptance in flight.
     pub(super) backlog: BTreeMap<QueueName, u64>,
 }

@@ -6,7 +6,7 @@ use conductor_protocol::ids::{AgentId, Lease};
 
 use super::{At, Notice, Ruling, end};
 use crate::planted::{Bug, is_planted};
-use crate::state::{Agent, AgentStatus, LeaseState, Outcome, Phase, State};
+use crate::state::{Agent, AgentStatus, LeaseState, Outcome, Phase, Slots, State};
 use crate::void::VoidReason;
 
 pub(super) fn apply(
@@ -94,20 +94,22 @@ fn joined(state: &mut State, at: At, id: &AgentId, e: &AgentJoined) {
                 b.replaced
             }
         }),
-        slots: std::collections::BTreeMap::new(),
+        slots: Slots::default(),
     };
     state.agents.insert(id.clone(), agent);
     state.reindex_agent(id);
 }
 
 fn draining(state: &mut State, at: At, id: &AgentId) -> Ruling {
-    let agent = state.agents.get_mut(id).ok_or(VoidReason::UnknownAgent)?;
-    if agent.status == AgentStatus::Draining {
-        return Err(VoidReason::NoChange);
-    }
-    agent.status = AgentStatus::Draining;
-    agent.since_ms = at.time_ms;
-    Ok(())
+    let ruling = state.change_agent(id, |agent| {
+        if agent.status == AgentStatus::Draining {
+            return Err(VoidReason::NoChange);
+        }
+        agent.status = AgentStatus::Draining;
+        agent.since_ms = at.time_ms;
+        Ok(())
+    });
+    ruling.unwrap_or(Err(VoidReason::UnknownAgent))
 }
 
 /// Whether `lease` is its task's current one and this agent's.
@@ -127,27 +129,26 @@ fn current(state: &State, id: &AgentId, lease: Lease) -> Ruling {
 
 fn started(state: &mut State, at: At, id: &AgentId, lease: Lease) -> Ruling {
     current(state, id, lease)?;
-    let task = state
-        .tasks
-        .get(&lease.task)
-        .ok_or(VoidReason::UnknownTask)?;
-    let Phase::Leased(assigned) = task.phase.clone() else {
-        return Err(VoidReason::Duplicate);
-    };
-    end::change(state, lease.task, |task| {
-        task.phase = Phase::Running {
-            assigned,
-            started_ms: at.time_ms,
-        };
+    let mut ruling = Err(VoidReason::Duplicate);
+    state.change_task(lease.task, |task| {
+        if let Phase::Leased(assigned) = &task.phase {
+            ruling = Ok(());
+            task.phase = Phase::Running {
+                assigned: assigned.clone(),
+                started_ms: at.time_ms,
+            };
+        }
     });
-    Ok(())
+    ruling
 }
 
 /// Usage is cumulative within an attempt; what earlier attempts used is kept in the
 /// event log and summed by those who ask, so that nothing is counted twice here.
 fn note_usage(state: &mut State, lease: Lease, usage: Option<&Usage>) {
-    if let (Some(task), Some(usage)) = (state.tasks.get_mut(&lease.task), usage) {
-        task.usage = Some(Box::new(usage.clone()));
+    if let Some(usage) = usage
+        && let Some(task) = state.tasks.get_mut(&lease.task)
+    {
+        task.aside.usage = Some(usage.clone());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use conductor_protocol::Control;
 
-use super::{At, Ruling, end};
+use super::{At, Ruling};
 use crate::state::State;
 use crate::void::VoidReason;
 
@@ -13,10 +13,10 @@ pub(super) fn apply(state: &mut State, at: At, control: &Control) -> Ruling {
             if t.is_final() {
                 return Err(VoidReason::AlreadyFinal);
             }
-            if t.cancel.is_some() {
+            if t.aside.cancel.is_some() {
                 return Err(VoidReason::Duplicate);
             }
-            end::change(state, *task, |t| t.cancel = Some(at.position));
+            state.change_task(*task, |t| t.aside.cancel = Some(at.position));
             Ok(())
         }
         Control::Retry { task } => {
@@ -24,27 +24,21 @@ pub(super) fn apply(state: &mut State, at: At, control: &Control) -> Ruling {
             if !t.is_final() {
                 return Err(VoidReason::NotFinal);
             }
-            if t.redrive.is_some() {
+            if t.aside.redrive.is_some() {
                 return Err(VoidReason::Duplicate);
             }
-            end::change(state, *task, |t| t.redrive = Some(at.position));
+            state.change_task(*task, |t| t.aside.redrive = Some(at.position));
             Ok(())
         }
         Control::PauseQueue { queue } => changed(state.paused.insert(queue.clone())),
         Control::ResumeQueue { queue } => changed(state.paused.remove(queue)),
         Control::DrainAgent { agent } => {
-            let a = state
-                .agents
-                .get_mut(agent)
-                .ok_or(VoidReason::UnknownAgent)?;
-            changed(!std::mem::replace(&mut a.is_drained, true))
+            let was = state.change_agent(agent, |a| std::mem::replace(&mut a.is_drained, true));
+            changed(!was.ok_or(VoidReason::UnknownAgent)?)
         }
         Control::ResumeAgent { agent } => {
-            let a = state
-                .agents
-                .get_mut(agent)
-                .ok_or(VoidReason::UnknownAgent)?;
-            changed(std::mem::replace(&mut a.is_drained, false))
+            let was = state.change_agent(agent, |a| std::mem::replace(&mut a.is_drained, false));
+            changed(was.ok_or(VoidReason::UnknownAgent)?)
         }
         Control::PutConfig(change) => {
             state.config.change(change);

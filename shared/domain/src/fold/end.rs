@@ -5,7 +5,7 @@ use conductor_protocol::{OutcomeClass, TaskId};
 
 use super::{At, Notice, Word};
 use crate::planted::{Bug, is_planted};
-use crate::state::{AgentStatus, Ended, Failure, LeaseState, Outcome, Phase, State, Task};
+use crate::state::{AgentStatus, Ended, Failure, LeaseState, Outcome, Phase, State};
 
 /// Most agents remembered after they are gone.
 const GONE_AGENTS_MAX: usize = 1_000;
@@ -21,21 +21,12 @@ pub(super) enum Slot {
     Gone,
 }
 
-/// Changes a task, with everything that is derived from it.
-pub(super) fn change(state: &mut State, id: TaskId, change: impl FnOnce(&mut Task)) {
-    state.unindex(id);
-    if let Some(task) = state.tasks.get_mut(&id) {
-        change(task);
-    }
-    state.reindex(id);
-}
-
 /// Ends the lease in force, if any: frees the key, and the slots or marks them.
 fn end_lease(state: &mut State, id: TaskId, slot: Slot) {
     let Some(task) = state.tasks.get(&id) else {
         return;
     };
-    let Some(assigned) = task.assigned().cloned() else {
+    let Some(assigned) = task.assigned() else {
         return;
     };
     if let Some(c) = &task.spec.concurrency
@@ -51,25 +42,26 @@ fn end_lease(state: &mut State, id: TaskId, slot: Slot) {
             state.key_running.remove(&c.key);
         }
     }
-    free_slot(state, &assigned.agent, assigned.at, slot);
+    let (agent, at) = (assigned.agent.clone(), assigned.at);
+    free_slot(state, &agent, at, slot);
 }
 
 pub(super) fn free_slot(state: &mut State, agent: &AgentId, at: Position, slot: Slot) {
-    let Some(a) = state.agents.get_mut(agent) else {
-        return;
-    };
     match slot {
         Slot::Free | Slot::Gone => {
-            a.slots.remove(&at);
-            state.index.revocations.remove(&(agent.clone(), at));
+            state.change_agent(agent, |a| a.slots.remove(&at));
+            if !state.index.revocations.is_empty() {
+                state.index.revocations.remove(&(agent.clone(), at));
+            }
         }
         Slot::StillBusy => {
-            if let Some(used) = a
-                .slots
-                .get_mut(&at)
-                .filter(|s| s.lease == LeaseState::Current)
+            let Some(a) = state.agents.get_mut(agent) else {
+                return;
+            };
+            if let Some(lease) = a.slots.lease_mut(&at)
+                && *lease == LeaseState::Current
             {
-                used.lease = LeaseState::Over;
+                *lease = LeaseState::Over;
                 state.index.revocations.insert((agent.clone(), at));
             }
         }
@@ -85,8 +77,8 @@ pub(super) fn attempt_failed(
     slot: Slot,
 ) {
     end_lease(state, lease.task, slot);
-    change(state, lease.task, |task| {
-        task.last_failure = Some(Failure {
+    state.change_task(lease.task, |task| {
+        task.aside.last_failure = Some(Failure {
             class,
             attempt: task.attempts,
             at: at.position,
@@ -120,8 +112,12 @@ pub(super) fn finish(
         at: at.position,
         at_ms: at.time_ms,
     };
-    change(state, id, |task| task.phase = Phase::Ended(ended));
-    if let Some(reply) = state.tasks.get(&id).and_then(|t| t.spec.reply.clone()) {
+    let mut reply = None;
+    state.change_task(id, |task| {
+        task.phase = Phase::Ended(ended);
+        reply.clone_from(&task.spec.reply);
+    });
+    if let Some(reply) = reply {
         let result = result.map(str::to_owned);
         let word = Word::Ended {
             task: id,
@@ -130,13 +126,17 @@ pub(super) fn finish(
             at: at.position,
             result,
         };
+        let reply = reply.to_string();
         notices.push(Notice { reply, word });
     }
+    if state.index.dependents.is_empty() {
+        return;
+    }
     for dependent in state.index.dependents.remove(&id).unwrap_or_default() {
-        change(state, dependent, |task| {
-            task.open_needs.remove(&id);
-            if outcome != Outcome::Succeeded && task.failed_need.is_none() {
-                task.failed_need = Some(id);
+        state.change_task(dependent, |task| {
+            task.aside.open_needs.remove(&id);
+            if outcome != Outcome::Succeeded && task.aside.failed_need.is_none() {
+                task.aside.failed_need = Some(id);
             }
         });
     }
@@ -144,10 +144,17 @@ pub(super) fn finish(
 
 /// A task that has ended no longer waits for those it needs.
 fn stop_waiting(state: &mut State, id: TaskId) {
+    // Who is waited for stands in the index as well, which is empty where nobody waits.
+    if state.index.dependents.is_empty() {
+        return;
+    }
     let Some(task) = state.tasks.get_mut(&id) else {
         return;
     };
-    for need in std::mem::take(&mut task.open_needs) {
+    if task.aside.open_needs.is_empty() {
+        return;
+    }
+    for need in std::mem::take(&mut task.aside.open_needs) {
         if let Some(waiting) = state.index.dependents.get_mut(&need) {
             waiting.remove(&id);
             if waiting.is_empty() {
@@ -159,13 +166,15 @@ fn stop_waiting(state: &mut State, id: TaskId) {
 
 /// An agent is gone, or back as another incarnation: its leases are over.
 pub(super) fn agent_gone(state: &mut State, at: At, agent: &AgentId, status: AgentStatus) {
-    let Some(a) = state.agents.get_mut(agent) else {
+    let gone = state.change_agent(agent, |a| {
+        a.status = status;
+        let since_ms = std::mem::replace(&mut a.since_ms, at.time_ms);
+        (since_ms, std::mem::take(&mut a.slots))
+    });
+    let Some((since_ms, slots)) = gone else {
         return;
     };
-    state.index.gone.remove(&(a.since_ms, agent.clone()));
-    a.status = status;
-    a.since_ms = at.time_ms;
-    let slots = std::mem::take(&mut a.slots);
+    state.index.gone.remove(&(since_ms, agent.clone()));
     for (position, used) in slots {
         state.index.revocations.remove(&(agent.clone(), position));
         if used.lease == LeaseState::Current {
@@ -190,8 +199,7 @@ pub(super) fn expire(state: &mut State) {
         if !is_due || is_planted(Bug::NothingExpires) {
             break;
         }
-        state.unindex(id);
-        let outcome = state.tasks.remove(&id).and_then(|t| t.outcome());
+        let outcome = state.remove_task(id).and_then(|t| t.outcome());
         if let Some(outcome) = outcome.filter(|_| !is_planted(Bug::TombstoneDropped)) {
             state.tombstones.insert(id, outcome);
         }

@@ -1,7 +1,9 @@
 //! Submissions, from the record that brings them to the decision about each.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use conductor_protocol::compact::Rare;
 use conductor_protocol::event::{TaskAccepted, TaskRejected};
 use conductor_protocol::ids::Position;
 use conductor_protocol::{TaskId, UnixMs};
@@ -9,7 +11,7 @@ use conductor_protocol::{TaskId, UnixMs};
 use super::{At, Notice, Ruling, Word};
 use crate::planted::{Bug, is_planted};
 use crate::record::SubmitRecord;
-use crate::state::{Intake, KeyUse, Outcome, Phase, State, Task};
+use crate::state::{Aside, Intake, KeyUse, Outcome, Phase, State, Task};
 use crate::void::VoidReason;
 
 /// Submissions wait, as they came, for the orchestrator to look into them.
@@ -51,14 +53,10 @@ fn settle(state: &mut State, submission: Position) -> Result<Option<String>, Voi
 }
 
 /// Whether a task's id is the one derived from its submission, which nobody else can
-/// have used; void where the submission is not there or decided.
-fn is_derived(state: &State, at: Position, task: TaskId) -> Result<bool, VoidReason> {
-    let intake = state
-        .intake
-        .get(&at.seq)
-        .filter(|i| i.undecided.contains(&at.index));
-    let intake = intake.ok_or(VoidReason::SubmissionDecided)?;
-    Ok(task == TaskId::derived(state.cell.as_str(), at, intake.time_ms))
+/// have used.
+fn is_derived(state: &State, at: Position, task: TaskId) -> bool {
+    let intake = state.intake.get(&at.seq);
+    intake.is_some_and(|i| task == TaskId::derived(state.cell.as_str(), at, i.time_ms))
 }
 
 /// `task.accepted`.
@@ -68,10 +66,14 @@ pub(super) fn accepted(
     e: &TaskAccepted,
     notices: &mut Vec<Notice>,
 ) -> Ruling {
-    let is_derived = is_derived(state, e.submission, e.task)?;
+    let at_intake = state.intake.get(&e.submission.seq);
+    if !at_intake.is_some_and(|i| i.undecided.contains(&e.submission.index)) {
+        return Err(VoidReason::SubmissionDecided);
+    }
     let key = e.spec.key.clone().map(|k| (e.spec.namespace.clone(), k));
     let is_key_taken = key.as_ref().is_some_and(|k| state.keys.contains_key(k));
-    let is_forgotten = !is_derived && e.task.made_at_ms() < state.id_floor_ms;
+    let is_forgotten =
+        e.task.made_at_ms() < state.id_floor_ms && !is_derived(state, e.submission, e.task);
     if state.knows(e.task) || is_key_taken || is_forgotten {
         return Err(VoidReason::Duplicate);
     }
@@ -104,8 +106,7 @@ pub(super) fn accepted(
     }
     state.counters.accepted += 1;
     let task = new_task(state, at, e);
-    state.tasks.insert(e.task, task);
-    state.reindex(e.task);
+    state.insert_task(e.task, task);
     Ok(())
 }
 
@@ -141,17 +142,14 @@ fn new_task(state: &mut State, at: At, e: &TaskAccepted) -> Task {
     Task {
         submission: e.submission,
         accepted_ms: at.time_ms,
-        spec: Box::new(e.spec.clone()),
+        spec: Arc::clone(&e.spec),
         phase,
         attempts: 0,
-        attempts_before: 0,
-        open_needs,
-        failed_need,
-        last_failure: None,
-        cancel: None,
-        redrive: None,
-        usage: None,
-        wake_ms: None,
+        aside: Rare::from(Aside {
+            open_needs,
+            failed_need,
+            ..Aside::default()
+        }),
     }
 }
 

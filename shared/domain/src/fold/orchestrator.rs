@@ -66,17 +66,17 @@ fn open(state: &State, id: TaskId) -> Result<&Task, VoidReason> {
 
 fn ready(state: &mut State, at: At, id: TaskId) -> Ruling {
     let task = open(state, id)?;
-    if task.cancel.is_some() {
+    if task.aside.cancel.is_some() {
         return Err(VoidReason::CancelRequested);
     }
     if !matches!(task.phase, Phase::Pending { .. }) {
         return Err(VoidReason::NotPending);
     }
-    let is_held = task.failed_need.is_some() && task.spec.on_need_failed != NeedPolicy::Run;
-    if !task.open_needs.is_empty() || is_held {
+    let is_held = task.aside.failed_need.is_some() && task.spec.on_need_failed != NeedPolicy::Run;
+    if !task.aside.open_needs.is_empty() || is_held {
         return Err(VoidReason::NeedsUnmet);
     }
-    end::change(state, id, |task| {
+    state.change_task(id, |task| {
         task.phase = Phase::Ready {
             since_ms: at.time_ms,
             at: at.position,
@@ -94,7 +94,7 @@ fn retry_set(state: &mut State, id: TaskId, attempt: u32, not_before_ms: u64) ->
         return Err(VoidReason::WrongAttempt);
     }
     state.counters.retries += 1;
-    end::change(state, id, |task| {
+    state.change_task(id, |task| {
         task.attempts += u32::from(is_planted(Bug::RetryCountedTwice));
         task.phase = Phase::Pending { not_before_ms };
     });
@@ -103,7 +103,8 @@ fn retry_set(state: &mut State, id: TaskId, attempt: u32, not_before_ms: u64) ->
 
 fn failed(state: &mut State, at: At, e: &TaskFailed, notices: &mut Vec<Notice>) -> Ruling {
     let task = open(state, e.task)?;
-    let is_for_need = matches!(task.phase, Phase::Pending { .. }) && task.failed_need.is_some();
+    let is_for_need =
+        matches!(task.phase, Phase::Pending { .. }) && task.aside.failed_need.is_some();
     if task.phase != Phase::Undecided && !is_for_need {
         return Err(VoidReason::NotPending);
     }
@@ -146,11 +147,11 @@ fn timed_out(
 fn cancelled(state: &mut State, at: At, e: &TaskCancelled, notices: &mut Vec<Notice>) -> Ruling {
     let task = open(state, e.task)?;
     let (is_asked_for, class) = match e.cause {
-        CancelCause::Control(_) => (task.cancel.is_some(), OutcomeClass::Cancelled),
+        CancelCause::Control(_) => (task.aside.cancel.is_some(), OutcomeClass::Cancelled),
         CancelCause::NeedFailed(_) => {
             let waits = matches!(task.phase, Phase::Pending { .. });
             (
-                waits && task.failed_need.is_some(),
+                waits && task.aside.failed_need.is_some(),
                 OutcomeClass::NeedFailed,
             )
         }
@@ -176,21 +177,21 @@ fn redriven(state: &mut State, at: At, id: TaskId) -> Ruling {
     if !task.is_final() {
         return Err(VoidReason::NotFinal);
     }
-    if task.redrive.is_none() {
+    if task.aside.redrive.is_none() {
         return Err(VoidReason::NotRequested);
     }
-    end::change(state, id, |task| {
+    state.change_task(id, |task| {
         task.phase = Phase::Ready {
             since_ms: at.time_ms,
             at: at.position,
         };
-        task.attempts_before = task.attempts;
+        task.aside.attempts_before = task.attempts;
         task.accepted_ms = at.time_ms;
-        task.failed_need = None;
-        task.open_needs.clear();
-        task.last_failure = None;
-        task.cancel = None;
-        task.redrive = None;
+        task.aside.failed_need = None;
+        task.aside.open_needs.clear();
+        task.aside.last_failure = None;
+        task.aside.cancel = None;
+        task.aside.redrive = None;
     });
     Ok(())
 }

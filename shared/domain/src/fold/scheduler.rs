@@ -3,7 +3,7 @@
 use conductor_protocol::event::{AttemptAssigned, Event};
 use conductor_protocol::ids::{AgentId, Position};
 
-use super::{At, Ruling, end};
+use super::{At, Ruling};
 use crate::planted::{Bug, is_planted};
 use crate::state::{Agent, Assigned, LeaseState, Phase, SlotUse, State, Task};
 use crate::void::VoidReason;
@@ -22,15 +22,15 @@ pub(super) fn apply(state: &mut State, at: At, agent: &AgentId, event: &Event) -
             if a.incarnation != e.incarnation {
                 return Err(VoidReason::StaleIncarnation);
             }
-            let slot = a
+            let lease = a
                 .slots
-                .get_mut(&e.lease.assigned)
+                .lease_mut(&e.lease.assigned)
                 .ok_or(VoidReason::LeaseUnknown)?;
-            match slot.lease {
+            match lease {
                 LeaseState::Current => Err(VoidReason::LeaseUnknown),
                 LeaseState::Told => Err(VoidReason::Duplicate),
                 LeaseState::Over => {
-                    slot.lease = LeaseState::Told;
+                    *lease = LeaseState::Told;
                     state
                         .index
                         .revocations
@@ -88,9 +88,7 @@ fn assigned(state: &mut State, at: At, agent: &AgentId, e: &AttemptAssigned) -> 
     };
     // The agent cannot see that an assignment is void and will begin: it occupies its
     // slots and has to be told, like every lease that is over.
-    if let Some(a) = state.agents.get_mut(agent) {
-        a.slots.insert(at.position, slot);
-    }
+    state.change_agent(agent, |a| a.slots.insert(at.position, slot));
     if let Err(reason) = verdict {
         state.index.revocations.insert((agent.clone(), at.position));
         return Err(reason);
@@ -104,7 +102,7 @@ fn may_assign(state: &State, agent: &Agent, e: &AttemptAssigned) -> Ruling {
     if task.is_final() {
         return Err(VoidReason::AlreadyFinal);
     }
-    if task.cancel.is_some() && !is_planted(Bug::CancelIgnored) {
+    if task.aside.cancel.is_some() && !is_planted(Bug::CancelIgnored) {
         return Err(VoidReason::CancelRequested);
     }
     if !matches!(task.phase, Phase::Ready { .. }) {
@@ -137,11 +135,10 @@ fn may_assign(state: &State, agent: &Agent, e: &AttemptAssigned) -> Ruling {
 /// Whether an agent has the runtime and every label a task requires.
 pub(crate) fn is_capable(agent: &Agent, task: &Task) -> bool {
     agent.joined.runtimes.contains_key(&task.spec.runtime)
-        && task
-            .spec
-            .labels
-            .iter()
-            .all(|(k, v)| agent.joined.labels.get(k) == Some(v) || is_planted(Bug::LabelsIgnored))
+        && task.spec.labels.iter().all(|(k, v)| {
+            let has = agent.joined.labels.get(k).map(String::as_str);
+            has == Some(v) || is_planted(Bug::LabelsIgnored)
+        })
 }
 
 fn take(state: &mut State, at: At, agent: &AgentId, e: &AttemptAssigned) {
@@ -153,7 +150,7 @@ fn take(state: &mut State, at: At, agent: &AgentId, e: &AttemptAssigned) {
     if let Some(key) = key.map(|c| c.key.clone()) {
         *state.key_running.entry(key).or_default() += 1;
     }
-    end::change(state, e.task, |task| {
+    state.change_task(e.task, |task| {
         let ready_ms = match task.phase {
             Phase::Ready { since_ms, .. } => since_ms,
             _ => at.time_ms,

@@ -1,6 +1,8 @@
 //! Agents with free slots, most free first.
 
 use std::collections::BTreeSet;
+use std::collections::btree_set::Iter;
+use std::iter::{Peekable, Rev};
 
 use conductor_protocol::ids::AgentId;
 
@@ -8,67 +10,116 @@ use super::Overlay;
 use crate::fold::is_capable;
 use crate::state::{Phase, State, Task};
 
+/// An agent and how many of its slots are free.
+type Free<'s> = (u32, &'s AgentId);
+
 /// Agents with free slots during one planning.
 pub(super) struct FreeAgents<'s> {
-    by_free: BTreeSet<(u32, &'s AgentId)>,
+    state: &'s State,
+    /// Agents to whom something is in flight, or was planned just now, and what is left.
+    opened: BTreeSet<Free<'s>>,
+    is_opened: BTreeSet<&'s AgentId>,
+    /// The others, in the order of the index.
+    rest: Peekable<Rev<Iter<'s, (u32, AgentId)>>>,
+    /// How many of the others may be opened.
+    may_open: usize,
 }
 
 impl<'s> FreeAgents<'s> {
-    pub(super) fn of(state: &'s State, overlay: &Overlay) -> Self {
-        let mut by_free = BTreeSet::new();
-        for (id, agent) in &state.agents {
-            if !agent.takes_work() {
+    /// Words are in flight to at most `agents_max` agents at once: while they are, what is
+    /// ready gathers, so that with very many agents each is told much at a time.
+    pub(super) fn of(state: &'s State, overlay: &Overlay, agents_max: usize) -> Self {
+        let mut free = Self {
+            state,
+            opened: BTreeSet::new(),
+            is_opened: BTreeSet::new(),
+            rest: state.index.free.iter().rev().peekable(),
+            may_open: agents_max.saturating_sub(overlay.slots.len()),
+        };
+        for (id, in_flight) in &overlay.slots {
+            let Some((id, agent)) = state.agents.get_key_value(id) else {
                 continue;
-            }
-            let in_flight = overlay.slots.get(id).copied().unwrap_or(0);
-            let used = agent.slots_used().saturating_add(in_flight);
-            let free = agent.joined.slots.saturating_sub(used);
-            if free > 0 {
-                by_free.insert((free, id));
-            }
+            };
+            free.put(agent.slots_free().saturating_sub(*in_flight), id);
         }
-        Self { by_free }
+        free
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.by_free.is_empty()
+    fn put(&mut self, free: u32, id: &'s AgentId) {
+        self.is_opened.insert(id);
+        if free > 0 {
+            self.opened.insert((free, id));
+        }
+    }
+
+    pub(super) fn is_empty(&mut self) -> bool {
+        self.skip_opened();
+        self.opened.is_empty() && (self.may_open == 0 || self.rest.peek().is_none())
+    }
+
+    fn skip_opened(&mut self) {
+        let is_opened = &self.is_opened;
+        while (self.rest)
+            .next_if(|(_, id)| is_opened.contains(id))
+            .is_some()
+        {}
+    }
+
+    /// All that may be planned for, most free first.
+    fn candidates(&self) -> impl Iterator<Item = Free<'s>> + '_ {
+        let mut opened = self.opened.iter().rev().copied().peekable();
+        let mut rest = (self.may_open > 0).then(|| {
+            let rest = self.rest.clone().map(|(free, id)| (*free, id));
+            let rest = rest.filter(|(_, id)| !self.is_opened.contains(id));
+            rest.peekable()
+        });
+        std::iter::from_fn(move || {
+            let other = rest.as_mut().and_then(|r| r.peek().copied());
+            match (opened.peek().copied(), other) {
+                (Some(a), Some(b)) if b > a => rest.as_mut()?.next(),
+                (Some(_), _) => opened.next(),
+                (None, _) => rest.as_mut()?.next(),
+            }
+        })
     }
 
     /// Takes the slots `task` costs from the freest agent that can run it.
-    pub(super) fn take(&mut self, state: &State, task: &Task) -> Option<(AgentId, u64)> {
+    pub(super) fn take(&mut self, task: &Task) -> Option<(AgentId, u64)> {
         let cost = task.spec.slots;
-        let found = self.by_free.iter().rev().copied().find_map(|(free, id)| {
-            let agent = state.agents.get(id)?;
-            (free >= cost && is_capable(agent, task)).then_some((free, id, agent.incarnation))
+        let mut roomy = self.candidates().take_while(|(free, _)| *free >= cost);
+        let found = roomy.find_map(|(free, id)| {
+            let agent = self.state.agents.get(id)?;
+            is_capable(agent, task).then_some((free, id, agent.incarnation))
         });
+        drop(roomy);
         let Some((free, id, incarnation)) = found else {
-            self.reserve(state, task);
+            self.reserve(task);
             return None;
         };
-        self.by_free.remove(&(free, id));
-        if free > cost {
-            self.by_free.insert((free - cost, id));
+        if !self.opened.remove(&(free, id)) {
+            self.may_open -= 1;
         }
+        self.put(free - cost, id);
         Some((id.clone(), incarnation))
     }
 
     /// Keeps the freest capable agent that is large enough, but too busy now, from
     /// being filled up with smaller tasks, once the large one has waited its time.
-    fn reserve(&mut self, state: &State, task: &Task) {
+    fn reserve(&mut self, task: &Task) {
         let Phase::Ready { since_ms, .. } = task.phase else {
             return;
         };
-        if state.time_ms.saturating_sub(since_ms) < state.config.aging_ms {
+        let waited = self.state.time_ms.saturating_sub(since_ms);
+        if waited < self.state.config.aging_ms {
             return;
         }
-        let candidate = self.by_free.iter().rev().copied().find(|(_, id)| {
-            state
-                .agents
-                .get(*id)
-                .is_some_and(|a| a.joined.slots >= task.spec.slots && is_capable(a, task))
+        let candidate = self.candidates().find(|(_, id)| {
+            let agent = self.state.agents.get(*id);
+            agent.is_some_and(|a| a.joined.slots >= task.spec.slots && is_capable(a, task))
         });
-        if let Some(reserved) = candidate {
-            self.by_free.remove(&reserved);
+        if let Some((free, id)) = candidate {
+            self.opened.remove(&(free, id));
+            self.is_opened.insert(id);
         }
     }
 }

@@ -18,14 +18,45 @@ const SCALE: u64 = 1_000_000;
 /// The next task of the lane whose turn it is.
 #[derive(Clone, Copy)]
 pub(super) struct Pick<'s> {
-    pub(super) id: TaskId,
+    pub(super) key: ReadyKey,
     pub(super) task: &'s Task,
     lane: usize,
+}
+
+impl Pick<'_> {
+    pub(super) fn id(&self) -> TaskId {
+        self.key.2
+    }
 }
 
 struct Head<'s> {
     lane: &'s Lane,
     ready: Peekable<Iter<'s, ReadyKey>>,
+    /// Those of them that are in flight, in the same order.
+    in_flight: Option<Peekable<Iter<'s, ReadyKey>>>,
+}
+
+impl Head<'_> {
+    /// The first that is not in flight.
+    fn first(&mut self) -> Option<ReadyKey> {
+        loop {
+            let key = **self.ready.peek()?;
+            let Some(in_flight) = &mut self.in_flight else {
+                return Some(key);
+            };
+            match in_flight.peek() {
+                // It came back in the tail as void, or is not ready any more.
+                Some(planned) if **planned < key => {
+                    in_flight.next();
+                }
+                Some(planned) if **planned == key => {
+                    in_flight.next();
+                    self.ready.next();
+                }
+                _ => return Some(key),
+            }
+        }
+    }
 }
 
 /// How much somebody has, and weighs: whose share is smallest is next.
@@ -60,7 +91,11 @@ pub(super) struct Lanes<'s> {
 }
 
 impl<'s> Lanes<'s> {
-    pub(super) fn of(state: &'s State, overlay: &Overlay) -> Self {
+    pub(super) fn of(
+        state: &'s State,
+        overlay: &Overlay,
+        in_flight: &'s BTreeMap<Lane, BTreeSet<ReadyKey>>,
+    ) -> Self {
         let mut lanes = Self {
             heads: Vec::new(),
             turns: BTreeSet::new(),
@@ -74,6 +109,7 @@ impl<'s> Lanes<'s> {
             lanes.heads.push(Head {
                 lane,
                 ready: ready.iter().peekable(),
+                in_flight: in_flight.get(lane).map(|keys| keys.iter().peekable()),
             });
             lanes.open(state, overlay, lanes.heads.len() - 1);
         }
@@ -85,12 +121,7 @@ impl<'s> Lanes<'s> {
         let Some(head) = self.heads.get_mut(number) else {
             return;
         };
-        while head
-            .ready
-            .next_if(|(_, _, id)| overlay.tasks.contains_key(id))
-            .is_some()
-        {}
-        let Some(key) = head.ready.peek() else { return };
+        let Some(key) = head.first() else { return };
         let lane = head.lane;
         let namespace = self
             .namespaces
@@ -113,7 +144,7 @@ impl<'s> Lanes<'s> {
                 },
                 heads: BTreeSet::new(),
             });
-        queue.heads.insert((**key, number));
+        queue.heads.insert((key, number));
         namespace.turns.insert((queue.claim.share(), &lane.queue));
         self.turns
             .insert((namespace.claim.share(), &lane.namespace));
@@ -129,17 +160,22 @@ impl<'s> Lanes<'s> {
                 continue;
             };
             let queue = namespace.queues.get(queue_turn.1);
-            let Some(((_, _, id), lane)) = queue.and_then(|q| q.heads.first()) else {
+            let Some((key, lane)) = queue.and_then(|q| q.heads.first()) else {
                 namespace.turns.remove(&queue_turn);
                 continue;
             };
-            let task = state.tasks.get(id)?;
+            let task = state.tasks.get(&key.2)?;
             return Some(Pick {
-                id: *id,
+                key: *key,
                 task,
                 lane: *lane,
             });
         }
+    }
+
+    /// The picked lane.
+    pub(super) fn lane(&self, pick: Pick<'s>) -> Option<&'s Lane> {
+        self.heads.get(pick.lane).map(|h| h.lane)
     }
 
     /// Whether the picked lane's concurrency key is at its limit.
@@ -157,8 +193,11 @@ impl<'s> Lanes<'s> {
     /// Moves on after the picked task was assigned.
     pub(super) fn taken(&mut self, state: &'s State, overlay: &Overlay, pick: Pick<'s>) {
         self.pop(pick, u64::from(pick.task.spec.slots));
-        let lane = self.heads.get(pick.lane).map(|h| h.lane);
-        if lane.is_some_and(|lane| !is_saturated(state, overlay, lane)) {
+        let Some(head) = self.heads.get_mut(pick.lane) else {
+            return;
+        };
+        head.ready.next();
+        if !is_saturated(state, overlay, head.lane) {
             self.open(state, overlay, pick.lane);
         }
     }

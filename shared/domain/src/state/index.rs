@@ -1,15 +1,17 @@
 //! What is derived from the state so that nothing has to be searched for.
 //!
-//! Kept up to date by [`State::reindex`] around every change of a task, and rebuilt
+//! Kept up to date by [`State::change_task`] and its like, and rebuilt
 //! whole from a snapshot; a test compares the two.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use conductor_protocol::compact::Pairs;
 use conductor_protocol::ids::{AgentId, Namespace, Position, QueueName};
 use conductor_protocol::spec::Runtime;
 use conductor_protocol::{TaskId, UnixMs};
 
-use super::{AgentStatus, LeaseState, Phase, State, Task};
+use super::{Agent, AgentStatus, LeaseState, Phase, State, Task};
 use crate::decide::due;
 use crate::planted::{Bug, is_planted};
 
@@ -29,7 +31,9 @@ pub struct Index {
     /// Ended tasks, oldest end first.
     pub ended: BTreeSet<(UnixMs, TaskId)>,
     /// Idempotency keys by the time they are forgotten.
-    pub key_expiry: BTreeSet<(UnixMs, Namespace, String)>,
+    pub key_expiry: BTreeSet<(UnixMs, Namespace, Arc<str>)>,
+    /// Agents that may be assigned something, by their free slots.
+    pub free: BTreeSet<(u32, AgentId)>,
     /// Leases that are over and whose agents are to be told.
     pub revocations: BTreeSet<(AgentId, Position)>,
     /// Agents that are to be told that they were declared lost.
@@ -55,7 +59,7 @@ pub struct Lane {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Special {
     /// Labels required of the agent.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Pairs,
     /// Concurrency key and limit.
     pub key: Option<(String, u32)>,
     /// Slots required of the agent: a task too large for any must hold up no smaller one.
@@ -106,83 +110,160 @@ fn ready_key(id: TaskId, task: &Task, aging_ms: u64) -> Option<ReadyKey> {
     }
 }
 
-impl State {
-    /// Takes a task out of the index; call before changing it.
-    pub(crate) fn unindex(&mut self, id: TaskId) {
-        let Some(task) = self.tasks.get(&id) else {
+/// Where a task stands in the index: a function of the task.
+#[derive(Clone, Copy, Default, PartialEq)]
+struct Places {
+    wake: Option<UnixMs>,
+    ready: Option<ReadyKey>,
+    waits: bool,
+    slots: u32,
+    ended: Option<UnixMs>,
+}
+
+impl Places {
+    fn of(id: TaskId, task: &Task, aging_ms: u64) -> Self {
+        Self {
+            wake: due::next(task).map(|(at, _)| at),
+            ready: ready_key(id, task, aging_ms),
+            waits: task.is_waiting(),
+            slots: task.assigned().map_or(0, |_| task.spec.slots),
+            ended: match &task.phase {
+                Phase::Ended(e) => Some(e.at_ms),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl Index {
+    fn moved_free(&mut self, id: &AgentId, from: u32, to: u32) {
+        if from == to {
             return;
-        };
-        let index = &mut self.index;
-        if let Some(wake) = task.wake_ms {
-            index.agenda.remove(&(wake, id));
         }
-        if let Some(key) = ready_key(id, task, self.config.aging_ms) {
-            let lane = Lane::of(task);
-            if let Some(set) = index.ready.get_mut(&lane) {
-                set.remove(&key);
-                if set.is_empty() {
-                    index.ready.remove(&lane);
-                }
-            }
-        }
-        if task.is_waiting() {
-            subtract(&mut index.backlog, &task.spec.queue, 1);
-        }
-        if task.assigned().is_some()
-            && let Some(queues) = index.load.get_mut(&task.spec.namespace)
-        {
-            subtract(queues, &task.spec.queue, u64::from(task.spec.slots));
-            if queues.is_empty() {
-                index.load.remove(&task.spec.namespace);
-            }
-        }
-        if let Phase::Ended(e) = &task.phase {
-            index.ended.remove(&(e.at_ms, id));
+        self.free.remove(&(from, id.clone()));
+        if to > 0 {
+            self.free.insert((to, id.clone()));
         }
     }
 
-    /// Puts a task into the index; call after changing it.
-    pub(crate) fn reindex(&mut self, id: TaskId) {
+    /// Moves a task from where it stood to where it stands: only what differs is touched.
+    fn moved(&mut self, id: TaskId, task: &Task, from: Places, to: Places) {
+        let spec = &task.spec;
+        moved(&mut self.agenda, from.wake, to.wake, id);
+        moved(&mut self.ended, from.ended, to.ended, id);
+        if from.ready != to.ready {
+            self.moved_ready(task, from.ready, to.ready);
+        }
+        match (from.waits, to.waits) {
+            (true, false) => subtract(&mut self.backlog, &spec.queue, 1),
+            (false, true) => add(&mut self.backlog, &spec.queue, 1),
+            _ => {}
+        }
+        if from.slots != to.slots {
+            let queues = if let Some(queues) = self.load.get_mut(&spec.namespace) {
+                queues
+            } else {
+                self.load.entry(spec.namespace.clone()).or_default()
+            };
+            add(queues, &spec.queue, u64::from(to.slots));
+            subtract(queues, &spec.queue, u64::from(from.slots));
+            if queues.is_empty() {
+                self.load.remove(&spec.namespace);
+            }
+        }
+    }
+
+    fn moved_ready(&mut self, task: &Task, from: Option<ReadyKey>, to: Option<ReadyKey>) {
+        let lane = Lane::of(task);
+        if let Some(key) = to {
+            let set = if let Some(set) = self.ready.get_mut(&lane) {
+                set
+            } else {
+                self.ready.entry(lane.clone()).or_default()
+            };
+            set.insert(key);
+        }
+        if let Some(key) = from
+            && let Some(set) = self.ready.get_mut(&lane)
+        {
+            set.remove(&key);
+            if set.is_empty() {
+                self.ready.remove(&lane);
+            }
+        }
+    }
+}
+
+fn moved(
+    set: &mut BTreeSet<(UnixMs, TaskId)>,
+    from: Option<UnixMs>,
+    to: Option<UnixMs>,
+    id: TaskId,
+) {
+    if from == to {
+        return;
+    }
+    if let Some(at) = from {
+        set.remove(&(at, id));
+    }
+    if let Some(at) = to {
+        set.insert((at, id));
+    }
+}
+
+impl State {
+    /// Adds a task, with everything that is derived from it.
+    pub(crate) fn insert_task(&mut self, id: TaskId, task: Task) {
+        let to = Places::of(id, &task, self.config.aging_ms);
+        self.index.moved(id, &task, Places::default(), to);
+        self.tasks.insert(id, Box::new(task));
+    }
+
+    /// Changes a task, with everything that is derived from it.
+    pub(crate) fn change_task(&mut self, id: TaskId, change: impl FnOnce(&mut Task)) {
         let Some(task) = self.tasks.get_mut(&id) else {
             return;
         };
-        let index = &mut self.index;
-        task.wake_ms = due::next(task).map(|(at, _)| at);
-        if let Some(wake) = task.wake_ms {
-            index.agenda.insert((wake, id));
-        }
-        if let Some(key) = ready_key(id, task, self.config.aging_ms) {
-            index.ready.entry(Lane::of(task)).or_default().insert(key);
-        }
-        if task.is_waiting() {
-            *index.backlog.entry(task.spec.queue.clone()).or_default() += 1;
-        }
-        if task.assigned().is_some() {
-            let queues = index.load.entry(task.spec.namespace.clone()).or_default();
-            *queues.entry(task.spec.queue.clone()).or_default() += u64::from(task.spec.slots);
-        }
-        if let Phase::Ended(e) = &task.phase {
-            index.ended.insert((e.at_ms, id));
-        }
+        let from = Places::of(id, task, self.config.aging_ms);
+        change(task);
+        let to = Places::of(id, task, self.config.aging_ms);
+        self.index.moved(id, task, from, to);
+    }
+
+    /// Removes a task, with everything that is derived from it.
+    pub(crate) fn remove_task(&mut self, id: TaskId) -> Option<Box<Task>> {
+        let task = self.tasks.remove(&id)?;
+        let from = Places::of(id, &task, self.config.aging_ms);
+        self.index.moved(id, &task, from, Places::default());
+        Some(task)
+    }
+
+    /// Changes an agent, with the index of free slots.
+    pub(crate) fn change_agent<T>(
+        &mut self,
+        id: &AgentId,
+        change: impl FnOnce(&mut Agent) -> T,
+    ) -> Option<T> {
+        let agent = self.agents.get_mut(id)?;
+        let from = agent.slots_free();
+        let changed = change(agent);
+        let to = agent.slots_free();
+        self.index.moved_free(id, from, to);
+        Some(changed)
     }
 
     /// Derives everything anew.
     pub(crate) fn rebuild_index(&mut self) {
         self.index = Index::default();
-        let ids: Vec<TaskId> = self.tasks.keys().copied().collect();
-        for id in ids {
-            self.reindex(id);
-            let Some(task) = self.tasks.get(&id) else {
-                continue;
-            };
-            if let Some(wake) = task.wake_ms.filter(|_| is_planted(Bug::TimerLostOnRestart)) {
-                self.index.agenda.remove(&(wake, id));
-            }
+        for (id, task) in &self.tasks {
+            let mut to = Places::of(*id, task, self.config.aging_ms);
+            to.wake = to.wake.filter(|_| !is_planted(Bug::TimerLostOnRestart));
+            self.index.moved(*id, task, Places::default(), to);
             if is_planted(Bug::NeedsLostOnRestart) {
                 continue;
             }
-            for need in &task.open_needs {
-                self.index.dependents.entry(*need).or_default().insert(id);
+            for need in &task.aside.open_needs {
+                self.index.dependents.entry(*need).or_default().insert(*id);
             }
         }
         for ((namespace, key), used) in &self.keys {
@@ -196,12 +277,13 @@ impl State {
         }
     }
 
-    /// Puts an agent's dues into the index; call after changing it.
+    /// Puts an agent's dues into the index; call after changing them.
     pub(crate) fn reindex_agent(&mut self, id: &AgentId) {
         let Some(agent) = self.agents.get(id) else {
             return;
         };
         let index = &mut self.index;
+        index.moved_free(id, 0, agent.slots_free());
         for (at, slot) in &agent.slots {
             if slot.lease == LeaseState::Over {
                 index.revocations.insert((id.clone(), *at));
@@ -214,6 +296,18 @@ impl State {
         }
         if matches!(agent.status, AgentStatus::Left | AgentStatus::Lost) {
             index.gone.insert((agent.since_ms, id.clone()));
+        }
+    }
+}
+
+fn add<K: Ord + Clone>(map: &mut BTreeMap<K, u64>, key: &K, by: u64) {
+    if by == 0 {
+        return;
+    }
+    match map.get_mut(key) {
+        Some(n) => *n += by,
+        None => {
+            map.insert(key.clone(), by);
         }
     }
 }

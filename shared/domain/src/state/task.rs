@@ -1,7 +1,9 @@
 //! A task as the state knows it.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 
+use conductor_protocol::compact::{Rare, Usual};
 use conductor_protocol::event::Usage;
 use conductor_protocol::ids::{AgentId, Lease, Position};
 use conductor_protocol::{OutcomeClass, TaskId, TaskSpec, UnixMs};
@@ -33,7 +35,7 @@ impl Outcome {
     }
 }
 
-/// An accepted task.
+/// An accepted task. There may be millions, so it is kept small.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// Where it was submitted; its body is there when the spec holds none.
@@ -41,11 +43,19 @@ pub struct Task {
     /// When it was accepted.
     pub accepted_ms: UnixMs,
     /// What it is.
-    pub spec: Box<TaskSpec>,
+    pub spec: Arc<TaskSpec>,
     /// Where it stands.
     pub phase: Phase,
     /// Attempts assigned so far.
     pub attempts: u32,
+    /// What is known of few tasks only.
+    #[serde(default, skip_serializing_if = "Rare::is_usual")]
+    pub aside: Rare<Aside>,
+}
+
+/// What is known of few tasks only.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Aside {
     /// Attempts that had been assigned when it was last redriven: the retry policy
     /// counts from there.
     pub attempts_before: u32,
@@ -61,11 +71,15 @@ pub struct Task {
     pub cancel: Option<Position>,
     /// Where somebody asked to run it again.
     pub redrive: Option<Position>,
-    /// What its attempts have used: the last report of each, summed by the fold.
-    pub usage: Option<Box<Usage>>,
-    /// When it next needs a decision; derived.
-    #[serde(skip)]
-    pub wake_ms: Option<UnixMs>,
+    /// What its last attempt that said so has used.
+    pub usage: Option<Usage>,
+}
+
+impl Usual for Aside {
+    fn usual() -> &'static Self {
+        static NOTHING: OnceLock<Aside> = OnceLock::new();
+        NOTHING.get_or_init(Self::default)
+    }
 }
 
 /// Why an attempt did not succeed.
@@ -182,7 +196,7 @@ impl Task {
 
     /// Attempts since it was accepted or last redriven.
     pub fn attempts_now(&self) -> u32 {
-        self.attempts.saturating_sub(self.attempts_before)
+        self.attempts.saturating_sub(self.aside.attempts_before)
     }
 
     /// The word people see (design section 4).

@@ -92,7 +92,7 @@ fn a_new_leader_decides_the_same() {
     let names: Vec<_> = decisions
         .iter()
         .map(|e| match e {
-            Event::TaskAccepted(e) => e.spec.name.clone().unwrap(),
+            Event::TaskAccepted(e) => e.spec.name.as_deref().unwrap().to_owned(),
             other => panic!("{other:?}"),
         })
         .collect();

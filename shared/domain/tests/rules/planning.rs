@@ -7,12 +7,12 @@ use conductor_protocol::event::AgentDraining;
 use conductor_protocol::{Control, TaskId};
 use serde_json::{Value, json};
 
-use super::world::{World, agent};
+use super::world::{World, agent, bounds};
 
 /// Tasks in the order in which one slot after the other is given to them.
 fn order(world: &World, n: usize) -> Vec<TaskId> {
     let mut overlay = Overlay::default();
-    plan::plan(&world.state, &mut overlay, n)
+    plan::plan(&world.state, &mut overlay, bounds(n))
         .iter()
         .map(|a| a.task)
         .collect()
@@ -31,8 +31,8 @@ fn planning_twice_changes_nothing() {
         world.task(json!({}));
     }
     let mut overlay = Overlay::default();
-    assert_eq!(plan::plan(&world.state, &mut overlay, 100).len(), 5);
-    assert_eq!(plan::plan(&world.state, &mut overlay, 100), []);
+    assert_eq!(plan::plan(&world.state, &mut overlay, bounds(100)).len(), 5);
+    assert_eq!(plan::plan(&world.state, &mut overlay, bounds(100)), []);
 }
 
 #[test]
@@ -119,9 +119,9 @@ fn a_key_never_exceeds_its_limit_even_within_one_plan() {
         world.task(keyed.clone());
     }
     let mut overlay = Overlay::default();
-    assert_eq!(plan::plan(&world.state, &mut overlay, 100).len(), 3);
+    assert_eq!(plan::plan(&world.state, &mut overlay, bounds(100)).len(), 3);
     assert_eq!(
-        plan::plan(&world.state, &mut overlay, 100).len(),
+        plan::plan(&world.state, &mut overlay, bounds(100)).len(),
         0,
         "in flight counts"
     );

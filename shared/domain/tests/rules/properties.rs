@@ -205,7 +205,10 @@ fn check(state: &State) {
     for (id, task) in &state.tasks {
         if let Some(lease) = task.lease(*id) {
             let assigned = task.assigned().unwrap();
-            let slot = &state.agents[&assigned.agent].slots[&lease.assigned];
+            let slot = &state.agents[&assigned.agent]
+                .slots
+                .get(&lease.assigned)
+                .unwrap();
             assert_eq!((slot.task, slot.lease), (*id, LeaseState::Current));
             if let Some(c) = &task.spec.concurrency {
                 *keys.entry(&c.key).or_default() += 1;
@@ -219,7 +222,7 @@ fn check(state: &State) {
         if !task.is_final() && matches!(task.phase, Phase::Pending { .. }) {
             // A need that was run again by hand is no longer waited for: fewer, never more.
             assert!(
-                task.open_needs.len() <= open.count(),
+                task.aside.open_needs.len() <= open.count(),
                 "{id} would wait for ever"
             );
         }

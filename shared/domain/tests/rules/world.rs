@@ -27,6 +27,14 @@ pub(super) struct World {
     ids: u8,
 }
 
+/// So many assignments in flight, to as many agents as the scheduler allows.
+pub(super) fn bounds(assignments: usize) -> plan::Bounds {
+    plan::Bounds {
+        assignments,
+        agents: 16,
+    }
+}
+
 pub(super) fn agent(name: &str) -> AgentId {
     name.parse().unwrap()
 }
@@ -199,7 +207,7 @@ impl World {
 
     /// What the scheduler would assign now, as task and agent.
     pub(super) fn planned(&self) -> Vec<plan::Assignment> {
-        plan::plan(&self.state, &mut plan::Overlay::default(), 1_000)
+        plan::plan(&self.state, &mut plan::Overlay::default(), bounds(1_000))
     }
 
     /// Submits a task and has it decided; fields are added to a no-op.
@@ -241,12 +249,12 @@ impl World {
                 .get(&agent(to))
                 .map_or(0, |a| a.incarnation),
             slots: of.map_or(1, |t| t.spec.slots),
-            run: RunSpec::Noop(conductor_protocol::spec::NoopSpec {}),
+            run: std::sync::Arc::new(RunSpec::Noop(conductor_protocol::spec::NoopSpec {})),
             timeouts: of.map(|t| t.spec.timeouts.clone()).unwrap_or_default(),
             queue: "q".parse().unwrap(),
             namespace: of.map(|t| t.spec.namespace.clone()).unwrap_or_default(),
             name: None,
-            metadata: std::collections::BTreeMap::new(),
+            metadata: conductor_protocol::compact::Pairs::default(),
             traceparent: None,
         }
     }

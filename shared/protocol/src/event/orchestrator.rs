@@ -1,5 +1,7 @@
 //! Decisions of the leading orchestrator.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::class::OutcomeClass;
@@ -20,8 +22,8 @@ pub struct TaskAccepted {
     pub submission: Position,
     /// Its identity.
     pub task: TaskId,
-    /// What it is, all defaults resolved.
-    pub spec: TaskSpec,
+    /// What it is, all defaults resolved; shared with the state.
+    pub spec: Arc<TaskSpec>,
 }
 
 /// One thing wrong with a submission.

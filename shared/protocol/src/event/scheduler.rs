@@ -1,9 +1,10 @@
 //! Decisions of the leading scheduler: the only words an agent ever hears.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compact::{Pairs, Rare};
 use crate::ids::{Lease, Namespace, QueueName, TaskId};
 use crate::spec::{RunSpec, Timeouts};
 
@@ -20,10 +21,10 @@ pub struct AttemptAssigned {
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub slots: u32,
     /// What to run.
-    pub run: RunSpec,
+    pub run: Arc<RunSpec>,
     /// Run and heartbeat timeouts.
-    #[serde(default, skip_serializing_if = "is_empty")]
-    pub timeouts: Timeouts,
+    #[serde(default, skip_serializing_if = "Rare::is_usual")]
+    pub timeouts: Rare<Timeouts>,
     /// The task's queue, for the program's environment.
     pub queue: QueueName,
     /// The task's namespace, for the program's environment.
@@ -31,13 +32,13 @@ pub struct AttemptAssigned {
     pub namespace: Namespace,
     /// The task's name, for the program's environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
     /// The submitter's notes.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Pairs::is_empty")]
+    pub metadata: Pairs,
     /// W3C trace context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traceparent: Option<String>,
+    pub traceparent: Option<Arc<str>>,
 }
 
 fn one() -> u32 {
@@ -46,9 +47,6 @@ fn one() -> u32 {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_one(n: &u32) -> bool {
     *n == 1
-}
-fn is_empty(t: &Timeouts) -> bool {
-    *t == Timeouts::default()
 }
 
 /// Why an agent shall stop an attempt.

@@ -2,6 +2,7 @@
 //! needs no knowledge beyond the record itself.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Submission, diagnose::expected};
 use crate::event::FieldError;
@@ -115,7 +116,7 @@ fn resolve(
     };
     let runtime = run.runtime();
     let spec = TaskSpec {
-        name: s.name,
+        name: s.name.map(Into::into),
         queue: context.queue.clone(),
         namespace: s
             .namespace
@@ -124,20 +125,20 @@ fn resolve(
         labels: s.labels,
         needs,
         on_need_failed: s.on_need_failed.unwrap_or_default(),
-        retry: s.retry.unwrap_or_default(),
-        timeouts: s.timeouts.unwrap_or_default(),
+        retry: s.retry.unwrap_or_default().into(),
+        timeouts: s.timeouts.unwrap_or_default().into(),
         start_at_ms,
-        concurrency: s.concurrency,
+        concurrency: s.concurrency.map(Box::new),
         slots: s.slots.unwrap_or(1),
         metadata: s.metadata,
-        key: s.key,
-        reply: context.reply.map(str::to_owned),
+        key: s.key.map(Into::into),
+        reply: context.reply.map(Into::into),
         traceparent: context
             .traceparent
             .filter(|t| is_traceparent(t))
-            .map(str::to_owned),
+            .map(Into::into),
         runtime,
-        run: (bytes <= limits::RUN_INLINE_BYTES_MAX).then_some(run),
+        run: (bytes <= limits::RUN_INLINE_BYTES_MAX).then(|| Arc::new(run)),
     };
     Ok(Resolved { task, spec })
 }
@@ -214,7 +215,7 @@ fn check_maps(s: &Submission, errors: &mut Vec<FieldError>) {
                 format!("has {} entries, at most 64 are allowed", map.len()),
             );
         }
-        for (key, value) in map {
+        for (key, value) in map.iter() {
             if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
                 wrong(errors, field, "has a key of 0 or more than 256 bytes");
             }

@@ -150,7 +150,7 @@ impl Checker for Fitting {
             .spec
             .labels
             .iter()
-            .all(|(k, v)| agent.labels.get(k) == Some(v))
+            .all(|(k, v)| agent.labels.get(k).map(String::as_str) == Some(v))
         {
             "the agent lacks a label"
         } else {

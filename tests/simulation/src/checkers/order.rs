@@ -74,7 +74,7 @@ impl Checker for NoStarvation {
             let Some((theirs, at)) = ready(other, aging_ms) else {
                 continue;
             };
-            let may_run = *id != e.task && !is_held && other.cancel.is_none();
+            let may_run = *id != e.task && !is_held && other.aside.cancel.is_none();
             if !may_run || theirs >= ours || Lane::of(other) != lane {
                 continue;
             }

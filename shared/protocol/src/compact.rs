@@ -1,0 +1,200 @@
+//! Values as the state keeps them by the million: small, and cheap to hand on.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Names with values, such as labels and metadata: sorted by name, each name once. Written
+/// as a map. Clones share it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Pairs(Option<Arc<[Pair]>>);
+
+/// A name and its value.
+type Pair = (Box<str>, Box<str>);
+
+impl Pairs {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Names and values in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.as_slice().iter().map(|(k, v)| (&**k, &**v))
+    }
+
+    fn as_slice(&self) -> &[Pair] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// The last of equal names counts, as in any map.
+    fn of(mut pairs: Vec<Pair>) -> Self {
+        if pairs.is_empty() {
+            return Self(None);
+        }
+        pairs.reverse();
+        pairs.sort_by(|a, b| a.0.cmp(&b.0));
+        pairs.dedup_by(|later, first| later.0 == first.0);
+        Self(Some(pairs.into()))
+    }
+}
+
+impl<K: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(K, V)> for Pairs {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        let boxed = pairs.into_iter().map(|(k, v)| (k.into(), v.into()));
+        Self::of(boxed.collect())
+    }
+}
+
+impl<K: Into<Box<str>>, V: Into<Box<str>>, const N: usize> From<[(K, V); N]> for Pairs {
+    fn from(pairs: [(K, V); N]) -> Self {
+        pairs.into_iter().collect()
+    }
+}
+
+impl fmt::Debug for Pairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl Serialize for Pairs {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_map(self.as_slice().iter().map(|(k, v)| (k, v)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Pairs;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry::<Box<str>, Box<str>>()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs::of(pairs))
+            }
+        }
+        d.deserialize_map(V)
+    }
+}
+
+/// A type with one value that nearly everything has.
+pub trait Usual: Default + PartialEq + 'static {
+    /// That value, the default, to be borrowed for ever.
+    fn usual() -> &'static Self;
+}
+
+/// A value that is nearly always the usual one, and takes no more than a word then.
+pub struct Rare<T>(Option<Box<T>>);
+
+impl<T: Usual> Rare<T> {
+    /// Whether it is the usual one.
+    pub fn is_usual(&self) -> bool {
+        self.0.as_deref().is_none_or(|value| value == T::usual())
+    }
+}
+
+impl<T: Usual> From<T> for Rare<T> {
+    fn from(value: T) -> Self {
+        Self((value != *T::usual()).then(|| Box::new(value)))
+    }
+}
+
+impl<T: Usual> Deref for Rare<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        self.0.as_deref().unwrap_or_else(|| T::usual())
+    }
+}
+
+impl<T: Usual> DerefMut for Rare<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.get_or_insert_with(Box::default)
+    }
+}
+
+impl<T> Default for Rare<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Clone> Clone for Rare<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Usual> PartialEq for Rare<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl<T: Usual + Eq> Eq for Rare<T> {}
+
+impl<T: Usual + fmt::Debug> fmt::Debug for Rare<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        T::fmt(self, f)
+    }
+}
+
+impl<T: Usual + Serialize> Serialize for Rare<T> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        T::serialize(self, s)
+    }
+}
+
+impl<'de, T: Usual + Deserialize<'de>> Deserialize<'de> for Rare<T> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        T::deserialize(d).map(Self::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Timeouts;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn pairs_are_a_map() {
+        let pairs = Pairs::from([("b", "1"), ("a", "2"), ("b", "3")]);
+        let map = BTreeMap::from([("a", "2"), ("b", "3")]);
+        assert_eq!(pairs.iter().collect::<BTreeMap<_, _>>(), map);
+        assert_eq!(pairs.len(), 2);
+        let bytes = rmp_serde::to_vec_named(&pairs).unwrap();
+        assert_eq!(bytes, rmp_serde::to_vec_named(&map).unwrap());
+        assert_eq!(rmp_serde::from_slice::<Pairs>(&bytes).unwrap(), pairs);
+        let empty: Pairs = serde_json::from_str("{}").unwrap();
+        assert!(empty.is_empty() && empty == Pairs::default());
+        let twice: Pairs = serde_json::from_str(r#"{"a":"1","a":"2"}"#).unwrap();
+        assert_eq!(twice, Pairs::from([("a", "2")]));
+    }
+
+    #[test]
+    fn what_is_usual_takes_a_word() {
+        let usual = Rare::from(Timeouts::default());
+        assert!(usual.0.is_none() && usual.is_usual());
+        let mut touched = usual.clone();
+        touched.run = None;
+        assert!(touched.0.is_some() && touched.is_usual() && touched == usual);
+        touched.run = Some(crate::human::DurationMs(1));
+        assert!(!touched.is_usual() && touched != usual);
+        assert_eq!(size_of::<Rare<Timeouts>>(), size_of::<usize>());
+    }
+}
