@@ -1,11 +1,38 @@
 //! Measures what users of Conductor care about, beside what JetStream alone gives on the
 //! same machine in the same run.
+//!
+//! Reading order: [`plan`] (what is measured) → [`workload`], [`arrivals`], [`client`] (what
+//! is submitted, when and how) → [`load`] with [`book`] and [`latency`] (what is seen of it)
+//! → [`ground`], [`system`], [`process`], [`usage`] (the processes) → [`run`] (one run)
+//! → [`result`], [`table`] (what it gave). [`raw`] and [`baseline`] are what it is
+//! compared with.
 
+mod agents;
+mod arrivals;
+mod baseline;
+mod book;
+mod client;
+mod frames;
+mod ground;
+mod latency;
+mod load;
+mod origin;
+mod outcome;
 mod pipeline;
+mod plan;
+mod process;
+mod raw;
+mod result;
+mod run;
+mod system;
+mod table;
+mod usage;
+mod workload;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use outcome::{Outcome, put, say};
 
 /// Measure Conductor
 #[derive(Debug, Parser)]
@@ -16,12 +43,59 @@ struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// One measured run
+    Run(run::RunArgs),
+    /// What the bare client and server give: the figures that others are measured by
+    Raw(baseline::RawArgs),
     /// The rules alone, in memory and on one thread: what a task costs without any server
     Pipeline(pipeline::PipelineArgs),
+    /// A process of a run: submits and observes
+    #[command(hide = true)]
+    RoleLoad(Json<plan::LoadPlan>),
+    /// A process of a run: simulated agents
+    #[command(hide = true)]
+    RoleAgents(Json<agents::AgentsPlan>),
+    /// A process of a run: what the bare client gives
+    #[command(hide = true)]
+    RoleRaw(Json<raw::RawPlan>),
+}
+
+/// What a role is told.
+#[derive(Debug, clap::Args)]
+struct Json<T: Clone + Send + Sync + serde::de::DeserializeOwned + 'static> {
+    #[arg(value_parser = json::<plan::Target>)]
+    target: plan::Target,
+    #[arg(value_parser = json::<T>)]
+    plan: T,
+}
+
+fn json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|e| e.to_string())
 }
 
 fn main() -> ExitCode {
-    match Args::parse().command {
-        Command::Pipeline(args) => pipeline::main(&args),
+    tracing_subscriber::fmt()
+        .with_env_filter("warn,async_nats=error")
+        .with_writer(std::io::stderr)
+        .init();
+    let done = match Args::parse().command {
+        Command::Pipeline(args) => return pipeline::main(&args),
+        Command::Run(args) => run::main(&args),
+        Command::Raw(args) => baseline::main(&args),
+        Command::RoleLoad(role) => load::main(&role.target, role.plan).and_then(|r| print(&r)),
+        Command::RoleAgents(role) => agents::main(&role.target, &role.plan),
+        Command::RoleRaw(role) => raw::main(&role.target, &role.plan).and_then(|r| print(&r)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            say(&format!("error: {e}"));
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn print(result: &impl serde::Serialize) -> Outcome<()> {
+    put(&serde_json::to_string(result)?);
+    Ok(())
 }

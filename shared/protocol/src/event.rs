@@ -6,6 +6,7 @@
 mod agent;
 mod leader;
 mod orchestrator;
+mod peek;
 mod scheduler;
 
 pub use agent::{
@@ -19,6 +20,8 @@ pub use orchestrator::{
     TaskTimedOut, TaskTimeout,
 };
 pub use scheduler::{AgentDismissed, AttemptAssigned, AttemptRevoked, RevokeReason};
+
+pub use peek::{Peek, peek};
 
 use crate::ids::TaskId;
 use crate::msgpack;

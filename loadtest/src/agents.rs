@@ -1,0 +1,86 @@
+//! Simulated agents: the real agent actor, many of them in one process, with a connection
+//! each. Tasks without work are done by the agent itself; for others it starts programs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use conductor_agent::process::ReaperProgram;
+use conductor_agent::runtime::Host;
+use conductor_agent::service::{Agent, AgentMsg, AgentOptions};
+use conductor_eventlog::jetstream::{Connect, Connection};
+use conductor_protocol::AgentId;
+use ractor::ActorRef;
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::outcome::{Outcome, say};
+use crate::plan::Target;
+
+/// How long attempts may go on after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Which agents to run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AgentsPlan {
+    /// How many.
+    pub(crate) agents: u32,
+    /// Slots of each.
+    pub(crate) slots: u32,
+    /// Below here attempts have their directories.
+    pub(crate) data: PathBuf,
+    /// The binary that reaps attempts.
+    pub(crate) conductor: PathBuf,
+}
+
+/// Runs them until SIGTERM.
+pub(crate) fn main(target: &Target, plan: &AgentsPlan) -> Outcome<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut stop = signal(SignalKind::terminate())?;
+        let mut agents = Vec::new();
+        for number in 1..=plan.agents {
+            agents.push(start(target, plan, number).await?);
+        }
+        say(&format!("{} agents are started", agents.len()));
+        let _ = stop.recv().await;
+        let draining = agents.iter().map(drain);
+        futures::future::join_all(draining).await;
+        Ok(())
+    })
+}
+
+async fn start(target: &Target, plan: &AgentsPlan, number: u32) -> Outcome<ActorRef<AgentMsg>> {
+    let name = format!("a{number}");
+    let connect = Connect {
+        url: target.url.clone(),
+        name: format!("loadtest-{name}"),
+        cell: target.cell.parse()?,
+        credentials: None,
+    };
+    let connection = Arc::new(Connection::open_patiently(&connect).await?);
+    let options = AgentOptions {
+        data: data_of(&plan.data, &name),
+        id: AgentId::from_log(&name),
+        slots: plan.slots,
+        labels: [].into(),
+        reaper: ReaperProgram::Subcommand(plan.conductor.clone()),
+        host: Host::from_env(),
+        drain_timeout: DRAIN,
+        is_superseded: Arc::new(AtomicBool::new(false)),
+    };
+    let (actor, _) = Agent::start(connection, options).await?;
+    Ok(actor)
+}
+
+fn data_of(base: &Path, name: &str) -> PathBuf {
+    base.join("attempts").join(name)
+}
+
+async fn drain(agent: &ActorRef<AgentMsg>) {
+    // One that does not leave in time ends with the process.
+    let _ = ractor::call_t!(agent, AgentMsg::Drain, 5_000);
+}
