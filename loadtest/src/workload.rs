@@ -79,7 +79,7 @@ impl Workload {
         let mut task = Submission {
             id: Some(id),
             run: Some(RunSpec::Noop(NoopSpec {})),
-            metadata: self.pads.clone(),
+            metadata: self.pads.clone().into_iter().collect(),
             needs,
             ..Submission::default()
         };
@@ -99,8 +99,8 @@ impl Workload {
                 task.retry = Some(RetryPolicy {
                     max_attempts: 3,
                     backoff: DurationMs(100),
-                    on: Some(vec![OutcomeClass::Failed]),
-                    ..RetryPolicy::infrastructure_only()
+                    on: Some([OutcomeClass::Failed].into_iter().collect()),
+                    ..RetryPolicy::INFRASTRUCTURE_ONLY
                 });
             }
             Kind::Noop | Kind::Chain | Kind::Fan => {}
