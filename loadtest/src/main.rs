@@ -32,6 +32,10 @@ mod workload;
 use std::process::ExitCode;
 
 use clap::Parser;
+
+/// The same as in the program that is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 use outcome::{Outcome, put, say};
 
 /// Measure Conductor

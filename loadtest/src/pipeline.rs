@@ -10,7 +10,7 @@ use conductor_domain::{Record, State, fold, record};
 use conductor_eventlog::{Appended, GroupCommit};
 use conductor_orchestrator::Orchestrator;
 use conductor_protocol::event::{AgentJoined, Event, LeaderElected};
-use conductor_protocol::frame::{self, FrameHead};
+use conductor_protocol::frame::{self, Elements, FrameHead};
 use conductor_protocol::spec::{NoopSpec, Runtime};
 use conductor_protocol::subject::{Role as RoleName, Subject};
 use conductor_protocol::submission::Submission;
@@ -173,8 +173,8 @@ impl Pipeline {
                         continue;
                     };
                     for draft in drafts {
-                        if let Draft::Event { subject, event } = draft {
-                            writer.push(&subject, event);
+                        if let Draft::Events { subject, events } = draft {
+                            writer.push(&subject, events);
                         }
                     }
                 }
@@ -193,7 +193,7 @@ impl Pipeline {
         for effect in member.duty.step(duty::Input::Heard(words), start) {
             if let duty::Effect::Report(events) = effect {
                 for event in events {
-                    member.commit.push(&member.subject, event.encode());
+                    member.commit.push(&member.subject, Elements::from(&event));
                 }
             }
         }

@@ -15,6 +15,7 @@ use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_protocol::AgentId;
 use conductor_protocol::event::{AttemptAssigned, Event};
+use conductor_protocol::frame::Elements;
 use conductor_protocol::ids::{Lease, Position};
 use conductor_protocol::subject::Subject;
 use conductor_replica::appender::AppenderMsg;
@@ -165,13 +166,12 @@ impl AgentState {
         let Some(membership) = &self.membership else {
             return;
         };
-        let encoded = events
-            .iter()
-            .map(|e| (self.subject.clone(), e.encode()))
-            .collect();
+        let mut encoded = Elements::default();
+        events.iter().for_each(|event| encoded.push_event(event));
         membership.load.mark_busy();
         // The appender only ends with us.
-        let _ = membership.appender.cast(AppenderMsg::Push(encoded));
+        let push = AppenderMsg::Push(vec![(self.subject.clone(), encoded)]);
+        let _ = membership.appender.cast(push);
     }
 
     fn send_beat(&self, myself: &ActorRef<AgentMsg>, beat: Beat) {

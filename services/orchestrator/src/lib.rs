@@ -16,6 +16,7 @@ use conductor_domain::fold::Folded;
 use conductor_domain::record::Content;
 use conductor_domain::{Decoded, State, Verdict, VoidReason};
 use conductor_eventlog::jetstream::presence::Beat;
+use conductor_protocol::frame::Elements;
 use conductor_protocol::subject::{Role as Name, Subject};
 use conductor_protocol::{CellId, UnixMs};
 use conductor_replica::role::{Draft, Now, Role};
@@ -87,13 +88,15 @@ impl Role for Orchestrator {
         };
         let entropy = &mut self.entropy;
         let events = decide::decide(state, &mut self.overlay, input, &mut || next(entropy));
-        events
-            .into_iter()
-            .map(|event| Draft::Event {
-                subject: self.subject.clone(),
-                event: event.encode(),
-            })
-            .collect()
+        if events.is_empty() {
+            return Vec::new();
+        }
+        let mut elements = Elements::default();
+        events.iter().for_each(|event| elements.push_event(event));
+        vec![Draft::Events {
+            subject: self.subject.clone(),
+            events: elements,
+        }]
     }
 
     fn next_wake(&self, state: &State, now: Now) -> Option<UnixMs> {

@@ -7,6 +7,7 @@
 //! - Its subjects carry the only words an agent ever hears.
 //! - It plans only while it leads, and only from folded state.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ use conductor_domain::record::Content;
 use conductor_domain::state::Task;
 use conductor_domain::{Decoded, Record, State, Verdict, VoidReason};
 use conductor_protocol::event::{AttemptAssigned, Event};
-use conductor_protocol::frame::{Encoding, split_public};
+use conductor_protocol::frame::{Elements, Encoding, split_public};
 use conductor_protocol::subject::{Role as Name, Subject};
 use conductor_protocol::submission::Submission;
 use conductor_protocol::{AgentId, CellId, RunSpec, UnixMs};
@@ -54,25 +55,46 @@ impl Scheduler {
         Subject::Scheduler(agent.clone()).render(&self.cell)
     }
 
-    fn draft(&self, state: &State, assignment: &Assignment) -> Option<Draft> {
-        let task = state.tasks.get(&assignment.task)?;
-        let subject = self.subject(&assignment.agent);
+    /// Adds an assignment to what its agent is told, or has its body read first.
+    fn assign(&self, state: &State, assignment: &Assignment, words: &mut Words) {
+        let Some(task) = state.tasks.get(&assignment.task) else {
+            return;
+        };
         if let Some(run) = &task.spec.run {
             let event = assigned(assignment, task, Arc::clone(run));
-            return Some(Draft::Event {
-                subject,
-                event: event.encode(),
-            });
+            words.say(&assignment.agent, &event);
+            return;
         }
+        let subject = self.subject(&assignment.agent);
         let (assignment, task) = (assignment.clone(), task.clone());
         let index = task.submission.index;
-        Some(Draft::WithRecord {
+        words.to_read.push(Draft::WithRecord {
             seq: task.submission.seq,
             complete: Box::new(move |record| {
                 let run = run_of(record, index)?;
-                Some((subject, assigned(&assignment, &task, run).encode()))
+                let event = assigned(&assignment, &task, run);
+                Some((subject, Elements::from(&event)))
             }),
-        })
+        });
+    }
+}
+
+/// What agents are to be told.
+#[derive(Default)]
+struct Words {
+    said: BTreeMap<AgentId, Elements>,
+    /// What needs a record to be complete.
+    to_read: Vec<Draft>,
+}
+
+impl Words {
+    fn say(&mut self, agent: &AgentId, event: &Event) {
+        match self.said.get_mut(agent) {
+            Some(said) => said.push_event(event),
+            None => {
+                self.said.insert(agent.clone(), Elements::from(event));
+            }
+        }
     }
 }
 
@@ -130,17 +152,18 @@ impl Role for Scheduler {
     }
 
     fn decide(&mut self, state: &State, _: Now) -> Vec<Draft> {
-        let told = plan::revocations(state, &mut self.overlay, TOLD_MAX);
-        let mut drafts: Vec<Draft> = told
-            .into_iter()
-            .map(|(agent, event)| Draft::Event {
-                subject: self.subject(&agent),
-                event: event.encode(),
-            })
-            .collect();
-        let planned = plan::plan(state, &mut self.overlay, BOUNDS);
-        drafts.extend(planned.iter().filter_map(|a| self.draft(state, a)));
-        drafts
+        let mut words = Words::default();
+        for (agent, event) in plan::revocations(state, &mut self.overlay, TOLD_MAX) {
+            words.say(&agent, &event);
+        }
+        for assignment in plan::plan(state, &mut self.overlay, BOUNDS) {
+            self.assign(state, &assignment, &mut words);
+        }
+        let said = words.said.into_iter().map(|(agent, events)| Draft::Events {
+            subject: self.subject(&agent),
+            events,
+        });
+        said.chain(words.to_read).collect()
     }
 
     /// Nothing becomes due for the scheduler by time alone, but for a large task that

@@ -81,9 +81,9 @@ impl Submitter {
         if submissions.is_empty() {
             return Ok(Vec::new());
         }
-        let mut elements = Vec::with_capacity(submissions.len());
+        let mut elements = Elements::default();
         for (index, submission) in submissions.iter().enumerate() {
-            elements.push(encode(index, submission)?);
+            elements.push(&encode(index, submission)?);
         }
         let subject = Subject::Submit(queue.clone()).render(&self.cell);
         let answer = self.hand_over(subject, elements).await?;
@@ -91,12 +91,8 @@ impl Submitter {
     }
 
     /// Waits for room, hands over and waits for the answer.
-    async fn hand_over(
-        &self,
-        subject: String,
-        elements: Vec<Vec<u8>>,
-    ) -> Result<Answer, SubmitError> {
-        let bytes: usize = elements.iter().map(|e| e.len() + OVERHEAD_BYTES).sum();
+    async fn hand_over(&self, subject: String, elements: Elements) -> Result<Answer, SubmitError> {
+        let bytes = elements.as_bytes().len() + elements.len() * OVERHEAD_BYTES;
         let room = Arc::clone(&self.room)
             .acquire_many_owned(bytes.min(WAITING_BYTES_MAX) as u32)
             .await

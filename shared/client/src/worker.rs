@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conductor_eventlog::{Append, AppendError, Appended, EventLog, Fate, GroupCommit};
+use conductor_protocol::frame::Elements;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -22,7 +23,7 @@ pub(crate) struct Call {
     /// The queue's subject.
     pub(crate) subject: String,
     /// The encoded submissions; as many as the caller's `len`.
-    pub(crate) elements: Vec<Vec<u8>>,
+    pub(crate) elements: Elements,
     /// Who waits.
     pub(crate) caller: Caller,
 }
@@ -77,9 +78,7 @@ impl Worker {
     }
 
     fn take(&mut self, call: Call) {
-        for element in call.elements {
-            self.commit.push(&call.subject, element);
-        }
+        self.commit.push(&call.subject, call.elements);
         self.ledger.note(call.subject, call.caller);
     }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use conductor_domain::planted::{Bug, is_planted};
-use conductor_protocol::frame::{self, FRAME_OVERHEAD_BYTES, FrameHead};
+use conductor_protocol::frame::{self, Elements, FRAME_OVERHEAD_BYTES, FrameHead};
 use conductor_protocol::limits::{FRAME_BYTES_MAX, SUBMISSIONS_PER_RECORD_MAX};
 
 use crate::port::{Append, AppendError, Appended};
@@ -56,7 +56,7 @@ impl Form {
         }
     }
 
-    fn join(self, elements: &[Vec<u8>]) -> Vec<u8> {
+    fn join(self, elements: Elements) -> Vec<u8> {
         match self {
             Self::Events(head) => frame::join(head, elements),
             Self::Submissions => frame::join_public(elements),
@@ -79,7 +79,7 @@ pub struct GroupCommit {
     appends: u64,
     in_flight_max: usize,
     in_flight: BTreeMap<String, InFlight>,
-    waiting: BTreeMap<String, VecDeque<Vec<u8>>>,
+    waiting: BTreeMap<String, Elements>,
     turns: VecDeque<String>,
     waiting_bytes: usize,
 }
@@ -112,14 +112,16 @@ impl GroupCommit {
         }
     }
 
-    /// Adds an encoded element, an event or a submission, for `subject`.
-    pub fn push(&mut self, subject: &str, element: Vec<u8>) {
-        self.waiting_bytes += element.len();
-        if let Some(queue) = self.waiting.get_mut(subject) {
-            queue.push_back(element);
+    /// Adds encoded elements, events or submissions, for `subject`.
+    pub fn push(&mut self, subject: &str, elements: Elements) {
+        if elements.is_empty() {
+            return;
+        }
+        self.waiting_bytes += elements.as_bytes().len();
+        if let Some(waiting) = self.waiting.get_mut(subject) {
+            waiting.append(elements);
         } else {
-            self.waiting
-                .insert(subject.to_owned(), VecDeque::from([element]));
+            self.waiting.insert(subject.to_owned(), elements);
             self.turns.push_back(subject.to_owned());
         }
     }
@@ -136,16 +138,17 @@ impl GroupCommit {
             .position(|s| !self.in_flight.contains_key(s))?;
         let subject = self.turns.remove(turn)?;
         let elements = self.gather(&subject)?;
+        let len = elements.len();
         self.appends += 1;
         let append = Append {
-            payload: self.form.join(&elements).into(),
+            payload: self.form.join(elements).into(),
             id: format!("{}-{}", self.writer, self.appends),
             expected_last: None,
             subject: subject.clone(),
         };
         let in_flight = InFlight {
             append: append.clone(),
-            len: elements.len(),
+            len,
             tries: 1,
         };
         self.in_flight.insert(subject, in_flight);
@@ -154,21 +157,12 @@ impl GroupCommit {
 
     /// Takes what waits for `subject`, as much as fits into one append; one element that is
     /// larger goes alone.
-    fn gather(&mut self, subject: &str) -> Option<Vec<Vec<u8>>> {
-        let queue = self.waiting.get_mut(subject)?;
-        let mut elements = Vec::new();
-        let mut bytes = FRAME_OVERHEAD_BYTES;
-        while let Some(element) = queue.front() {
-            let is_full = elements.len() >= self.form.elements_max()
-                || bytes + element.len() > FRAME_BYTES_MAX;
-            if is_full && !elements.is_empty() {
-                break;
-            }
-            bytes += element.len();
-            elements.extend(queue.pop_front());
-        }
-        self.waiting_bytes -= bytes - FRAME_OVERHEAD_BYTES;
-        if queue.is_empty() {
+    fn gather(&mut self, subject: &str) -> Option<Elements> {
+        let waiting = self.waiting.get_mut(subject)?;
+        let bytes_max = FRAME_BYTES_MAX - FRAME_OVERHEAD_BYTES;
+        let elements = waiting.take_front(self.form.elements_max(), bytes_max);
+        self.waiting_bytes -= elements.as_bytes().len();
+        if waiting.is_empty() {
             self.waiting.remove(subject);
         } else {
             self.turns.push_back(subject.to_owned());
@@ -229,11 +223,11 @@ mod tests {
     }
 
     /// An event is a map to the frame's splitter.
-    fn event(bytes: usize) -> Vec<u8> {
+    fn event(bytes: usize) -> Elements {
         let mut event = vec![0x81, 0xa1, b'x', 0xc6];
         event.extend_from_slice(&(bytes as u32).to_be_bytes());
         event.resize(event.len() + bytes, 0);
-        event
+        Elements::from(&[event])
     }
 
     fn stored(w: &mut GroupCommit, subject: &str) {

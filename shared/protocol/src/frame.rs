@@ -4,6 +4,10 @@
 //! instead of `epoch` for agents. On the subjects people write, a frame is one object
 //! or an array of objects, in JSON or MessagePack.
 
+mod elements;
+
+pub use elements::Elements;
+
 use crate::limits::{DEPTH_MAX, PAYLOAD_BYTES_MAX, SUBMISSIONS_PER_RECORD_MAX};
 use crate::msgpack;
 
@@ -58,9 +62,9 @@ pub struct Frame<'a> {
 pub const FRAME_OVERHEAD_BYTES: usize = 64;
 
 /// Joins encoded events into a frame.
-pub fn join<E: AsRef<[u8]>>(head: FrameHead, events: &[E]) -> Vec<u8> {
-    let bytes: usize = events.iter().map(|e| e.as_ref().len()).sum();
-    let mut out = Vec::with_capacity(bytes + FRAME_OVERHEAD_BYTES);
+pub fn join(head: FrameHead, events: impl Into<Elements>) -> Vec<u8> {
+    let events = events.into();
+    let mut out = Vec::with_capacity(events.as_bytes().len() + FRAME_OVERHEAD_BYTES);
     let fields = usize::from(head.epoch.is_some()) + usize::from(head.incarnation.is_some());
     msgpack::put_map(&mut out, fields + 1);
     for (key, value) in [("epoch", head.epoch), ("incarnation", head.incarnation)] {
@@ -71,9 +75,7 @@ pub fn join<E: AsRef<[u8]>>(head: FrameHead, events: &[E]) -> Vec<u8> {
     }
     msgpack::put_short_str(&mut out, "events");
     msgpack::put_array(&mut out, events.len());
-    for event in events {
-        out.extend_from_slice(event.as_ref());
-    }
+    out.extend_from_slice(events.as_bytes());
     out
 }
 
@@ -151,13 +153,11 @@ impl Encoding {
 /// Joins encoded submissions into what a submit record holds: a MessagePack array, also for
 /// one. [`split_public`] gives them back; it refuses none at all and more than
 /// [`SUBMISSIONS_PER_RECORD_MAX`].
-pub fn join_public<E: AsRef<[u8]>>(elements: &[E]) -> Vec<u8> {
-    let bytes: usize = elements.iter().map(|e| e.as_ref().len()).sum();
-    let mut out = Vec::with_capacity(bytes + FRAME_OVERHEAD_BYTES);
+pub fn join_public(elements: impl Into<Elements>) -> Vec<u8> {
+    let elements = elements.into();
+    let mut out = Vec::with_capacity(elements.as_bytes().len() + FRAME_OVERHEAD_BYTES);
     msgpack::put_array(&mut out, elements.len());
-    for element in elements {
-        out.extend_from_slice(element.as_ref());
-    }
+    out.extend_from_slice(elements.as_bytes());
     out
 }
 

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use conductor_eventlog::group_commit::repeat_pause;
 use conductor_eventlog::{Append, AppendError, Appended, EventLog, Fate, GroupCommit};
-use conductor_protocol::frame::FrameHead;
+use conductor_protocol::frame::{Elements, FrameHead};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 /// What the appender is told.
 #[derive(Debug)]
 pub enum AppenderMsg {
-    /// Append these: subject and encoded event.
-    Push(Vec<(String, Vec<u8>)>),
+    /// Append these: subject and encoded events.
+    Push(Vec<(String, Elements)>),
     /// The log says this of the append on this subject.
     Answered(String, Result<Appended, AppendError>),
 }
@@ -112,8 +112,8 @@ impl Actor for Appender {
     ) -> Result<(), ActorProcessingErr> {
         match msg {
             AppenderMsg::Push(events) => {
-                for (subject, event) in events {
-                    state.commit.push(&subject, event);
+                for (subject, elements) in events {
+                    state.commit.push(&subject, elements);
                 }
             }
             AppenderMsg::Answered(subject, answer) => {

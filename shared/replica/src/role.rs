@@ -6,31 +6,32 @@ use conductor_domain::fold::Folded;
 use conductor_domain::{Decoded, Record, State};
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_protocol::UnixMs;
+use conductor_protocol::frame::Elements;
 use conductor_protocol::subject::Role as Name;
 
 /// What a role wants appended.
 pub enum Draft {
-    /// An event, ready.
-    Event {
+    /// Events, encoded.
+    Events {
         /// The subject.
         subject: String,
-        /// The encoded event.
-        event: Vec<u8>,
+        /// In this order.
+        events: Elements,
     },
     /// An event that needs a record whose body was too large for the state.
     WithRecord {
         /// The record's sequence.
         seq: u64,
         /// Makes subject and event from it; `None` if the record is of no use.
-        complete: Box<dyn FnOnce(&Record) -> Option<(String, Vec<u8>)> + Send>,
+        complete: Box<dyn FnOnce(&Record) -> Option<(String, Elements)> + Send>,
     },
 }
 
 impl std::fmt::Debug for Draft {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Event { subject, event } => {
-                write!(f, "Event({subject}, {} bytes)", event.len())
+            Self::Events { subject, events } => {
+                write!(f, "Events({subject}, {})", events.len())
             }
             Self::WithRecord { seq, .. } => write!(f, "WithRecord({seq})"),
         }

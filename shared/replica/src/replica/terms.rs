@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use conductor_domain::State;
 use conductor_eventlog::EventLog;
 use conductor_eventlog::jetstream::Connection;
-use conductor_protocol::frame::FrameHead;
+use conductor_protocol::frame::{Elements, FrameHead};
 use conductor_protocol::subject::Role as RoleName;
 use ractor::{Actor, ActorRef, SpawnErr};
 use tokio::sync::watch;
@@ -130,7 +130,10 @@ impl Terms {
         let mut events = Vec::new();
         for draft in drafts {
             match draft {
-                Draft::Event { subject, event } => events.push((subject, event)),
+                Draft::Events {
+                    subject,
+                    events: elements,
+                } => events.push((subject, elements)),
                 Draft::WithRecord { seq, complete } => {
                     let connection = Arc::clone(&self.connection);
                     tokio::spawn(fetch(connection, seq, complete, term.appender.clone()));
@@ -175,7 +178,7 @@ impl Terms {
 async fn fetch(
     connection: Arc<Connection>,
     seq: u64,
-    complete: Box<dyn FnOnce(&conductor_domain::Record) -> Option<(String, Vec<u8>)> + Send>,
+    complete: Box<dyn FnOnce(&conductor_domain::Record) -> Option<(String, Elements)> + Send>,
     appender: ActorRef<AppenderMsg>,
 ) {
     let mut pause = Duration::from_millis(20);

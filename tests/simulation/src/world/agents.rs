@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use conductor_agent::duty::{Duty, Effect, Input, words_of};
 use conductor_eventlog::{Fate, GroupCommit};
 use conductor_protocol::event::Event;
+use conductor_protocol::frame::Elements;
 use conductor_protocol::ids::{AgentId, Position};
 use conductor_protocol::subject::{Role, Subject};
 use conductor_replica::Bid;
@@ -264,7 +265,7 @@ impl World {
         let subject = Subject::Agent(process.id.clone()).render(&self.cell);
         if let Some((_, commit)) = process.up.as_mut().and_then(|a| a.commit.as_mut()) {
             for event in events {
-                commit.push(&subject, event.encode());
+                commit.push(&subject, Elements::from(&event));
             }
         }
         self.send_reports(n);

@@ -7,6 +7,7 @@ use conductor_domain::State;
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_eventlog::{Fate, GroupCommit};
 use conductor_orchestrator::Orchestrator;
+use conductor_protocol::frame::Elements;
 use conductor_protocol::frame::FrameHead;
 use conductor_protocol::subject::Role;
 use conductor_replica::follow::Batch;
@@ -22,7 +23,7 @@ use crate::referee::COMPARED_EVERY;
 use crate::scenario::Node;
 
 /// Makes the event that needs a record's body, once that was read.
-type Complete = Box<dyn FnOnce(&conductor_domain::Record) -> Option<(String, Vec<u8>)> + Send>;
+type Complete = Box<dyn FnOnce(&conductor_domain::Record) -> Option<(String, Elements)> + Send>;
 
 /// A record's body that was asked for.
 pub(super) struct Fetch {
@@ -228,7 +229,7 @@ impl World {
                 let mut fetches = Vec::new();
                 for draft in drafts {
                     match draft {
-                        Draft::Event { subject, event } => commit.push(&subject, event),
+                        Draft::Events { subject, events } => commit.push(&subject, events),
                         Draft::WithRecord { seq, complete } => fetches.push(Fetch {
                             role,
                             epoch,
