@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use conductor_eventlog::EventLog;
+use conductor_protocol::frame::Elements;
 use conductor_protocol::ids::{CellId, QueueName};
 use conductor_protocol::limits::SPEC_BYTES_MAX;
 use conductor_protocol::subject::Subject;

@@ -265,7 +265,7 @@ impl World {
         let subject = Subject::Agent(process.id.clone()).render(&self.cell);
         if let Some((_, commit)) = process.up.as_mut().and_then(|a| a.commit.as_mut()) {
             for event in events {
-                commit.push(&subject, Elements::from(&event));
+                commit.push(&subject, Elements::from(event));
             }
         }
         self.send_reports(n);
