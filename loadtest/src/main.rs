@@ -12,16 +12,21 @@ mod arrivals;
 mod baseline;
 mod book;
 mod client;
+mod compare;
+mod describe;
 mod frames;
 mod ground;
+mod html;
 mod latency;
 mod load;
 mod origin;
 mod outcome;
 mod pipeline;
 mod plan;
+mod plot;
 mod process;
 mod raw;
+mod report;
 mod result;
 mod run;
 mod system;
@@ -45,6 +50,8 @@ struct Args {
 enum Command {
     /// One measured run
     Run(run::RunArgs),
+    /// Two results of `run --out` side by side; refuses where their durability differs
+    Compare(compare::CompareArgs),
     /// What the bare client and server give: the figures that others are measured by
     Raw(baseline::RawArgs),
     /// The rules alone, in memory and on one thread: what a task costs without any server
@@ -81,6 +88,9 @@ fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Pipeline(args) => return pipeline::main(&args),
         Command::Run(args) => run::main(&args),
+        Command::Compare(args) => {
+            return compare::main(&args).unwrap_or_else(|e| failed(&*e));
+        }
         Command::Raw(args) => baseline::main(&args),
         Command::RoleLoad(role) => load::main(&role.target, role.plan).and_then(|r| print(&r)),
         Command::RoleAgents(role) => agents::main(&role.target, &role.plan),
@@ -88,11 +98,13 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
-        }
+        Err(e) => failed(&*e),
     }
+}
+
+fn failed(e: &dyn std::error::Error) -> ExitCode {
+    say(&format!("error: {e}"));
+    ExitCode::FAILURE
 }
 
 fn print(result: &impl serde::Serialize) -> Outcome<()> {

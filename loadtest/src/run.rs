@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::describe;
 use crate::frames;
 use crate::ground::{Ground, directory};
 use crate::load::LoadResult;
@@ -10,7 +11,6 @@ use crate::outcome::{Outcome, put};
 use crate::plan::{Arrivals, Kind, Layout, LoadPlan, Submit, Sync, SystemPlan, Target};
 use crate::result::RunResult;
 use crate::system::{System, role};
-use crate::table;
 use crate::usage::{Sampler, Usage, Watched};
 
 /// What to measure.
@@ -51,6 +51,9 @@ pub(crate) struct RunArgs {
     /// Write the result as JSON
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Write a report with plots
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// The system to measure.
@@ -203,9 +206,13 @@ fn measure(
 /// The command.
 pub(crate) fn main(args: &RunArgs) -> Outcome<()> {
     let result = run(&args.system.plan(), &args.load_plan())?;
-    put(&table::run(&result));
+    let report = describe::report(&result);
+    put(&report.markdown());
     if let Some(path) = &args.out {
         std::fs::write(path, serde_json::to_string_pretty(&result)?)?;
+    }
+    if let Some(path) = &args.html {
+        report.write_html(path)?;
     }
     Ok(())
 }
