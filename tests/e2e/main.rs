@@ -12,6 +12,7 @@
 mod agents;
 mod claude;
 mod cli;
+mod client;
 mod control;
 mod failover;
 mod forms;

@@ -1,16 +1,16 @@
-//! Group commit: how one writer gathers events into frames.
+//! Group commit: how one writer gathers events into frames, and submissions into records.
 //!
-//! A pure state machine. While an append is in flight, further events gather into the
-//! next frame: an idle writer adds no delay, a busy one batches by itself. One append
-//! in flight per subject keeps each subject's order through reconnects (nats-facts 9.1).
-//! An append whose ack is lost is repeated, same frame and same id, until it is known.
+//! A pure state machine. While an append is in flight, further elements gather into the
+//! next: an idle writer adds no delay, a busy one batches by itself. One append in flight
+//! per subject keeps each subject's order through reconnects (nats-facts 9.1). An append
+//! whose ack is lost is repeated, same bytes and same id, until it is known.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use conductor_domain::planted::{Bug, is_planted};
 use conductor_protocol::frame::{self, FRAME_OVERHEAD_BYTES, FrameHead};
-use conductor_protocol::limits::FRAME_BYTES_MAX;
+use conductor_protocol::limits::{FRAME_BYTES_MAX, SUBMISSIONS_PER_RECORD_MAX};
 
 use crate::port::{Append, AppendError, Appended};
 
@@ -38,18 +38,45 @@ pub enum Fate {
     Unknown,
 }
 
+/// What the elements of one append are joined into.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    /// Events, into a frame under this head.
+    Events(FrameHead),
+    /// Submissions, into the array that a submit record holds.
+    Submissions,
+}
+
+impl Form {
+    /// Most elements of one append. A frame has no such limit: readers of events go by bytes.
+    fn elements_max(self) -> usize {
+        match self {
+            Self::Events(_) => usize::MAX,
+            Self::Submissions => SUBMISSIONS_PER_RECORD_MAX,
+        }
+    }
+
+    fn join(self, elements: &[Vec<u8>]) -> Vec<u8> {
+        match self {
+            Self::Events(head) => frame::join(head, elements),
+            Self::Submissions => frame::join_public(elements),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct InFlight {
     append: Append,
+    len: usize,
     tries: u32,
 }
 
-/// Events of one writer on their way into the log.
+/// Events or submissions of one writer on their way into the log.
 #[derive(Debug)]
 pub struct GroupCommit {
-    head: FrameHead,
+    form: Form,
     writer: String,
-    frames: u64,
+    appends: u64,
     in_flight_max: usize,
     in_flight: BTreeMap<String, InFlight>,
     waiting: BTreeMap<String, VecDeque<Vec<u8>>>,
@@ -58,13 +85,25 @@ pub struct GroupCommit {
 }
 
 impl GroupCommit {
-    /// A writer under `head`. `writer` must be unique to this instance: it is part of
-    /// every append's id. At most `in_flight_max` subjects have an append in flight.
+    /// A writer of events under `head`. `writer` must be unique to this instance: it is part
+    /// of every append's id. At most `in_flight_max` subjects have an append in flight.
     pub fn new(head: FrameHead, writer: impl Into<String>, in_flight_max: usize) -> Self {
+        Self::of(Form::Events(head), writer.into(), in_flight_max)
+    }
+
+    /// A writer of submissions, each pushed as [`Submission::encode`] makes it; `writer` and
+    /// `in_flight_max` as for [`Self::new`].
+    ///
+    /// [`Submission::encode`]: conductor_protocol::submission::Submission::encode
+    pub fn of_submissions(writer: impl Into<String>, in_flight_max: usize) -> Self {
+        Self::of(Form::Submissions, writer.into(), in_flight_max)
+    }
+
+    fn of(form: Form, writer: String, in_flight_max: usize) -> Self {
         Self {
-            head,
-            writer: writer.into(),
-            frames: 0,
+            form,
+            writer,
+            appends: 0,
             in_flight_max: in_flight_max.max(1),
             in_flight: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -73,19 +112,19 @@ impl GroupCommit {
         }
     }
 
-    /// Adds an encoded event for `subject`.
-    pub fn push(&mut self, subject: &str, event: Vec<u8>) {
-        self.waiting_bytes += event.len();
+    /// Adds an encoded element, an event or a submission, for `subject`.
+    pub fn push(&mut self, subject: &str, element: Vec<u8>) {
+        self.waiting_bytes += element.len();
         if let Some(queue) = self.waiting.get_mut(subject) {
-            queue.push_back(event);
+            queue.push_back(element);
         } else {
             self.waiting
-                .insert(subject.to_owned(), VecDeque::from([event]));
+                .insert(subject.to_owned(), VecDeque::from([element]));
             self.turns.push_back(subject.to_owned());
         }
     }
 
-    /// The next frame to append, if one may be now. What the log says of it goes to
+    /// The next append, if one may be now. What the log says of it goes to
     /// [`Self::answered`].
     pub fn next_append(&mut self) -> Option<Append> {
         if self.in_flight.len() >= self.in_flight_max {
@@ -96,35 +135,51 @@ impl GroupCommit {
             .iter()
             .position(|s| !self.in_flight.contains_key(s))?;
         let subject = self.turns.remove(turn)?;
-        let queue = self.waiting.get_mut(&subject)?;
-        let mut events = Vec::new();
-        let mut bytes = FRAME_OVERHEAD_BYTES;
-        while let Some(event) = queue.front() {
-            if !events.is_empty() && bytes + event.len() > FRAME_BYTES_MAX {
-                break;
-            }
-            bytes += event.len();
-            events.extend(queue.pop_front());
-        }
-        self.waiting_bytes -= bytes - FRAME_OVERHEAD_BYTES;
-        if queue.is_empty() {
-            self.waiting.remove(&subject);
-        } else {
-            self.turns.push_back(subject.clone());
-        }
-        self.frames += 1;
+        let elements = self.gather(&subject)?;
+        self.appends += 1;
         let append = Append {
-            payload: frame::join(self.head, &events).into(),
-            id: format!("{}-{}", self.writer, self.frames),
+            payload: self.form.join(&elements).into(),
+            id: format!("{}-{}", self.writer, self.appends),
             expected_last: None,
             subject: subject.clone(),
         };
         let in_flight = InFlight {
             append: append.clone(),
+            len: elements.len(),
             tries: 1,
         };
         self.in_flight.insert(subject, in_flight);
         Some(append)
+    }
+
+    /// Takes what waits for `subject`, as much as fits into one append; one element that is
+    /// larger goes alone.
+    fn gather(&mut self, subject: &str) -> Option<Vec<Vec<u8>>> {
+        let queue = self.waiting.get_mut(subject)?;
+        let mut elements = Vec::new();
+        let mut bytes = FRAME_OVERHEAD_BYTES;
+        while let Some(element) = queue.front() {
+            let is_full = elements.len() >= self.form.elements_max()
+                || bytes + element.len() > FRAME_BYTES_MAX;
+            if is_full && !elements.is_empty() {
+                break;
+            }
+            bytes += element.len();
+            elements.extend(queue.pop_front());
+        }
+        self.waiting_bytes -= bytes - FRAME_OVERHEAD_BYTES;
+        if queue.is_empty() {
+            self.waiting.remove(subject);
+        } else {
+            self.turns.push_back(subject.to_owned());
+        }
+        Some(elements)
+    }
+
+    /// How many elements the append in flight on `subject` holds, the first of those pushed
+    /// and not yet answered; 0 where none is.
+    pub fn in_flight_len(&self, subject: &str) -> usize {
+        self.in_flight.get(subject).map_or(0, |f| f.len)
     }
 
     /// The log has answered the append on `subject`, or did not in time.
@@ -153,7 +208,7 @@ impl GroupCommit {
         }
     }
 
-    /// Bytes of events that wait for a frame.
+    /// Bytes of elements that wait for an append.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
@@ -167,6 +222,7 @@ impl GroupCommit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use conductor_protocol::frame::Encoding;
 
     fn writer(in_flight_max: usize) -> GroupCommit {
         GroupCommit::new(FrameHead::epoch(1), "w", in_flight_max)
@@ -258,5 +314,48 @@ mod tests {
         assert!(w.next_append().is_none(), "a has one in flight");
         stored(&mut w, "a");
         assert_eq!(w.next_append().unwrap().subject, "a");
+    }
+
+    fn submissions(append: &Append) -> usize {
+        let encoding = Encoding::of(None, &append.payload);
+        assert_eq!(encoding, Encoding::Msgpack);
+        frame::split_public(encoding, &append.payload)
+            .unwrap()
+            .len()
+    }
+
+    #[test]
+    fn submissions_gather_like_events() {
+        let mut w = GroupCommit::of_submissions("w", 1);
+        assert_eq!(w.in_flight_len("s"), 0);
+        w.push("s", event(1));
+        let first = w.next_append().unwrap();
+        assert_eq!((submissions(&first), w.in_flight_len("s")), (1, 1));
+        for _ in 0..5 {
+            w.push("s", event(1));
+        }
+        assert_eq!(w.in_flight_len("s"), 1, "what waits is not in flight");
+        stored(&mut w, "s");
+        assert_eq!(w.in_flight_len("s"), 0);
+        let second = w.next_append().unwrap();
+        assert_eq!((submissions(&second), w.in_flight_len("s")), (5, 5));
+    }
+
+    #[test]
+    fn a_record_of_submissions_stays_below_both_limits() {
+        let mut w = GroupCommit::of_submissions("w", 1);
+        for _ in 0..SUBMISSIONS_PER_RECORD_MAX + 7 {
+            w.push("s", event(1));
+        }
+        for bytes in [300_000, 500_000, 500_000] {
+            w.push("s", event(bytes));
+        }
+        let mut records = Vec::new();
+        while let Some(append) = w.next_append() {
+            assert!(append.payload.len() <= FRAME_BYTES_MAX);
+            records.push(submissions(&append));
+            stored(&mut w, "s");
+        }
+        assert_eq!(records, [SUBMISSIONS_PER_RECORD_MAX, 8, 1, 1]);
     }
 }

@@ -54,7 +54,7 @@ pub struct Frame<'a> {
     pub events: Vec<&'a [u8]>,
 }
 
-/// Bytes of a frame's head and array header, at most.
+/// Bytes of a frame's head and array header, at most; more than the header of an array alone.
 pub const FRAME_OVERHEAD_BYTES: usize = 64;
 
 /// Joins encoded events into a frame.
@@ -146,6 +146,19 @@ impl Encoding {
             _ => Self::Msgpack,
         }
     }
+}
+
+/// Joins encoded submissions into what a submit record holds: a MessagePack array, also for
+/// one. [`split_public`] gives them back; it refuses none at all and more than
+/// [`SUBMISSIONS_PER_RECORD_MAX`].
+pub fn join_public<E: AsRef<[u8]>>(elements: &[E]) -> Vec<u8> {
+    let bytes: usize = elements.iter().map(|e| e.as_ref().len()).sum();
+    let mut out = Vec::with_capacity(bytes + FRAME_OVERHEAD_BYTES);
+    msgpack::put_array(&mut out, elements.len());
+    for element in elements {
+        out.extend_from_slice(element.as_ref());
+    }
+    out
 }
 
 /// Splits what people wrote, one object or an array of them, into its elements.
@@ -258,6 +271,21 @@ mod tests {
         }
         let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
         assert!(split_public(Encoding::Json, deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn joined_submissions_read_back() {
+        let element = rmp_serde::to_vec_named(&serde_json::json!({"name": "a"})).unwrap();
+        for len in [1, 15, 16, 70_000, SUBMISSIONS_PER_RECORD_MAX] {
+            let payload = join_public(&vec![&element; len]);
+            assert_eq!(Encoding::of(None, &payload), Encoding::Msgpack);
+            let read = split_public(Encoding::Msgpack, &payload);
+            if len <= SUBMISSIONS_PER_RECORD_MAX {
+                assert_eq!(read.unwrap(), vec![element.as_slice(); len]);
+            } else {
+                assert_eq!(read, Err(Malformed), "{len} are too many");
+            }
+        }
     }
 
     proptest! {

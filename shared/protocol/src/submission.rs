@@ -91,7 +91,8 @@ impl Submission {
         }
     }
 
-    /// The submission as MessagePack, the way our own client writes it.
+    /// The submission as MessagePack, the way our own client writes it: an element for
+    /// [`join_public`](crate::frame::join_public).
     pub fn encode(&self) -> Result<Vec<u8>, rmp_serde::encode::Error> {
         rmp_serde::to_vec_named(self)
     }

@@ -13,12 +13,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Packages from the lowest layer up, with the only packages of ours each may name.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("conductor-protocol", &[]),
     ("conductor-domain", &["conductor-protocol"]),
     (
         "conductor-eventlog",
         &["conductor-protocol", "conductor-domain"],
+    ),
+    (
+        "conductor-client",
+        &[
+            "conductor-protocol",
+            "conductor-domain",
+            "conductor-eventlog",
+        ],
     ),
     (
         "conductor-replica",
@@ -67,6 +75,7 @@ const EVERYTHING: &[&str] = &[
     "conductor-protocol",
     "conductor-domain",
     "conductor-eventlog",
+    "conductor-client",
     "conductor-replica",
     "conductor-orchestrator",
     "conductor-scheduler",
