@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use conductor_client::Submitter;
 use conductor_eventlog::EventLog;
 use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_protocol::submission::Submission;
@@ -18,10 +19,10 @@ use tokio::task::JoinSet;
 
 use crate::arrivals::Schedule;
 use crate::book::{self, Book};
-use crate::client::{Publisher, Submitter};
 use crate::latency::Latency;
 use crate::outcome::Outcome;
 use crate::plan::{Arrivals, LoadPlan, Submit, Target};
+use crate::publisher::Publisher;
 use crate::workload::Workload;
 
 /// Calls of the client library under way at once, per connection.
@@ -90,6 +91,7 @@ struct Load {
     /// Tasks that may be submitted now, where arrivals are closed.
     free: Arc<Semaphore>,
     next_group: AtomicU64,
+    queue: QueueName,
     senders: Senders,
 }
 
@@ -118,7 +120,9 @@ async fn senders(target: &Target, plan: &LoadPlan) -> Outcome<Senders> {
         Submit::Gather => {
             let connections = (0..n).map(|_| connect(target, "loadtest-submit"));
             let connections = try_join_all(connections).await?;
-            let submitters = connections.into_iter().map(|c| Submitter::new(c, &queue));
+            let submitters = connections
+                .into_iter()
+                .map(|c| Submitter::new(c as Arc<dyn EventLog>));
             Senders::Gather(submitters.collect())
         }
         Submit::Single => {
@@ -144,6 +148,7 @@ async fn run(target: &Target, plan: LoadPlan) -> Outcome<LoadResult> {
     let load = Arc::new(Load {
         free: Arc::new(Semaphore::new(free)),
         next_group: AtomicU64::new(0),
+        queue: QUEUE.parse()?,
         senders,
         workload,
         book,
@@ -288,7 +293,10 @@ impl Load {
             Senders::Gather(submitters) => {
                 let tasks: Vec<Submission> = groups_of_tasks.flatten().collect();
                 match submitters.get(worker % submitters.len().max(1)) {
-                    Some(submitter) => submitter.submit_all(&tasks).await,
+                    Some(submitter) => {
+                        let done = submitter.submit_all(&self.queue, &tasks).await;
+                        done.map(|_| ()).map_err(Into::into)
+                    }
                     None => Ok(()),
                 }
             }

@@ -1,7 +1,7 @@
 //! Measures what users of Conductor care about, beside what JetStream alone gives on the
 //! same machine in the same run.
 //!
-//! Reading order: [`plan`] (what is measured) → [`workload`], [`arrivals`], [`client`] (what
+//! Reading order: [`plan`] (what is measured) → [`workload`], [`arrivals`], [`publisher`] (what
 //! is submitted, when and how) → [`load`] with [`book`] and [`latency`] (what is seen of it)
 //! → [`ground`], [`system`], [`process`], [`usage`] (the processes) → [`run`] (one run)
 //! → [`result`], [`table`] (what it gave). [`raw`] and [`baseline`] are what it is
@@ -11,7 +11,6 @@ mod agents;
 mod arrivals;
 mod baseline;
 mod book;
-mod client;
 mod compare;
 mod describe;
 mod frames;
@@ -25,6 +24,7 @@ mod pipeline;
 mod plan;
 mod plot;
 mod process;
+mod publisher;
 mod raw;
 mod report;
 mod result;

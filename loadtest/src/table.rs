@@ -16,7 +16,7 @@ pub(crate) fn table(head: &[String], rows: &[Vec<String>]) -> String {
 /// A number with three significant digits or so, and its thousands apart.
 pub(crate) fn number(n: f64) -> String {
     let digits = match n.abs() {
-        n if n >= 100.0 => 0,
+        n if n >= 100.0 || n.fract() == 0.0 => 0,
         n if n >= 10.0 => 1,
         _ => 2,
     };
