@@ -1,15 +1,14 @@
 //! What the server gives without Conductor, on servers of its own: what a ratio divides by.
 
-use std::sync::Arc;
-
 use conductor_eventlog::jetstream::provision::{Provision, Risk};
-use conductor_eventlog::jetstream::{Connect, Connection};
 
 use serde::{Deserialize, Serialize};
 
+use crate::bench::rows::Spread;
 use crate::ground::Ground;
 use crate::latency::Latency;
 use crate::load::LoadResult;
+use crate::nats;
 use crate::origin;
 use crate::outcome::{Outcome, put};
 use crate::plan::{LoadPlan, Sync, SystemPlan, Target};
@@ -31,6 +30,9 @@ pub(crate) struct RawArgs {
     /// Seconds for each
     #[arg(long, default_value_t = 4.0)]
     pub(crate) seconds: f64,
+    /// How often the round trip is measured
+    #[arg(long, default_value_t = 1)]
+    pub(crate) repeat: usize,
     /// When the server syncs
     #[arg(long, value_enum, default_value = "always")]
     pub(crate) sync: Sync,
@@ -42,8 +44,8 @@ pub(crate) struct RawArgs {
 /// What the bare client and server give.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Baseline {
-    /// The round trip of one acknowledged publish at a time.
-    pub(crate) round_trip: Latency,
+    /// The round trip of one acknowledged publish at a time, as often as it was measured.
+    pub(crate) round_trips: Vec<Latency>,
     /// Events published and consumed, of every variant that was tried.
     pub(crate) variants: Vec<RawResult>,
     /// The commands.
@@ -57,15 +59,23 @@ impl Baseline {
         each.fold(0.0, f64::max)
     }
 
+    /// The median round trip, in microseconds.
+    pub(crate) fn round_trip_p50(&self) -> f64 {
+        Spread::of(self.round_trips.iter().map(|r| r.measured.p50)).median()
+    }
+
     /// For people.
     pub(crate) fn part(&self, title: &str) -> Part {
-        let p = &self.round_trip.measured;
-        let mut rows = vec![vec![
-            "one acknowledged publish at a time".to_owned(),
-            format!("p50 {}, p99 {}", micros(p.p50), micros(p.p99)),
-            String::new(),
-            String::new(),
-        ]];
+        let round_trips = self.round_trips.iter().map(|round_trip| {
+            let p = &round_trip.measured;
+            vec![
+                "one acknowledged publish at a time".to_owned(),
+                format!("p50 {}, p99 {}", micros(p.p50), micros(p.p99)),
+                String::new(),
+                String::new(),
+            ]
+        });
+        let mut rows: Vec<Vec<String>> = round_trips.collect();
         rows.extend(self.variants.iter().map(|v| {
             vec![
                 format!("window {}, consumer {:?}", v.window, v.consumer),
@@ -105,7 +115,10 @@ pub(crate) fn raw(args: &RawArgs) -> Outcome<Baseline> {
         replicas: args.replicas,
         consumer: Consumer::None,
     };
-    let round_trip = measure(&plan)?.round_trip.unwrap_or_default();
+    let mut round_trips = Vec::new();
+    for _ in 0..args.repeat.max(1) {
+        round_trips.extend(measure(&plan)?.round_trip);
+    }
     plan.round_trips = 0.0;
     plan.seconds = args.seconds;
     let mut variants = Vec::new();
@@ -117,7 +130,7 @@ pub(crate) fn raw(args: &RawArgs) -> Outcome<Baseline> {
         }
     }
     Ok(Baseline {
-        round_trip,
+        round_trips,
         variants,
         ..baseline
     })
@@ -141,17 +154,7 @@ pub(crate) fn accepted(system: &SystemPlan, plan: &LoadPlan) -> Outcome<LoadResu
 }
 
 fn make_log(target: &Target, system: &SystemPlan) -> Outcome<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let connect = Connect {
-            url: target.url.clone(),
-            name: "loadtest-provision".to_owned(),
-            cell: target.cell.parse()?,
-            credentials: None,
-        };
-        let connection = Arc::new(Connection::open(&connect).await?);
+    nats::with(target, async |connection| {
         let how = Provision {
             replicas: system.replicas,
             accepted_risks: vec![Risk::LazySync],

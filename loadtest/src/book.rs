@@ -200,6 +200,16 @@ pub(crate) fn within(tally: &[Tally], from: u64, to: u64) -> u64 {
     inside.map(|(_, n)| n).sum()
 }
 
+/// How many a second, between the first and the last.
+pub(crate) fn rate(tally: &[Tally]) -> f64 {
+    let (Some(first), Some(last)) = (tally.first(), tally.last()) else {
+        return 0.0;
+    };
+    // What was there with the first had been done before.
+    let n: u64 = tally.iter().skip(1).map(|(_, n)| n).sum();
+    n as f64 * 1e9 / (last.0 - first.0).max(1) as f64
+}
+
 /// A tally second by second.
 pub(crate) fn by_second(tally: &[Tally], seconds: usize) -> Vec<u64> {
     let mut out = vec![0; seconds];
@@ -256,5 +266,6 @@ mod tests {
         assert_eq!(first[2].1.measured.count, 1);
         assert_eq!(within(&closed.ended, 0, 25), 1);
         assert_eq!(by_second(&closed.started, 1), [2]);
+        assert!((rate(&closed.started) - 1e8).abs() < 1.0);
     }
 }

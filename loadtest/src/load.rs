@@ -31,8 +31,6 @@ const CALLERS: usize = 8;
 const PUBLISHES: usize = 64;
 /// Most groups of tasks in one call of the client library.
 const CALL_MAX: usize = 500;
-/// How long nothing may end before what is in flight counts as unfinished.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// The queue tasks are submitted to.
 const QUEUE: &str = "default";
 
@@ -60,6 +58,8 @@ pub(crate) struct LoadResult {
     pub(crate) started_per_s: f64,
     /// Tasks ended in the window, a second.
     pub(crate) ended_per_s: f64,
+    /// Attempts begun a second, between the first and the last of all.
+    pub(crate) begun_per_s: f64,
     /// Tasks submitted in all.
     pub(crate) submitted: u64,
     /// Of them, those whose submission failed.
@@ -161,7 +161,7 @@ async fn run(target: &Target, plan: LoadPlan) -> Outcome<LoadResult> {
     });
     generate(&load).await?;
     if load.plan.observe && load.plan.drain {
-        drain(&load.book).await;
+        drain(&load.book, Duration::from_secs_f64(load.plan.patience)).await;
     }
     if let Some(observing) = observing {
         observing.abort();
@@ -249,7 +249,7 @@ async fn open(load: &Arc<Load>, time: Duration) -> Outcome<()> {
 }
 
 /// Waits until all that was submitted has ended, or nothing more does.
-async fn drain(book: &Book) {
+async fn drain(book: &Book, patience: Duration) {
     let mut seen = (0, tokio::time::Instant::now());
     loop {
         let ended = book.ended.load(Ordering::Relaxed);
@@ -260,7 +260,7 @@ async fn drain(book: &Book) {
         if ended != seen.0 {
             seen = (ended, tokio::time::Instant::now());
         }
-        if seen.1.elapsed() > SILENCE_MAX {
+        if seen.1.elapsed() > patience {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -351,6 +351,7 @@ impl Load {
             acked_per_s: per_second(&closed.acked),
             started_per_s: per_second(&closed.started),
             ended_per_s: per_second(&closed.ended),
+            begun_per_s: book::rate(&closed.started),
             submitted: self.book.submitted.load(Ordering::Relaxed),
             failed: self.book.failed.load(Ordering::Relaxed),
             acked: book::within(&closed.acked, 0, u64::MAX),

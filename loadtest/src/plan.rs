@@ -106,6 +106,8 @@ pub(crate) struct LoadPlan {
     pub(crate) observe: bool,
     /// Whether to wait for the end of what is still in flight.
     pub(crate) drain: bool,
+    /// Seconds without any end after which what is in flight counts as unfinished.
+    pub(crate) patience: f64,
 }
 
 impl Default for LoadPlan {
@@ -123,6 +125,7 @@ impl Default for LoadPlan {
             count: None,
             observe: true,
             drain: true,
+            patience: 15.0,
         }
     }
 }

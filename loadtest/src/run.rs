@@ -109,8 +109,7 @@ impl RunArgs {
             warmup: self.warmup,
             duration: self.duration,
             count: self.count,
-            observe: true,
-            drain: true,
+            ..LoadPlan::default()
         }
     }
 }

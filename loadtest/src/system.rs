@@ -165,12 +165,6 @@ impl System {
         self.stop_agents();
         self.deciders.iter_mut().for_each(|p| p.stop(STOP));
     }
-
-    /// Kills everything.
-    pub(crate) fn kill(mut self) {
-        self.agents.iter_mut().for_each(Process::kill);
-        self.deciders.iter_mut().for_each(Process::kill);
-    }
 }
 
 /// What every decider is told.
