@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn constant_arrivals_are_even() {
         let mut schedule = Schedule::new(Arrivals::Constant, 1_000.0, 1);
-        assert_eq!(schedule.due(999_999), []);
+        assert!(schedule.due(999_999).is_empty());
         assert_eq!(schedule.due(3_000_000), [1_000_000, 2_000_000, 3_000_000]);
         assert_eq!(schedule.next_ns(), 4_000_000);
     }

@@ -1,8 +1,8 @@
 //! What became of the tasks: counted all, timed some.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::latency::Latency;
@@ -171,7 +171,7 @@ impl Book {
 
     fn write<T>(&self, what: impl FnOnce(&mut Pages) -> T) -> T {
         // Nothing panics with it in hand; if something did, the numbers stand all the same.
-        what(&mut self.pages.lock().unwrap_or_else(|e| e.into_inner()))
+        what(&mut self.pages.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

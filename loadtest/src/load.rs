@@ -27,8 +27,6 @@ use crate::workload::Workload;
 
 /// Calls of the client library under way at once, per connection.
 const CALLERS: usize = 8;
-/// Publishes without an acknowledgement at once, per connection.
-const PUBLISHES: usize = 64;
 /// Most groups of tasks in one call of the client library.
 const CALL_MAX: usize = 500;
 /// The queue tasks are submitted to.
@@ -271,7 +269,7 @@ impl Load {
     fn workers(&self) -> usize {
         match &self.senders {
             Senders::Gather(submitters) => submitters.len() * CALLERS,
-            Senders::Single(publishers) => publishers.len() * PUBLISHES,
+            Senders::Single(publishers) => publishers.len() * self.plan.publishes,
         }
     }
 

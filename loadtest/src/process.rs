@@ -148,12 +148,17 @@ impl Process {
         }
     }
 
-    fn failure(&self, what: &str) -> Box<dyn std::error::Error + Send + Sync> {
+    /// The end of what it said.
+    pub(crate) fn last_words(&self) -> String {
         let said = self.said();
         let lines: Vec<&str> = said.lines().collect();
         let end = lines.get(lines.len().saturating_sub(8)..);
-        let end = end.unwrap_or_default().join("\n");
-        format!("{} {what}; its last words:\n{end}", self.name).into()
+        end.unwrap_or_default().join("\n")
+    }
+
+    fn failure(&self, what: &str) -> Box<dyn std::error::Error + Send + Sync> {
+        let words = self.last_words();
+        format!("{} {what}; its last words:\n{words}", self.name).into()
     }
 }
 

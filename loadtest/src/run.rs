@@ -7,7 +7,7 @@ use crate::frames;
 use crate::ground::{Ground, directory};
 use crate::load::LoadResult;
 use crate::origin;
-use crate::outcome::{Outcome, put};
+use crate::outcome::{Outcome, put, say};
 use crate::plan::{Arrivals, Kind, Layout, LoadPlan, Submit, Sync, SystemPlan, Target};
 use crate::result::RunResult;
 use crate::system::{System, role};
@@ -37,6 +37,9 @@ pub(crate) struct RunArgs {
     /// Connections that submit
     #[arg(long, default_value_t = 1)]
     connections: usize,
+    /// Single publishes without an acknowledgement at once, per connection
+    #[arg(long, default_value_t = 16)]
+    publishes: usize,
     /// Seconds before the measured window
     #[arg(long, default_value_t = 3.0)]
     warmup: f64,
@@ -106,6 +109,7 @@ impl RunArgs {
             in_flight: self.in_flight,
             submit: self.submit,
             connections: self.connections,
+            publishes: self.publishes,
             warmup: self.warmup,
             duration: self.duration,
             count: self.count,
@@ -189,7 +193,7 @@ fn measure(
     let (load, usage, command) = load(scene, load_plan)?;
     commands.extend(system.commands());
     commands.push(command);
-    Ok(RunResult {
+    let result = RunResult {
         origin: origin::here(),
         durability: origin::durability(system_plan),
         load_plan: load_plan.clone(),
@@ -199,7 +203,11 @@ fn measure(
         load,
         usage,
         frames: frames::read(&scene.target)?,
-    })
+    };
+    for problem in result.problems() {
+        say(&format!("NOT SOUND: {problem}\n{}", system.last_words()));
+    }
+    Ok(result)
 }
 
 /// The command.

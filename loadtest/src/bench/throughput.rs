@@ -165,6 +165,8 @@ pub(super) fn single(bench: &mut Bench) -> Outcome<()> {
         submit: Submit::Single,
         connections: CONNECTIONS,
         in_flight: SINGLE_IN_FLIGHT,
+        // What is decided waits behind what is submitted, several times over.
+        warmup: bench.scale.warmup * 2.0,
         ..brief(bench)
     };
     let mut alone = Vec::new();
