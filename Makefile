@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all a newcomer needs; `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test sim chaos lint fmt deny fuzz ci nats-server need-rust need-python
+.PHONY: help demo run build test sim chaos bench bench-growth soak build-bench lint fmt deny fuzz ci nats-server need-rust need-python
 
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/conductor
 
@@ -38,6 +38,20 @@ chaos: need-rust nats-server ## Real faults on real processes (MINUTES=10, SEED=
 	@cargo build --release --locked --package conductor --package conductor-chaos
 	@echo "==> $(MINUTES) minutes of faults"
 	@$(dir $(RELEASE))conductor-chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) --report $(dir $(RELEASE))chaos
+
+BENCH = $(dir $(RELEASE))conductor-loadtest
+bench: build-bench ## Measure the standard set in ten minutes; writes loadtest/RESULTS.md (BENCH_ARGS=--quick to try)
+	@$(BENCH) bench $(BENCH_ARGS)
+
+bench-growth: build-bench ## Measure how costs grow with backlog, agents, payload, history
+	@$(BENCH) growth $(BENCH_ARGS)
+
+soak: build-bench ## Ten minutes at a fixed rate: does memory stay what it is?
+	@$(BENCH) soak $(BENCH_ARGS)
+
+build-bench: need-rust nats-server
+	@echo "==> building"
+	@cargo build --release --locked --package conductor --package conductor-loadtest
 
 lint: need-rust ## Formatting and clippy, warnings are errors
 	cargo fmt --all --check

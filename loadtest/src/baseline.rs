@@ -1,15 +1,19 @@
 //! What the server gives without Conductor, on servers of its own: what a ratio divides by.
 
-use std::sync::Arc;
-
 use conductor_eventlog::jetstream::provision::{Provision, Risk};
-use conductor_eventlog::jetstream::{Connect, Connection};
 
+use serde::{Deserialize, Serialize};
+
+use crate::bench::rows::Spread;
 use crate::ground::Ground;
+use crate::latency::Latency;
 use crate::load::LoadResult;
+use crate::nats;
+use crate::origin;
 use crate::outcome::{Outcome, put};
 use crate::plan::{LoadPlan, Sync, SystemPlan, Target};
-use crate::raw::{RawPlan, RawResult};
+use crate::raw::{Consumer, RawPlan, RawResult};
+use crate::report::Part;
 use crate::run::{Scene, load, replicas};
 use crate::system::role;
 use crate::table::{micros, number};
@@ -19,41 +23,117 @@ use crate::table::{micros, number};
 pub(crate) struct RawArgs {
     /// Publishes without an acknowledgement at once; several to see which is best
     #[arg(long, value_delimiter = ',', default_value = "256,512,1024")]
-    windows: Vec<usize>,
-    /// Seconds for each window
+    pub(crate) windows: Vec<usize>,
+    /// Who consumes what is published; several to see which is best
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "file,memory")]
+    pub(crate) consumers: Vec<Consumer>,
+    /// Seconds for each
     #[arg(long, default_value_t = 4.0)]
-    seconds: f64,
+    pub(crate) seconds: f64,
+    /// How often the round trip is measured
+    #[arg(long, default_value_t = 1)]
+    pub(crate) repeat: usize,
     /// When the server syncs
     #[arg(long, value_enum, default_value = "always")]
-    sync: Sync,
+    pub(crate) sync: Sync,
     /// Replicas of the stream: 1, or 3 on a cluster of three servers
     #[arg(long, default_value_t = 1, value_parser = replicas)]
-    replicas: usize,
+    pub(crate) replicas: usize,
 }
 
-/// Measures the bare client on servers that are there: the round trip first, alone.
-pub(crate) fn raw(
-    ground: &Ground,
-    windows: &[usize],
-    seconds: f64,
-    replicas: usize,
-) -> Outcome<Vec<RawResult>> {
-    let round_trip = RawPlan {
+/// What the bare client and server give.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Baseline {
+    /// The round trip of one acknowledged publish at a time, as often as it was measured.
+    pub(crate) round_trips: Vec<Latency>,
+    /// Events published and consumed, of every variant that was tried.
+    pub(crate) variants: Vec<RawResult>,
+    /// The commands.
+    pub(crate) commands: Vec<String>,
+}
+
+impl Baseline {
+    /// Tasks a second of the best variant.
+    pub(crate) fn tasks_per_s(&self) -> f64 {
+        let each = self.variants.iter().map(|v| v.tasks_per_s);
+        each.fold(0.0, f64::max)
+    }
+
+    /// The median round trip, in microseconds.
+    pub(crate) fn round_trip_p50(&self) -> f64 {
+        Spread::of(self.round_trips.iter().map(|r| r.measured.p50)).median()
+    }
+
+    /// For people.
+    pub(crate) fn part(&self, title: &str) -> Part {
+        let round_trips = self.round_trips.iter().map(|round_trip| {
+            let p = &round_trip.measured;
+            vec![
+                "one acknowledged publish at a time".to_owned(),
+                format!("p50 {}, p99 {}", micros(p.p50), micros(p.p99)),
+                String::new(),
+                String::new(),
+            ]
+        });
+        let mut rows: Vec<Vec<String>> = round_trips.collect();
+        rows.extend(self.variants.iter().map(|v| {
+            vec![
+                format!("window {}, consumer {:?}", v.window, v.consumer),
+                number(v.published_per_s),
+                number(v.consumed_per_s),
+                number(v.tasks_per_s),
+            ]
+        }));
+        let head = [
+            "bare client",
+            "published a second",
+            "consumed",
+            "tasks a second",
+        ];
+        Part::table(title, &head, rows)
+    }
+}
+
+/// Measures the bare client on a server of its own: the round trip first, alone.
+pub(crate) fn raw(args: &RawArgs) -> Outcome<Baseline> {
+    let plan = SystemPlan {
+        sync: args.sync,
+        replicas: args.replicas,
+        ..SystemPlan::default()
+    };
+    let ground = Ground::start(&plan)?;
+    let mut baseline = Baseline::default();
+    let mut measure = |plan: &RawPlan| -> Outcome<RawResult> {
+        let mut role = role("raw", &ground.target(), plan, ground.dir())?;
+        baseline.commands.push(role.command.clone());
+        role.result()
+    };
+    let mut plan = RawPlan {
         window: 1,
         seconds: 0.0,
-        round_trips: seconds,
-        replicas,
+        round_trips: args.seconds,
+        replicas: args.replicas,
+        consumer: Consumer::None,
     };
-    let events = windows.iter().map(|window| RawPlan {
-        window: *window,
-        seconds,
-        round_trips: 0.0,
-        replicas,
-    });
-    let plans = [round_trip].into_iter().chain(events);
-    plans
-        .map(|plan| role("raw", &ground.target(), &plan, ground.dir())?.result())
-        .collect()
+    let mut round_trips = Vec::new();
+    for _ in 0..args.repeat.max(1) {
+        round_trips.extend(measure(&plan)?.round_trip);
+    }
+    plan.round_trips = 0.0;
+    plan.seconds = args.seconds;
+    let mut variants = Vec::new();
+    for consumer in &args.consumers {
+        for window in &args.windows {
+            plan.consumer = *consumer;
+            plan.window = *window;
+            variants.push(measure(&plan)?);
+        }
+    }
+    Ok(Baseline {
+        round_trips,
+        variants,
+        ..baseline
+    })
 }
 
 /// How many submissions the server takes without anybody who reads them: the log as
@@ -74,17 +154,7 @@ pub(crate) fn accepted(system: &SystemPlan, plan: &LoadPlan) -> Outcome<LoadResu
 }
 
 fn make_log(target: &Target, system: &SystemPlan) -> Outcome<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let connect = Connect {
-            url: target.url.clone(),
-            name: "loadtest-provision".to_owned(),
-            cell: target.cell.parse()?,
-            credentials: None,
-        };
-        let connection = Arc::new(Connection::open(&connect).await?);
+    nats::with(target, async |connection| {
         let how = Provision {
             replicas: system.replicas,
             accepted_risks: vec![Risk::LazySync],
@@ -102,21 +172,7 @@ pub(crate) fn main(args: &RawArgs) -> Outcome<()> {
         replicas: args.replicas,
         ..SystemPlan::default()
     };
-    let ground = Ground::start(&plan)?;
-    for result in raw(&ground, &args.windows, args.seconds, args.replicas)? {
-        if let Some(round_trip) = &result.round_trip {
-            let p = &round_trip.measured;
-            let (p50, p99) = (micros(p.p50), micros(p.p99));
-            put(&format!("one acknowledged publish: p50 {p50}, p99 {p99}"));
-        } else {
-            put(&format!(
-                "window {}: {} published a second, {} consumed: {} tasks a second",
-                result.window,
-                number(result.published_per_s),
-                number(result.consumed_per_s),
-                number(result.tasks_per_s)
-            ));
-        }
-    }
+    let title = format!("Without Conductor, {}", origin::durability(&plan));
+    put(&raw(args)?.part(&title).markdown());
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! What became of the tasks: counted all, timed some.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::latency::Latency;
@@ -171,7 +171,7 @@ impl Book {
 
     fn write<T>(&self, what: impl FnOnce(&mut Pages) -> T) -> T {
         // Nothing panics with it in hand; if something did, the numbers stand all the same.
-        what(&mut self.pages.lock().unwrap_or_else(|e| e.into_inner()))
+        what(&mut self.pages.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -198,6 +198,16 @@ pub(crate) fn timed_every(kind: Kind, tasks_per_second: f64) -> u64 {
 pub(crate) fn within(tally: &[Tally], from: u64, to: u64) -> u64 {
     let inside = tally.iter().filter(|(at, _)| (from..to).contains(at));
     inside.map(|(_, n)| n).sum()
+}
+
+/// How many a second, between the first and the last.
+pub(crate) fn rate(tally: &[Tally]) -> f64 {
+    let (Some(first), Some(last)) = (tally.first(), tally.last()) else {
+        return 0.0;
+    };
+    // What was there with the first had been done before.
+    let n: u64 = tally.iter().skip(1).map(|(_, n)| n).sum();
+    n as f64 * 1e9 / (last.0 - first.0).max(1) as f64
 }
 
 /// A tally second by second.
@@ -256,5 +266,6 @@ mod tests {
         assert_eq!(first[2].1.measured.count, 1);
         assert_eq!(within(&closed.ended, 0, 25), 1);
         assert_eq!(by_second(&closed.started, 1), [2]);
+        assert!((rate(&closed.started) - 1e8).abs() < 1.0);
     }
 }

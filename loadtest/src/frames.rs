@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use conductor_eventlog::EventLog;
-use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_protocol::frame::{self, Encoding};
 use conductor_protocol::subject::Subject;
 use serde::{Deserialize, Serialize};
 
+use crate::nats;
 use crate::outcome::Outcome;
 use crate::plan::Target;
 
@@ -35,17 +35,7 @@ pub(crate) struct Frames {
 
 /// Looks at the last records of the log.
 pub(crate) fn read(target: &Target) -> Outcome<Vec<Frames>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let connect = Connect {
-            url: target.url.clone(),
-            name: "loadtest-frames".to_owned(),
-            cell: target.cell.parse()?,
-            credentials: None,
-        };
-        let log = Connection::open(&connect).await?;
+    nats::with(target, async |log| {
         let last = log.last_seq().await?;
         let mut next = last.saturating_sub(LOOKED_AT).max(1);
         let mut sizes: BTreeMap<&str, Vec<(usize, usize)>> = BTreeMap::new();

@@ -93,7 +93,7 @@ mod tests {
         assert!((seen.p50 - 500_000.0).abs() < 1_000.0, "{seen:?}");
         assert!((seen.p99 - 990_000.0).abs() < 1_000.0, "{seen:?}");
         assert_eq!(latency.corrected, None);
-        assert_eq!(Latency::of([].into_iter(), true), None);
+        assert_eq!(Latency::of(std::iter::empty(), true), None);
     }
 
     #[test]

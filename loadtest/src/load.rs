@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use conductor_client::Submitter;
 use conductor_eventlog::EventLog;
 use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_protocol::submission::Submission;
@@ -18,20 +19,16 @@ use tokio::task::JoinSet;
 
 use crate::arrivals::Schedule;
 use crate::book::{self, Book};
-use crate::client::{Publisher, Submitter};
 use crate::latency::Latency;
 use crate::outcome::Outcome;
 use crate::plan::{Arrivals, LoadPlan, Submit, Target};
+use crate::publisher::Publisher;
 use crate::workload::Workload;
 
 /// Calls of the client library under way at once, per connection.
 const CALLERS: usize = 8;
-/// Publishes without an acknowledgement at once, per connection.
-const PUBLISHES: usize = 64;
 /// Most groups of tasks in one call of the client library.
 const CALL_MAX: usize = 500;
-/// How long nothing may end before what is in flight counts as unfinished.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// The queue tasks are submitted to.
 const QUEUE: &str = "default";
 
@@ -59,6 +56,8 @@ pub(crate) struct LoadResult {
     pub(crate) started_per_s: f64,
     /// Tasks ended in the window, a second.
     pub(crate) ended_per_s: f64,
+    /// Attempts begun a second, between the first and the last of all.
+    pub(crate) begun_per_s: f64,
     /// Tasks submitted in all.
     pub(crate) submitted: u64,
     /// Of them, those whose submission failed.
@@ -90,6 +89,7 @@ struct Load {
     /// Tasks that may be submitted now, where arrivals are closed.
     free: Arc<Semaphore>,
     next_group: AtomicU64,
+    queue: QueueName,
     senders: Senders,
 }
 
@@ -118,7 +118,9 @@ async fn senders(target: &Target, plan: &LoadPlan) -> Outcome<Senders> {
         Submit::Gather => {
             let connections = (0..n).map(|_| connect(target, "loadtest-submit"));
             let connections = try_join_all(connections).await?;
-            let submitters = connections.into_iter().map(|c| Submitter::new(c, &queue));
+            let submitters = connections
+                .into_iter()
+                .map(|c| Submitter::new(c as Arc<dyn EventLog>));
             Senders::Gather(submitters.collect())
         }
         Submit::Single => {
@@ -144,6 +146,7 @@ async fn run(target: &Target, plan: LoadPlan) -> Outcome<LoadResult> {
     let load = Arc::new(Load {
         free: Arc::new(Semaphore::new(free)),
         next_group: AtomicU64::new(0),
+        queue: QUEUE.parse()?,
         senders,
         workload,
         book,
@@ -156,7 +159,7 @@ async fn run(target: &Target, plan: LoadPlan) -> Outcome<LoadResult> {
     });
     generate(&load).await?;
     if load.plan.observe && load.plan.drain {
-        drain(&load.book).await;
+        drain(&load.book, Duration::from_secs_f64(load.plan.patience)).await;
     }
     if let Some(observing) = observing {
         observing.abort();
@@ -244,7 +247,7 @@ async fn open(load: &Arc<Load>, time: Duration) -> Outcome<()> {
 }
 
 /// Waits until all that was submitted has ended, or nothing more does.
-async fn drain(book: &Book) {
+async fn drain(book: &Book, patience: Duration) {
     let mut seen = (0, tokio::time::Instant::now());
     loop {
         let ended = book.ended.load(Ordering::Relaxed);
@@ -255,7 +258,7 @@ async fn drain(book: &Book) {
         if ended != seen.0 {
             seen = (ended, tokio::time::Instant::now());
         }
-        if seen.1.elapsed() > SILENCE_MAX {
+        if seen.1.elapsed() > patience {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -266,7 +269,7 @@ impl Load {
     fn workers(&self) -> usize {
         match &self.senders {
             Senders::Gather(submitters) => submitters.len() * CALLERS,
-            Senders::Single(publishers) => publishers.len() * PUBLISHES,
+            Senders::Single(publishers) => publishers.len() * self.plan.publishes,
         }
     }
 
@@ -288,7 +291,10 @@ impl Load {
             Senders::Gather(submitters) => {
                 let tasks: Vec<Submission> = groups_of_tasks.flatten().collect();
                 match submitters.get(worker % submitters.len().max(1)) {
-                    Some(submitter) => submitter.submit_all(&tasks).await,
+                    Some(submitter) => {
+                        let done = submitter.submit_all(&self.queue, &tasks).await;
+                        done.map(|_| ()).map_err(Into::into)
+                    }
                     None => Ok(()),
                 }
             }
@@ -343,6 +349,7 @@ impl Load {
             acked_per_s: per_second(&closed.acked),
             started_per_s: per_second(&closed.started),
             ended_per_s: per_second(&closed.ended),
+            begun_per_s: book::rate(&closed.started),
             submitted: self.book.submitted.load(Ordering::Relaxed),
             failed: self.book.failed.load(Ordering::Relaxed),
             acked: book::within(&closed.acked, 0, u64::MAX),

@@ -1,29 +1,40 @@
 //! Measures what users of Conductor care about, beside what JetStream alone gives on the
 //! same machine in the same run.
 //!
-//! Reading order: [`plan`] (what is measured) → [`workload`], [`arrivals`], [`client`] (what
+//! Reading order: [`plan`] (what is measured) → [`workload`], [`arrivals`], [`publisher`] (what
 //! is submitted, when and how) → [`load`] with [`book`] and [`latency`] (what is seen of it)
 //! → [`ground`], [`system`], [`process`], [`usage`] (the processes) → [`run`] (one run)
 //! → [`result`], [`table`] (what it gave). [`raw`] and [`baseline`] are what it is
-//! compared with.
+//! compared with. [`bench`], [`growth`] and [`soak`] run many of them and write [`results`] by
+//! way of [`report`], [`describe`], [`plot`] and [`html`].
 
 mod agents;
 mod arrivals;
 mod baseline;
+mod bench;
 mod book;
-mod client;
+mod compare;
+mod describe;
 mod frames;
 mod ground;
+mod growth;
+mod html;
 mod latency;
 mod load;
+mod nats;
 mod origin;
 mod outcome;
 mod pipeline;
 mod plan;
+mod plot;
 mod process;
+mod publisher;
 mod raw;
+mod report;
 mod result;
+mod results;
 mod run;
+mod soak;
 mod system;
 mod table;
 mod usage;
@@ -49,6 +60,14 @@ struct Args {
 enum Command {
     /// One measured run
     Run(run::RunArgs),
+    /// The standard set: every target, beside what the bare client gives; writes RESULTS.md
+    Bench(bench::BenchArgs),
+    /// How costs grow with backlog, agents, payload and history
+    Growth(growth::GrowthArgs),
+    /// Ten minutes at a fixed rate: does memory stay what it is?
+    Soak(soak::SoakArgs),
+    /// Two results of `run --out` side by side; refuses where their durability differs
+    Compare(compare::CompareArgs),
     /// What the bare client and server give: the figures that others are measured by
     Raw(baseline::RawArgs),
     /// The rules alone, in memory and on one thread: what a task costs without any server
@@ -85,6 +104,12 @@ fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::Pipeline(args) => return pipeline::main(&args),
         Command::Run(args) => run::main(&args),
+        Command::Bench(args) => bench::main(&args),
+        Command::Growth(args) => growth::main(&args),
+        Command::Soak(args) => soak::main(&args),
+        Command::Compare(args) => {
+            return compare::main(&args).unwrap_or_else(|e| failed(&*e));
+        }
         Command::Raw(args) => baseline::main(&args),
         Command::RoleLoad(role) => load::main(&role.target, role.plan).and_then(|r| print(&r)),
         Command::RoleAgents(role) => agents::main(&role.target, &role.plan),
@@ -92,11 +117,13 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            say(&format!("error: {e}"));
-            ExitCode::FAILURE
-        }
+        Err(e) => failed(&*e),
     }
+}
+
+fn failed(e: &dyn std::error::Error) -> ExitCode {
+    say(&format!("error: {e}"));
+    ExitCode::FAILURE
 }
 
 fn print(result: &impl serde::Serialize) -> Outcome<()> {

@@ -96,6 +96,8 @@ pub(crate) struct LoadPlan {
     pub(crate) submit: Submit,
     /// Connections that submit.
     pub(crate) connections: usize,
+    /// Single publishes without an acknowledgement at once, per connection.
+    pub(crate) publishes: usize,
     /// Seconds before the measured window.
     pub(crate) warmup: f64,
     /// Seconds of the measured window.
@@ -106,6 +108,8 @@ pub(crate) struct LoadPlan {
     pub(crate) observe: bool,
     /// Whether to wait for the end of what is still in flight.
     pub(crate) drain: bool,
+    /// Seconds without any end after which what is in flight counts as unfinished.
+    pub(crate) patience: f64,
 }
 
 impl Default for LoadPlan {
@@ -118,11 +122,13 @@ impl Default for LoadPlan {
             in_flight: 20_000,
             submit: Submit::Gather,
             connections: 1,
+            publishes: 16,
             warmup: 3.0,
             duration: 10.0,
             count: None,
             observe: true,
             drain: true,
+            patience: 15.0,
         }
     }
 }

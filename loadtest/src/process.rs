@@ -58,7 +58,7 @@ impl Process {
         let started = Instant::now();
         Ok(Self {
             name: name.to_owned(),
-            command: shell(program, args),
+            command: shell(program, args, dir),
             child: command.spawn()?,
             started,
             said,
@@ -148,12 +148,17 @@ impl Process {
         }
     }
 
-    fn failure(&self, what: &str) -> Box<dyn std::error::Error + Send + Sync> {
+    /// The end of what it said.
+    pub(crate) fn last_words(&self) -> String {
         let said = self.said();
         let lines: Vec<&str> = said.lines().collect();
         let end = lines.get(lines.len().saturating_sub(8)..);
-        let end = end.unwrap_or_default().join("\n");
-        format!("{} {what}; its last words:\n{end}", self.name).into()
+        end.unwrap_or_default().join("\n")
+    }
+
+    fn failure(&self, what: &str) -> Box<dyn std::error::Error + Send + Sync> {
+        let words = self.last_words();
+        format!("{} {what}; its last words:\n{words}", self.name).into()
     }
 }
 
@@ -163,17 +168,32 @@ impl Drop for Process {
     }
 }
 
-/// A command as a person would type it.
-fn shell(program: &Path, args: &[String]) -> String {
+/// A command as a person would type it, with directories of this machine left out.
+fn shell(program: &Path, args: &[String], dir: &Path) -> String {
     let name = program.file_name().unwrap_or(program.as_os_str());
     let mut words = vec![name.to_string_lossy().into_owned()];
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,".contains(c);
+    let beside = program.parent().unwrap_or(dir).display().to_string();
+    let dir = dir.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,$".contains(c);
     words.extend(args.iter().map(|arg| {
+        let arg = arg.replace(&dir, "$DIR").replace(&beside, "$BIN");
         if arg.chars().all(is_plain) {
-            arg.clone()
+            arg
         } else {
             format!("'{arg}'")
         }
     }));
     words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_name_no_directory_of_this_machine() {
+        let args = ["--data-dir", "/b/x/data", "{\"a\":1}"].map(str::to_owned);
+        let shown = shell(Path::new("/b/conductor"), &args, Path::new("/b/x"));
+        assert_eq!(shown, "conductor --data-dir $DIR/data '{\"a\":1}'");
+    }
 }

@@ -33,6 +33,21 @@ pub(crate) struct RawPlan {
     pub(crate) round_trips: f64,
     /// Replicas of the stream.
     pub(crate) replicas: usize,
+    /// Who consumes.
+    pub(crate) consumer: Consumer,
+}
+
+/// Who consumes what is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Consumer {
+    /// Nobody
+    None,
+    /// One that the server remembers on disk, as it does unless told otherwise
+    #[default]
+    File,
+    /// One that the server remembers in memory
+    Memory,
 }
 
 /// What was measured.
@@ -40,6 +55,8 @@ pub(crate) struct RawPlan {
 pub(crate) struct RawResult {
     /// Publishes without an acknowledgement at once.
     pub(crate) window: usize,
+    /// Who consumed.
+    pub(crate) consumer: Consumer,
     /// Messages published and acknowledged a second.
     pub(crate) published_per_s: f64,
     /// Messages consumed and acknowledged a second, from the first publish to the last
@@ -79,6 +96,7 @@ async fn run(target: &Target, plan: &RawPlan) -> Outcome<RawResult> {
     let _stream = js.create_stream(config).await?;
     let mut result = RawResult {
         window: plan.window,
+        consumer: plan.consumer,
         ..RawResult::default()
     };
     let begin = now_ms();
@@ -123,10 +141,12 @@ async fn events(
         ack_policy: AckPolicy::Explicit,
         filter_subject: format!("{name}.event"),
         max_ack_pending: 20_000,
+        memory_storage: plan.consumer == Consumer::Memory,
         ..Default::default()
     };
     let stream = consumer.get_stream(name).await?;
     let consumer = stream.create_consumer(config).await?;
+    let is_alone = plan.consumer == Consumer::None;
     let (told, mut total) = tokio::sync::watch::channel(u64::MAX);
     let consuming = tokio::spawn(async move {
         let mut messages = consumer
@@ -135,7 +155,7 @@ async fn events(
             .messages()
             .await?;
         let mut seen = 0_u64;
-        while seen < *total.borrow() {
+        while !is_alone && seen < *total.borrow() {
             tokio::select! {
                 message = messages.next() => {
                     let Some(message) = message else { break };

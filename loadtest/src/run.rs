@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
+use crate::describe;
 use crate::frames;
 use crate::ground::{Ground, directory};
 use crate::load::LoadResult;
 use crate::origin;
-use crate::outcome::{Outcome, put};
+use crate::outcome::{Outcome, put, say};
 use crate::plan::{Arrivals, Kind, Layout, LoadPlan, Submit, Sync, SystemPlan, Target};
 use crate::result::RunResult;
 use crate::system::{System, role};
-use crate::table;
 use crate::usage::{Sampler, Usage, Watched};
 
 /// What to measure.
@@ -37,6 +37,9 @@ pub(crate) struct RunArgs {
     /// Connections that submit
     #[arg(long, default_value_t = 1)]
     connections: usize,
+    /// Single publishes without an acknowledgement at once, per connection
+    #[arg(long, default_value_t = 16)]
+    publishes: usize,
     /// Seconds before the measured window
     #[arg(long, default_value_t = 3.0)]
     warmup: f64,
@@ -51,6 +54,9 @@ pub(crate) struct RunArgs {
     /// Write the result as JSON
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Write a report with plots
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// The system to measure.
@@ -103,11 +109,11 @@ impl RunArgs {
             in_flight: self.in_flight,
             submit: self.submit,
             connections: self.connections,
+            publishes: self.publishes,
             warmup: self.warmup,
             duration: self.duration,
             count: self.count,
-            observe: true,
-            drain: true,
+            ..LoadPlan::default()
         }
     }
 }
@@ -187,7 +193,7 @@ fn measure(
     let (load, usage, command) = load(scene, load_plan)?;
     commands.extend(system.commands());
     commands.push(command);
-    Ok(RunResult {
+    let result = RunResult {
         origin: origin::here(),
         durability: origin::durability(system_plan),
         load_plan: load_plan.clone(),
@@ -197,15 +203,23 @@ fn measure(
         load,
         usage,
         frames: frames::read(&scene.target)?,
-    })
+    };
+    for problem in result.problems() {
+        say(&format!("NOT SOUND: {problem}\n{}", system.last_words()));
+    }
+    Ok(result)
 }
 
 /// The command.
 pub(crate) fn main(args: &RunArgs) -> Outcome<()> {
     let result = run(&args.system.plan(), &args.load_plan())?;
-    put(&table::run(&result));
+    let report = describe::report(&result);
+    put(&report.markdown());
     if let Some(path) = &args.out {
         std::fs::write(path, serde_json::to_string_pretty(&result)?)?;
+    }
+    if let Some(path) = &args.html {
+        report.write_html(path)?;
     }
     Ok(())
 }

@@ -153,6 +153,13 @@ impl System {
         processes.map(|p| p.command.clone()).collect()
     }
 
+    /// The end of what each of them said, for people.
+    pub(crate) fn last_words(&self) -> String {
+        let processes = self.deciders.iter().chain(&self.agents);
+        let words = processes.map(|p| format!("---- {}\n{}\n", p.name, p.last_words()));
+        words.collect()
+    }
+
     /// Stops the agents.
     pub(crate) fn stop_agents(&mut self) {
         if let Some(mut agents) = self.agents.take() {
@@ -164,12 +171,6 @@ impl System {
     pub(crate) fn stop(mut self) {
         self.stop_agents();
         self.deciders.iter_mut().for_each(|p| p.stop(STOP));
-    }
-
-    /// Kills everything.
-    pub(crate) fn kill(mut self) {
-        self.agents.iter_mut().for_each(Process::kill);
-        self.deciders.iter_mut().for_each(Process::kill);
     }
 }
 

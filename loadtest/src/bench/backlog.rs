@@ -1,0 +1,198 @@
+//! What waits, and what is done: memory of a backlog, replay, and a start over a long log.
+
+use std::time::Duration;
+
+use super::Bench;
+use super::rows::{Row, Spread};
+use super::throughput::brief;
+use crate::ground::Ground;
+use crate::load::LoadResult;
+use crate::nats;
+use crate::outcome::Outcome;
+use crate::plan::{LoadPlan, SystemPlan};
+use crate::process::{Process, conductor};
+use crate::run;
+use crate::system::{System, role};
+use crate::table::{micros, number};
+use crate::usage;
+
+/// How long a log may take until it is quiet.
+const QUIET: Duration = Duration::from_secs(300);
+/// Tasks that wait in a small backlog.
+const SMALL: usize = 1_000;
+
+/// What a backlog took.
+pub(crate) struct Filled {
+    /// Bytes of memory for each task, of the processes that decide.
+    pub(crate) bytes_per_task: f64,
+    /// What the load saw while it was worked off.
+    pub(crate) load: LoadResult,
+}
+
+/// Submits so many tasks while there is no agent, then lets agents work them off.
+pub(crate) fn fill(
+    ground: &Ground,
+    system: &mut System,
+    plan: &SystemPlan,
+    tasks: u64,
+) -> Outcome<Filled> {
+    let rss = |system: &System| {
+        let used = system.deciders.iter().filter_map(|p| usage::read(p.pid()));
+        used.map(|u| u.rss_kb).sum::<u64>() as f64 * 1024.0
+    };
+    let load_plan = LoadPlan {
+        count: Some(tasks),
+        in_flight: tasks as usize,
+        patience: 120.0,
+        ..LoadPlan::default()
+    };
+    let before = rss(system);
+    let mut load = role("load", &ground.target(), &load_plan, ground.dir())?;
+    wait_submitted(ground, tasks)?;
+    let bytes_per_task = (rss(system) - before) / tasks as f64;
+    system.start_agents(plan, ground)?;
+    let load: LoadResult = load.result()?;
+    if load.ended < tasks {
+        return Err(format!("of {tasks} tasks only {} ended", load.ended).into());
+    }
+    Ok(Filled {
+        bytes_per_task,
+        load,
+    })
+}
+
+/// Waits until the log holds so many tasks, by its bytes, and is quiet.
+fn wait_submitted(ground: &Ground, tasks: u64) -> Outcome<()> {
+    // The load begins a moment after it was started, and pauses with the disk.
+    let mut last = 0;
+    loop {
+        let seq = nats::wait_quiet(&ground.target(), QUIET)?;
+        let is_there = seq > tasks / 10_000;
+        if is_there && seq == last {
+            return Ok(());
+        }
+        last = seq;
+    }
+}
+
+/// The backlog, and with its log the replay and the restart.
+pub(super) fn backlog(bench: &mut Bench) -> Outcome<()> {
+    let (plan, tasks) = (SystemPlan::default(), bench.scale.backlog);
+    let small = LoadPlan {
+        in_flight: (plan.agents * plan.slots) as usize + SMALL,
+        ..brief(bench)
+    };
+    let small = run::run(&plan, &small)?;
+    bench.note("backlog of 1,000", &small);
+    let ground = Ground::start(&plan)?;
+    let mut system = System::start_deciders(&plan, &ground)?;
+    let filled = fill(&ground, &mut system, &plan, tasks)?;
+    let (rate, usual) = (filled.load.begun_per_s, small.load.started_per_s);
+    let ratio = rate / usual;
+    let waiting = number(tasks as f64);
+    bench.rows.push(Row::new(
+        &format!("memory of {waiting} tasks that wait, orchestrator and scheduler in one process"),
+        "<= 1,024 B each",
+        format!("{} B", number(filled.bytes_per_task)),
+        1,
+        filled.bytes_per_task <= 1_024.0,
+    ));
+    let what = format!("attempts begun while {waiting} tasks are worked off");
+    let wanted = format!(
+        ">= 0.7 times those where 1,000 wait all along ({}/s)",
+        number(usual)
+    );
+    let figure = format!("{}/s", number(rate));
+    bench
+        .rows
+        .push(Row::new(&what, &wanted, figure, 1, ratio >= 0.7).ratio(ratio));
+    system.stop();
+    replay(bench, &ground)?;
+    restart(bench, &ground, &plan, tasks)
+}
+
+/// A replay of the whole log.
+pub(crate) struct Replayed {
+    /// Events of it, submissions included.
+    pub(crate) events: f64,
+    /// Seconds it took to read and fold them.
+    pub(crate) seconds: f64,
+    /// CPU seconds of the whole command.
+    pub(crate) cpu_s: f64,
+}
+
+/// Runs `conductor replay` from the first record on.
+pub(crate) fn replay_once(ground: &Ground) -> Outcome<Replayed> {
+    let args = ["replay", "-o", "json", "--nats-url", &ground.target().url].map(str::to_owned);
+    let mut replay = Process::start("replay", &conductor()?, &args, ground.dir())?;
+    let (status, _, cpu_s) = replay.end_and_cpu()?;
+    if !status.success() {
+        return Err(format!("replay failed ({status}): {}", replay.said()).into());
+    }
+    let report: serde_json::Value = serde_json::from_str(&replay.printed())?;
+    let field = |name: &str| report.get(name).and_then(serde_json::Value::as_f64);
+    let events = field("events").ok_or("replay did not count events")?;
+    // It counts a record of submissions once, however many there are in it.
+    let submissions = field("submitted").unwrap_or(0.0);
+    Ok(Replayed {
+        events: events + submissions,
+        seconds: field("seconds").ok_or("replay took no time")?,
+        cpu_s,
+    })
+}
+
+fn replay(bench: &mut Bench, ground: &Ground) -> Outcome<()> {
+    let mut rates = Vec::new();
+    let mut walls = Vec::new();
+    for _ in 0..bench.scale.runs {
+        let replayed = replay_once(ground)?;
+        rates.push(replayed.events / replayed.cpu_s.max(1e-3));
+        walls.push(replayed.events / replayed.seconds.max(1e-3));
+    }
+    let (rates, walls) = (Spread::of(rates), Spread::of(walls));
+    bench.rows.push(Row::new(
+        "`conductor replay` from the first record, events per CPU second",
+        ">= 1,000,000",
+        format!(
+            "{}; by the clock {}/s",
+            rates.show("", number),
+            walls.show("", number)
+        ),
+        rates.runs(),
+        rates.median() >= 1e6,
+    ));
+    Ok(())
+}
+
+fn restart(bench: &mut Bench, ground: &Ground, plan: &SystemPlan, tasks: u64) -> Outcome<()> {
+    let ready = || -> Outcome<f64> {
+        let system = System::start_deciders(plan, ground)?;
+        let ready = system.ready.as_secs_f64();
+        system.stop();
+        Ok(ready)
+    };
+    let mut with = Vec::new();
+    for _ in 0..bench.scale.runs {
+        with.push(ready()?);
+    }
+    nats::forget_snapshots(&ground.target())?;
+    let without = Spread::of([ready()?]);
+    let with = Spread::of(with);
+    let finished = number(tasks as f64);
+    let seconds = |s: f64| micros(s * 1e6);
+    bench.rows.push(Row::new(
+        &format!("start over {finished} finished tasks, with a snapshot, until it leads"),
+        "<= 3 s",
+        with.show("", seconds),
+        with.runs(),
+        with.median() <= 3.0,
+    ));
+    bench.rows.push(Row::new(
+        &format!("start over {finished} finished tasks, without any snapshot"),
+        "<= 15 s",
+        without.show("", seconds),
+        without.runs(),
+        without.median() <= 15.0,
+    ));
+    Ok(())
+}

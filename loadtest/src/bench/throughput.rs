@@ -1,0 +1,208 @@
+//! How much goes through: sustained, with lazy sync, by single publishes, on a cluster.
+
+use super::Bench;
+use super::rows::{Row, Spread};
+use crate::baseline::{self, RawArgs};
+use crate::describe;
+use crate::outcome::Outcome;
+use crate::plan::{LoadPlan, Submit, Sync, SystemPlan};
+use crate::raw::Consumer;
+use crate::report::Part;
+use crate::result::RunResult;
+use crate::run;
+use crate::soak;
+use crate::table::{micros, number};
+
+/// Connections of plain publishes.
+const CONNECTIONS: usize = 32;
+/// Plain publishes that are tasks in flight.
+const SINGLE_IN_FLIGHT: usize = 20_000;
+
+fn raw_args(bench: &Bench, sync: Sync) -> RawArgs {
+    RawArgs {
+        windows: vec![256, 1_024],
+        consumers: vec![Consumer::File, Consumer::Memory],
+        seconds: bench.scale.raw,
+        repeat: bench.scale.runs,
+        sync,
+        replicas: 1,
+    }
+}
+
+/// The bare client where every write is synced.
+pub(super) fn bare(bench: &mut Bench) -> Outcome<()> {
+    bench.raw = baseline::raw(&raw_args(bench, Sync::Always))?;
+    let title = "The bare client, synced before each acknowledgement";
+    bench.parts.push(bench.raw.part(title));
+    Ok(())
+}
+
+/// Runs a plan several times, each with servers and a system of its own.
+pub(super) fn several(
+    bench: &mut Bench,
+    name: &str,
+    system: &SystemPlan,
+    plan: &LoadPlan,
+) -> Outcome<Vec<RunResult>> {
+    let mut results = Vec::new();
+    for _ in 0..bench.scale.runs {
+        let result = run::run(system, plan)?;
+        bench.note(name, &result);
+        results.push(result);
+    }
+    Ok(results)
+}
+
+/// A plan of brief runs.
+pub(super) fn brief(bench: &Bench) -> LoadPlan {
+    LoadPlan {
+        warmup: bench.scale.warmup,
+        duration: bench.scale.brief,
+        ..LoadPlan::default()
+    }
+}
+
+/// The first run is the long one.
+pub(super) fn sustained(bench: &mut Bench) -> Outcome<()> {
+    let system = SystemPlan::default();
+    let plan = |duration: f64| LoadPlan {
+        warmup: bench.scale.warmup,
+        duration,
+        ..LoadPlan::default()
+    };
+    let (long, short) = (plan(bench.scale.sustained), plan(bench.scale.short));
+    let first = run::run(&system, &long)?;
+    bench.note("sustained", &first);
+    let mut results = vec![first];
+    for _ in 1..bench.scale.runs {
+        let result = run::run(&system, &short)?;
+        bench.note("sustained, shorter", &result);
+        results.push(result);
+    }
+    let all = Spread::of(results.iter().map(|r| r.load.ended_per_s));
+    let cpu = Spread::of(results.iter().map(RunResult::cpu_us_per_task));
+    let Some(first) = results.first() else {
+        return Ok(());
+    };
+    let long = first.load.ended_per_s;
+    // What does not last is not sustained.
+    bench.sustained = all.median().min(long);
+    let raw = bench.raw.tasks_per_s();
+    let round_trip = bench.raw.round_trip_p50();
+    let is_enough = bench.sustained >= 40_000.0 || round_trip > 300.0;
+    let ratio = bench.sustained / raw;
+    let figure = format!(
+        "{}; over {:.0} s: {}",
+        all.show("/s", number),
+        first.load.seconds,
+        number(long)
+    );
+    let wanted = format!(
+        ">= 30 times the bare client ({}/s), and >= 40,000/s where its round trip is at most \
+         0.3 ms (here {})",
+        number(raw),
+        micros(round_trip)
+    );
+    let what = "no-op tasks of 256 B, gathered, closed loop";
+    bench.rows.push(
+        Row::new(
+            what,
+            &wanted,
+            figure,
+            all.runs(),
+            ratio >= 30.0 && is_enough,
+        )
+        .ratio(ratio),
+    );
+    bench.rows.push(Row::new(
+        "CPU per no-op task, system and agents together",
+        "<= 40 µs",
+        cpu.show(" µs", number),
+        cpu.runs(),
+        cpu.median() <= 40.0,
+    ));
+    bench.rows.push(soak::row(first));
+    bench
+        .parts
+        .push(Part::Heading("The sustained run".to_owned()));
+    let whole = describe::report(first).parts;
+    let told = whole
+        .into_iter()
+        .filter(|p| !matches!(p, Part::Commands(_)));
+    bench.parts.extend(told);
+    Ok(())
+}
+
+/// Both sides with a server that syncs every two minutes.
+pub(super) fn lazy(bench: &mut Bench) -> Outcome<()> {
+    let raw = baseline::raw(&raw_args(bench, Sync::TwoMinutes))?;
+    bench
+        .parts
+        .push(raw.part("The bare client, synced every two minutes"));
+    let system = SystemPlan {
+        sync: Sync::TwoMinutes,
+        ..SystemPlan::default()
+    };
+    let results = several(bench, "lazy sync", &system, &brief(bench))?;
+    let all = Spread::of(results.iter().map(|r| r.load.ended_per_s));
+    let ratio = all.median() / raw.tasks_per_s();
+    let wanted = format!(
+        ">= 1.2 times the bare client ({}/s)",
+        number(raw.tasks_per_s())
+    );
+    let what = "the same, synced every two minutes on both sides";
+    let figure = all.show("/s", number);
+    bench
+        .rows
+        .push(Row::new(what, &wanted, figure, all.runs(), ratio >= 1.2).ratio(ratio));
+    Ok(())
+}
+
+/// Each task a publish of its own, against a server that does nothing but take them.
+pub(super) fn single(bench: &mut Bench) -> Outcome<()> {
+    let system = SystemPlan::default();
+    let plan = LoadPlan {
+        submit: Submit::Single,
+        connections: CONNECTIONS,
+        in_flight: SINGLE_IN_FLIGHT,
+        // What is decided waits behind what is submitted, several times over.
+        warmup: bench.scale.warmup * 2.0,
+        ..brief(bench)
+    };
+    let mut alone = Vec::new();
+    for _ in 0..bench.scale.runs {
+        alone.push(baseline::accepted(&system, &plan)?.acked_per_s);
+    }
+    let alone = Spread::of(alone);
+    let results = several(bench, "single publishes", &system, &plan)?;
+    let all = Spread::of(results.iter().map(|r| r.load.ended_per_s));
+    let ratio = all.median() / alone.median();
+    let wanted = format!(
+        ">= 0.7 times what the server takes of them alone ({})",
+        alone.show("/s", number)
+    );
+    let what = "no-op tasks by single publishes, 32 connections";
+    let figure = all.show("/s", number);
+    bench
+        .rows
+        .push(Row::new(what, &wanted, figure, all.runs(), ratio >= 0.7).ratio(ratio));
+    Ok(())
+}
+
+/// Three servers on this machine, every record on all of them.
+pub(super) fn cluster(bench: &mut Bench) -> Outcome<()> {
+    let system = SystemPlan {
+        replicas: 3,
+        ..SystemPlan::default()
+    };
+    let results = several(bench, "cluster", &system, &brief(bench))?;
+    let all = Spread::of(results.iter().map(|r| r.load.ended_per_s));
+    let ratio = all.median() / bench.sustained;
+    let wanted = format!(">= 0.4 times one server ({}/s)", number(bench.sustained));
+    let what = "no-op tasks on a cluster of three, on the same machine";
+    let figure = all.show("/s", number);
+    bench
+        .rows
+        .push(Row::new(what, &wanted, figure, all.runs(), ratio >= 0.4).ratio(ratio));
+    Ok(())
+}
