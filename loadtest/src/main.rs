@@ -19,6 +19,7 @@ mod frames;
 mod ground;
 mod growth;
 mod html;
+mod instructions;
 mod latency;
 mod load;
 mod nats;
@@ -43,11 +44,11 @@ mod workload;
 use std::process::ExitCode;
 
 use clap::Parser;
+use outcome::{Outcome, put, say};
 
 /// The same as in the program that is measured.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-use outcome::{Outcome, put, say};
 
 /// Measure Conductor
 #[derive(Debug, Parser)]
@@ -72,6 +73,11 @@ enum Command {
     Raw(baseline::RawArgs),
     /// The rules alone, in memory and on one thread: what a task costs without any server
     Pipeline(pipeline::PipelineArgs),
+    /// Instructions a task costs, counted by valgrind and compared with those that were kept
+    Instructions(instructions::InstructionsArgs),
+    /// An operation whose instructions are counted
+    #[command(hide = true)]
+    Operation(instructions::OperationArgs),
     /// A process of a run: submits and observes
     #[command(hide = true)]
     RoleLoad(Json<plan::LoadPlan>),
@@ -103,6 +109,8 @@ fn main() -> ExitCode {
         .init();
     let done = match Args::parse().command {
         Command::Pipeline(args) => return pipeline::main(&args),
+        Command::Instructions(args) => instructions::main(&args),
+        Command::Operation(args) => instructions::operation(&args),
         Command::Run(args) => run::main(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Growth(args) => growth::main(&args),

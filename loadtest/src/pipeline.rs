@@ -243,6 +243,21 @@ fn submission(first: u64, count: u64, bytes: usize) -> Vec<u8> {
     out
 }
 
+/// The log of so many no-op tasks, all submitted before the first agent is there.
+pub(crate) fn log_of(tasks: u64) -> Vec<Record> {
+    let mut pipeline = Pipeline::new();
+    let subject = "conductor.local.submit.default";
+    for first in (0..tasks).step_by(500) {
+        let payload = submission(first, 500.min(tasks - first), 256);
+        pipeline.append(subject.to_owned(), payload);
+    }
+    for number in 1..=4 {
+        pipeline.join(number, 2_048);
+    }
+    pipeline.settle();
+    pipeline.records
+}
+
 #[expect(clippy::print_stdout, reason = "it is what the command is for")]
 pub(crate) fn main(args: &PipelineArgs) -> ExitCode {
     let mut pipeline = Pipeline::new();

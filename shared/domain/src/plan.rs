@@ -38,11 +38,14 @@ pub struct Assignment {
 pub struct Overlay {
     tasks: BTreeMap<TaskId, Claim>,
     slots: BTreeMap<AgentId, u32>,
+    /// How many assignments are on their way to each agent. Those whose body is to be read
+    /// first do not count: should it be lost, they must not keep others waiting.
+    told: BTreeMap<AgentId, u32>,
     keys: BTreeMap<String, u32>,
     load: BTreeMap<Namespace, BTreeMap<QueueName, u64>>,
     /// The tasks in flight as they stand in the index of the ready.
     ready: BTreeMap<Lane, BTreeSet<ReadyKey>>,
-    told: BTreeSet<(AgentId, Told)>,
+    said: BTreeSet<(AgentId, Told)>,
 }
 
 /// What an agent is told besides assignments.
@@ -64,6 +67,7 @@ struct Claim {
     key: Option<String>,
     lane: Lane,
     ready: ReadyKey,
+    has_body: bool,
 }
 
 impl Overlay {
@@ -84,11 +88,11 @@ impl Overlay {
             }
             Event::AttemptRevoked(e) => {
                 let told = Told::Revoked(e.lease.assigned);
-                self.told.remove(&(agent.clone(), told));
+                self.said.remove(&(agent.clone(), told));
             }
             Event::AgentDismissed(e) => {
                 let told = Told::Dismissed(e.incarnation, e.replaced);
-                self.told.remove(&(agent.clone(), told));
+                self.said.remove(&(agent.clone(), told));
             }
             _ => {}
         }
@@ -98,11 +102,9 @@ impl Overlay {
         let Some(claim) = self.tasks.remove(&task) else {
             return;
         };
-        if let Some(n) = self.slots.get_mut(&claim.agent) {
-            *n = n.saturating_sub(claim.cost);
-            if *n == 0 {
-                self.slots.remove(&claim.agent);
-            }
+        give_back(&mut self.slots, &claim.agent, claim.cost);
+        if claim.has_body {
+            give_back(&mut self.told, &claim.agent, 1);
         }
         if let Some(n) = claim.key.and_then(|k| self.keys.get_mut(&k)) {
             *n = n.saturating_sub(1);
@@ -120,11 +122,9 @@ impl Overlay {
     }
 
     fn claim(&mut self, task: TaskId, claim: Claim) {
-        match self.slots.get_mut(&claim.agent) {
-            Some(n) => *n += claim.cost,
-            None => {
-                self.slots.insert(claim.agent.clone(), claim.cost);
-            }
+        take(&mut self.slots, &claim.agent, claim.cost);
+        if claim.has_body {
+            take(&mut self.told, &claim.agent, 1);
         }
         if let Some(key) = &claim.key {
             *self.keys.entry(key.clone()).or_default() += 1;
@@ -161,6 +161,24 @@ impl Overlay {
     /// Whether no assignment is in flight.
     pub fn is_empty(&self) -> bool {
         self.tasks.is_empty()
+    }
+}
+
+fn take(counts: &mut BTreeMap<AgentId, u32>, agent: &AgentId, by: u32) {
+    match counts.get_mut(agent) {
+        Some(n) => *n += by,
+        None => {
+            counts.insert(agent.clone(), by);
+        }
+    }
+}
+
+fn give_back(counts: &mut BTreeMap<AgentId, u32>, agent: &AgentId, by: u32) {
+    if let Some(n) = counts.get_mut(agent) {
+        *n = n.saturating_sub(by);
+        if *n == 0 {
+            counts.remove(agent);
+        }
     }
 }
 
@@ -216,6 +234,7 @@ pub fn plan(state: &State, overlay: &mut Overlay, bounds: Bounds) -> Vec<Assignm
                 key: pick.task.spec.concurrency.as_ref().map(|c| c.key.clone()),
                 lane: lane.clone(),
                 ready: pick.key,
+                has_body: pick.task.spec.run.is_some(),
             },
         );
         lanes.taken(state, overlay, pick);
@@ -241,7 +260,7 @@ pub fn revocations(state: &State, overlay: &mut Overlay, max: usize) -> Vec<(Age
             continue;
         };
         let told = (id.clone(), Told::Revoked(*position));
-        if slot.lease != LeaseState::Over || !overlay.told.insert(told) {
+        if slot.lease != LeaseState::Over || !overlay.said.insert(told) {
             continue;
         }
         let lease = Lease {
@@ -271,7 +290,7 @@ pub fn revocations(state: &State, overlay: &mut Overlay, max: usize) -> Vec<(Age
         let incarnation = agent.replaced.unwrap_or(agent.incarnation);
         let replaced = agent.replaced.is_some();
         let told = (id.clone(), Told::Dismissed(incarnation, replaced));
-        if overlay.told.insert(told) {
+        if overlay.said.insert(told) {
             let dismissed = AgentDismissed {
                 incarnation,
                 replaced,

@@ -34,7 +34,7 @@ impl<'s> FreeAgents<'s> {
             opened: BTreeSet::new(),
             is_opened: BTreeSet::new(),
             rest: state.index.free.iter().rev().peekable(),
-            may_open: agents_max.saturating_sub(overlay.slots.len()),
+            may_open: agents_max.saturating_sub(overlay.told.len()),
         };
         for (id, in_flight) in &overlay.slots {
             let Some((id, agent)) = state.agents.get_key_value(id) else {
@@ -97,7 +97,7 @@ impl<'s> FreeAgents<'s> {
             return None;
         };
         if !self.opened.remove(&(free, id)) {
-            self.may_open -= 1;
+            self.may_open = self.may_open.saturating_sub(1);
         }
         self.put(free - cost, id);
         Some((id.clone(), incarnation))

@@ -176,3 +176,56 @@ fn a_task_too_large_for_any_agent_holds_up_no_smaller_one() {
     assert_eq!(order(&world, 10), [small]);
     assert_eq!(world.phase(large), "ready");
 }
+
+/// The agents that one planning binds tasks to.
+fn bound(world: &World, overlay: &mut Overlay) -> BTreeMap<String, usize> {
+    let mut bound = BTreeMap::new();
+    for a in plan::plan(&world.state, overlay, bounds(1_000)) {
+        *bound.entry(a.agent.to_string()).or_default() += 1;
+    }
+    bound
+}
+
+#[test]
+fn no_more_agents_are_bound_to_than_can_be_told_at_once() {
+    let mut world = World::new();
+    for n in 0..40 {
+        world.join(&format!("a{n}"), 2);
+    }
+    for _ in 0..60 {
+        world.task(json!({}));
+    }
+    let mut overlay = Overlay::default();
+    let first = bound(&world, &mut overlay);
+    assert_eq!((first.len(), first.values().sum::<usize>()), (16, 32));
+    assert_eq!(bound(&world, &mut overlay), BTreeMap::new(), "all are in flight");
+    let second = bound(&world, &mut Overlay::default());
+    assert_eq!(second, first, "planned anew it is the same");
+}
+
+#[test]
+fn few_tasks_are_spread_over_the_agents() {
+    let mut world = World::new();
+    for n in 0..8 {
+        world.join(&format!("a{n}"), 100);
+        world.task(json!({}));
+    }
+    assert_eq!(bound(&world, &mut Overlay::default()).len(), 8);
+}
+
+#[test]
+fn a_body_that_must_be_read_first_keeps_no_other_task_waiting() {
+    let mut world = World::new();
+    for n in 0..40 {
+        world.join(&format!("a{n}"), 1);
+    }
+    let long = "x".repeat(2_000);
+    for _ in 0..20 {
+        world.task(json!({"run": {"command": ["echo", long]}}));
+    }
+    for _ in 0..20 {
+        world.task(json!({}));
+    }
+    let mut overlay = Overlay::default();
+    assert_eq!(bound(&world, &mut overlay).len(), 36, "all with a body to read, and 16");
+}
