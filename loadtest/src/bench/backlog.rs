@@ -6,7 +6,7 @@ use super::Bench;
 use super::rows::{Row, Spread};
 use super::throughput::brief;
 use crate::ground::Ground;
-use crate::load::LoadResult;
+use crate::load::{LoadResult, SUBMITTED};
 use crate::nats;
 use crate::outcome::Outcome;
 use crate::plan::{LoadPlan, SystemPlan};
@@ -48,7 +48,8 @@ pub(crate) fn fill(
     };
     let before = rss(system);
     let mut load = role("load", &ground.target(), &load_plan, ground.dir())?;
-    wait_submitted(ground, tasks)?;
+    load.wait_says(SUBMITTED, QUIET)?;
+    nats::wait_quiet(&ground.target(), QUIET)?;
     let bytes_per_task = (rss(system) - before) / tasks as f64;
     system.start_agents(plan, ground)?;
     let load: LoadResult = load.result()?;
@@ -59,20 +60,6 @@ pub(crate) fn fill(
         bytes_per_task,
         load,
     })
-}
-
-/// Waits until the log holds so many tasks, by its bytes, and is quiet.
-fn wait_submitted(ground: &Ground, tasks: u64) -> Outcome<()> {
-    // The load begins a moment after it was started, and pauses with the disk.
-    let mut last = 0;
-    loop {
-        let seq = nats::wait_quiet(&ground.target(), QUIET)?;
-        let is_there = seq > tasks / 10_000;
-        if is_there && seq == last {
-            return Ok(());
-        }
-        last = seq;
-    }
 }
 
 /// The backlog, and with its log the replay and the restart.
