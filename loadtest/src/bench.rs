@@ -62,8 +62,8 @@ pub(crate) struct Scale {
 
 const FULL: Scale = Scale {
     sustained: 60.0,
-    short: 12.0,
-    brief: 6.0,
+    short: 8.0,
+    brief: 5.0,
     warmup: 2.0,
     runs: 3,
     raw: 2.0,

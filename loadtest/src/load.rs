@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::arrivals::Schedule;
 use crate::book::{self, Book};
 use crate::latency::Latency;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, say};
 use crate::plan::{Arrivals, LoadPlan, Submit, Target};
 use crate::publisher::Publisher;
 use crate::workload::Workload;
@@ -29,6 +29,8 @@ use crate::workload::Workload;
 const CALLERS: usize = 8;
 /// Most groups of tasks in one call of the client library.
 const CALL_MAX: usize = 500;
+/// What is said once everything was submitted and acknowledged.
+pub(crate) const SUBMITTED: &str = "everything is submitted";
 /// The queue tasks are submitted to.
 const QUEUE: &str = "default";
 
@@ -158,6 +160,7 @@ async fn run(target: &Target, plan: LoadPlan) -> Outcome<LoadResult> {
         tokio::spawn(observed)
     });
     generate(&load).await?;
+    say(SUBMITTED);
     if load.plan.observe && load.plan.drain {
         drain(&load.book, Duration::from_secs_f64(load.plan.patience)).await;
     }
@@ -189,22 +192,20 @@ async fn generate(load: &Arc<Load>) -> Outcome<()> {
 
 /// Submits whenever there is room for more.
 async fn closed(load: Arc<Load>, worker: usize) {
-    let groups = load.groups_per_call();
-    let tasks = groups as u64 * load.workload.group_size();
-    let last = load
-        .plan
-        .count
-        .map_or(u64::MAX, |n| n / load.workload.group_size());
+    let size = load.workload.group_size();
+    let last = load.plan.count.map_or(u64::MAX, |n| n / size);
+    let call = load.groups_per_call() as u64;
     loop {
-        let Ok(permit) = load.free.acquire_many(tasks as u32).await else {
-            return;
-        };
-        permit.forget();
-        let first = load.next_group.fetch_add(groups as u64, Ordering::Relaxed);
+        let first = load.next_group.fetch_add(call, Ordering::Relaxed);
         if first >= last {
             return;
         }
-        let groups = (groups as u64).min(last - first);
+        let groups = call.min(last - first);
+        // No more room than it needs: the last call would wait for ends that wait for it.
+        let Ok(permit) = load.free.acquire_many((groups * size) as u32).await else {
+            return;
+        };
+        permit.forget();
         let now = load.book.now();
         load.send(worker, first, &vec![now; groups as usize]).await;
     }

@@ -135,7 +135,10 @@ pub(super) fn sustained(bench: &mut Bench) -> Outcome<()> {
 
 /// Both sides with a server that syncs every two minutes.
 pub(super) fn lazy(bench: &mut Bench) -> Outcome<()> {
-    let raw = baseline::raw(&raw_args(bench, Sync::TwoMinutes))?;
+    let raw = baseline::raw(&RawArgs {
+        repeat: 1,
+        ..raw_args(bench, Sync::TwoMinutes)
+    })?;
     bench
         .parts
         .push(raw.part("The bare client, synced every two minutes"));
