@@ -22,7 +22,7 @@ use crate::table::{micros, number};
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RawArgs {
     /// Publishes without an acknowledgement at once; several to see which is best
-    #[arg(long, value_delimiter = ',', default_value = "256,512,1024")]
+    #[arg(long, value_delimiter = ',', default_value = "1,256,1024")]
     pub(crate) windows: Vec<usize>,
     /// Who consumes what is published; several to see which is best
     #[arg(long, value_enum, value_delimiter = ',', default_value = "file,memory")]

@@ -19,11 +19,21 @@ const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(5);
 
 /// A directory on the disk where the binaries are: what is measured must not be a file
-/// system in memory.
+/// system in memory. What runs left behind that were killed is removed.
 pub(crate) fn directory() -> Outcome<TempDir> {
     let base = std::env::current_exe()?.with_file_name("loadtest-data");
     std::fs::create_dir_all(&base)?;
-    Ok(tempfile::tempdir_in(base)?)
+    for entry in std::fs::read_dir(&base)?.flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|n| n.split('-').next());
+        let is_alive = owner.is_some_and(|pid| Path::new("/proc").join(pid).exists());
+        if !is_alive {
+            // Another run may be removing it as well.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let prefix = format!("{}-", std::process::id());
+    Ok(tempfile::Builder::new().prefix(&prefix).tempdir_in(base)?)
 }
 
 /// Running servers.

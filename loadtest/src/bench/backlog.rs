@@ -112,14 +112,15 @@ pub(crate) struct Replayed {
 
 /// Runs `conductor replay` from the first record on.
 pub(crate) fn replay_once(ground: &Ground) -> Outcome<Replayed> {
-    let args = ["replay", "-o", "json", "--nats-url", &ground.target().url].map(str::to_owned);
+    let args = ["replay", "--nats-url", &ground.target().url].map(str::to_owned);
     let mut replay = Process::start("replay", &conductor()?, &args, ground.dir())?;
     let (status, _, cpu_s) = replay.end_and_cpu()?;
     if !status.success() {
         return Err(format!("replay failed ({status}): {}", replay.said()).into());
     }
-    let report: serde_json::Value = serde_json::from_str(&replay.printed())?;
-    let field = |name: &str| report.get(name).and_then(serde_json::Value::as_f64);
+    // As a table: JSON would list tasks, which is no part of replaying.
+    let report = replay.printed();
+    let field = |name: &str| field(&report, name);
     let events = field("events").ok_or("replay did not count events")?;
     // It counts a record of submissions once, however many there are in it.
     let submissions = field("submitted").unwrap_or(0.0);
@@ -128,6 +129,13 @@ pub(crate) fn replay_once(ground: &Ground) -> Outcome<Replayed> {
         seconds: field("seconds").ok_or("replay took no time")?,
         cpu_s,
     })
+}
+
+/// A number from a table of names and values.
+fn field(table: &str, name: &str) -> Option<f64> {
+    let mut lines = table.lines().map(str::split_whitespace);
+    let mut line = lines.find(|words| words.clone().next() == Some(name))?;
+    line.nth(1)?.parse().ok()
 }
 
 fn replay(bench: &mut Bench, ground: &Ground) -> Outcome<()> {
@@ -186,4 +194,17 @@ fn restart(bench: &mut Bench, ground: &Ground, plan: &SystemPlan, tasks: u64) ->
         without.median() <= 15.0,
     ));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::field;
+
+    #[test]
+    fn numbers_are_found_by_their_names() {
+        let table = "ended     succeeded=7\nevents    4016\nseconds   0.036\n";
+        assert_eq!(field(table, "events"), Some(4_016.0));
+        assert_eq!(field(table, "seconds"), Some(0.036));
+        assert_eq!(field(table, "ended"), None);
+    }
 }

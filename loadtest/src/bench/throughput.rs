@@ -20,7 +20,8 @@ const SINGLE_IN_FLIGHT: usize = 20_000;
 
 fn raw_args(bench: &Bench, sync: Sync) -> RawArgs {
     RawArgs {
-        windows: vec![256, 1_024],
+        // Where every write is synced, one at a time is faster than many.
+        windows: vec![1, 256, 1_024],
         consumers: vec![Consumer::File, Consumer::Memory],
         seconds: bench.scale.raw,
         repeat: bench.scale.runs,
@@ -169,12 +170,16 @@ pub(super) fn single(bench: &mut Bench) -> Outcome<()> {
         connections: CONNECTIONS,
         in_flight: SINGLE_IN_FLIGHT,
         // What is decided waits behind what is submitted, several times over.
-        warmup: bench.scale.warmup * 2.0,
+        warmup: bench.scale.warmup * 4.0,
         ..brief(bench)
     };
     let mut alone = Vec::new();
     for _ in 0..bench.scale.runs {
-        alone.push(baseline::accepted(&system, &plan)?.acked_per_s);
+        let brief = LoadPlan {
+            warmup: bench.scale.warmup,
+            ..plan.clone()
+        };
+        alone.push(baseline::accepted(&system, &brief)?.acked_per_s);
     }
     let alone = Spread::of(alone);
     let results = several(bench, "single publishes", &system, &plan)?;
