@@ -166,8 +166,7 @@ impl AgentState {
         let Some(membership) = &self.membership else {
             return;
         };
-        let mut encoded = Elements::default();
-        events.iter().for_each(|event| encoded.push_event(event));
+        let encoded = Elements::of_events(events);
         membership.load.mark_busy();
         // The appender only ends with us.
         let push = AppenderMsg::Push(vec![(self.subject.clone(), encoded)]);

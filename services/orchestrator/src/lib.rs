@@ -91,11 +91,9 @@ impl Role for Orchestrator {
         if events.is_empty() {
             return Vec::new();
         }
-        let mut elements = Elements::default();
-        events.iter().for_each(|event| elements.push_event(event));
         vec![Draft::Events {
             subject: self.subject.clone(),
-            events: elements,
+            events: Elements::of_events(&events),
         }]
     }
 

@@ -15,11 +15,10 @@ use conductor_domain::fold::Folded;
 use conductor_domain::plan::{self, Assignment, Bounds, Overlay};
 use conductor_domain::record::Content;
 use conductor_domain::state::Task;
-use conductor_domain::{Decoded, Record, State, Verdict, VoidReason};
+use conductor_domain::{Decoded, State, Verdict, VoidReason};
 use conductor_protocol::event::{AttemptAssigned, Event};
-use conductor_protocol::frame::{Elements, Encoding, split_public};
+use conductor_protocol::frame::Elements;
 use conductor_protocol::subject::{Role as Name, Subject};
-use conductor_protocol::submission::Submission;
 use conductor_protocol::{AgentId, CellId, RunSpec, UnixMs};
 use conductor_replica::role::{Draft, Now, Role};
 
@@ -68,11 +67,11 @@ impl Scheduler {
         let subject = self.subject(&assignment.agent);
         let (assignment, task) = (assignment.clone(), task.clone());
         let index = task.submission.index;
-        words.to_read.push(Draft::WithRecord {
+        words.to_read.push(Draft::WithBody {
             seq: task.submission.seq,
             complete: Box::new(move |record| {
-                let run = run_of(record, index)?;
-                let event = assigned(&assignment, &task, run);
+                let run = record.get(index)?.run?;
+                let event = assigned(&assignment, &task, Arc::new(run));
                 Some((subject, Elements::from(&event)))
             }),
         });
@@ -83,7 +82,7 @@ impl Scheduler {
 #[derive(Default)]
 struct Words {
     said: BTreeMap<AgentId, Elements>,
-    /// What needs a record to be complete.
+    /// What needs a body from the log to be complete.
     to_read: Vec<Draft>,
 }
 
@@ -96,14 +95,6 @@ impl Words {
             }
         }
     }
-}
-
-/// What a submission asks to run, read from its record.
-fn run_of(record: &Record, index: u32) -> Option<Arc<RunSpec>> {
-    let encoding = Encoding::of(record.content_type.as_deref(), &record.payload);
-    let elements = split_public(encoding, &record.payload).ok()?;
-    let element = elements.get(usize::try_from(index).ok()?)?;
-    Submission::read(encoding, element).0.run.map(Arc::new)
 }
 
 fn assigned(assignment: &Assignment, task: &Task, run: Arc<RunSpec>) -> Event {

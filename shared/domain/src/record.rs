@@ -1,10 +1,13 @@
 //! Records as they come from the log, and what they say.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use conductor_protocol::event::{Event, EventError, Writer};
 use conductor_protocol::frame::{self, Encoding, FrameHead};
 use conductor_protocol::ids::{AgentId, QueueName};
 use conductor_protocol::subject::{Role, Subject};
+use conductor_protocol::submission::Submission;
 use conductor_protocol::{CellId, Control, UnixMs};
 
 use crate::void::VoidReason;
@@ -105,6 +108,39 @@ pub struct SubmitRecord {
     pub payload: Bytes,
     /// How many submissions it holds.
     pub count: u32,
+}
+
+/// The submissions of a record, to be read one by one. Clones share the bytes.
+#[derive(Clone, Debug)]
+pub struct Submissions {
+    encoding: Encoding,
+    elements: Arc<[Bytes]>,
+    bytes: usize,
+}
+
+impl Submissions {
+    /// Splits a submit record; `None` if it cannot be split.
+    pub fn of(record: &Record) -> Option<Self> {
+        let encoding = Encoding::of(record.content_type.as_deref(), &record.payload);
+        let elements = frame::split_public(encoding, &record.payload).ok()?;
+        let slices = elements.iter().map(|e| record.payload.slice_ref(e));
+        Some(Self {
+            encoding,
+            elements: slices.collect(),
+            bytes: record.payload.len(),
+        })
+    }
+
+    /// The submission at an index, as far as it can be read.
+    pub fn get(&self, index: u32) -> Option<Submission> {
+        let element = self.elements.get(usize::try_from(index).ok()?)?;
+        Some(Submission::read(self.encoding, element).0)
+    }
+
+    /// Bytes of the record.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 /// Reads a record. Total: whatever cannot be read is void.

@@ -57,12 +57,43 @@ fn head(bytes: &[u8], at: usize) -> Result<(usize, Shape), Broken> {
     })
 }
 
+/// How many bytes a value takes in all, by its first byte, where that alone says so and it
+/// holds no others; 0 otherwise.
+#[expect(clippy::indexing_slicing, reason = "checked by the compiler")]
+const FIXED: [u8; 256] = {
+    let mut fixed = [0; 256];
+    let mut first = 0;
+    while first < 256 {
+        fixed[first] = match first {
+            0x00..=0x7f | 0xc0 | 0xc2 | 0xc3 | 0xe0..=0xff => 1,
+            0xa0..=0xbf => 1 + (first & 0x1f) as u8,
+            0xcc | 0xd0 => 2,
+            0xcd | 0xd1 | 0xd4 => 3,
+            0xca | 0xce | 0xd2 => 5,
+            0xcb | 0xcf | 0xd3 => 9,
+            _ => 0,
+        };
+        first += 1;
+    }
+    fixed
+};
+
 /// Where the value that begins at `at` ends.
 pub(crate) fn skip(bytes: &[u8], at: usize) -> Result<usize, Broken> {
     let mut at = at;
-    let mut open = [0_usize; DEPTH_MAX];
+    let mut open = [0_u32; DEPTH_MAX];
     let mut depth = 0_usize;
     loop {
+        // Nearly everything is a short leaf inside of a map or an array.
+        while let Some(left) = depth.checked_sub(1).and_then(|d| open.get_mut(d)) {
+            let first = bytes.get(at).ok_or(Broken)?;
+            let fixed = FIXED.get(usize::from(*first)).copied().unwrap_or(0);
+            if *left < 2 || fixed == 0 {
+                break;
+            }
+            *left -= 1;
+            at += usize::from(fixed);
+        }
         let (header, shape) = head(bytes, at)?;
         at += header;
         let children = match shape {
@@ -78,7 +109,7 @@ pub(crate) fn skip(bytes: &[u8], at: usize) -> Result<usize, Broken> {
             return Err(Broken);
         }
         if children > 0 {
-            *open.get_mut(depth).ok_or(Broken)? = children;
+            *open.get_mut(depth).ok_or(Broken)? = u32::try_from(children).map_err(|_| Broken)?;
             depth += 1;
             continue;
         }

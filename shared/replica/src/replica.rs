@@ -1,6 +1,7 @@
 //! The actor around a [`Host`]: it hears the log, elections and agents, and does what the
 //! host says.
 
+mod bodies;
 mod inspect;
 mod terms;
 

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use conductor_domain::fold::Folded;
-use conductor_domain::{Decoded, Record, State};
+use conductor_domain::record::Submissions;
+use conductor_domain::{Decoded, State};
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_protocol::UnixMs;
 use conductor_protocol::frame::Elements;
@@ -18,14 +19,17 @@ pub enum Draft {
         /// In this order.
         events: Elements,
     },
-    /// An event that needs a record whose body was too large for the state.
-    WithRecord {
-        /// The record's sequence.
+    /// An event that needs a submission whose body was too large for the state.
+    WithBody {
+        /// Sequence of the submit record.
         seq: u64,
-        /// Makes subject and event from it; `None` if the record is of no use.
-        complete: Box<dyn FnOnce(&Record) -> Option<(String, Elements)> + Send>,
+        /// Makes subject and event from it.
+        complete: Complete,
     },
 }
+
+/// Makes subject and event from a submit record; `None` if the record is of no use.
+pub type Complete = Box<dyn FnOnce(&Submissions) -> Option<(String, Elements)> + Send>;
 
 impl std::fmt::Debug for Draft {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -33,7 +37,7 @@ impl std::fmt::Debug for Draft {
             Self::Events { subject, events } => {
                 write!(f, "Events({subject}, {})", events.len())
             }
-            Self::WithRecord { seq, .. } => write!(f, "WithRecord({seq})"),
+            Self::WithBody { seq, .. } => write!(f, "WithBody({seq})"),
         }
     }
 }

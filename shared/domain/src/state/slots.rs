@@ -112,7 +112,9 @@ impl Serialize for Slots {
 impl<'de> Deserialize<'de> for Slots {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let uses = BTreeMap::<Position, SlotUse>::deserialize(d)?;
-        let used = uses.values().map(|u| u64::from(u.cost)).sum();
-        Ok(Self { uses, used })
+        Ok(Self {
+            used: uses.values().map(|u| u64::from(u.cost)).sum(),
+            uses,
+        })
     }
 }

@@ -198,7 +198,11 @@ fn no_more_agents_are_bound_to_than_can_be_told_at_once() {
     let mut overlay = Overlay::default();
     let first = bound(&world, &mut overlay);
     assert_eq!((first.len(), first.values().sum::<usize>()), (16, 32));
-    assert_eq!(bound(&world, &mut overlay), BTreeMap::new(), "all are in flight");
+    assert_eq!(
+        bound(&world, &mut overlay),
+        BTreeMap::new(),
+        "all are in flight"
+    );
     let second = bound(&world, &mut Overlay::default());
     assert_eq!(second, first, "planned anew it is the same");
 }
@@ -227,5 +231,9 @@ fn a_body_that_must_be_read_first_keeps_no_other_task_waiting() {
         world.task(json!({}));
     }
     let mut overlay = Overlay::default();
-    assert_eq!(bound(&world, &mut overlay).len(), 36, "all with a body to read, and 16");
+    assert_eq!(
+        bound(&world, &mut overlay).len(),
+        36,
+        "all with a body to read, and 16"
+    );
 }

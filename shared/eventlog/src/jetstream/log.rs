@@ -23,6 +23,13 @@ const BATCH_MAX: usize = 256;
 /// How often a record that one of several replicas does not have is asked for. Any of them
 /// may answer: with one of three damaged, all answers are its own once in 10^11 times.
 const DIRECT_TRIES: usize = 24;
+/// Bytes that are asked for at once: the server cuts off whoever lets it wait with more than
+/// its `max_pending` (64 MB by default), and half as much again may be under way.
+const PULL_BYTES: u64 = 24 << 20;
+/// Fewest records that are asked for at once, all of which may be as large as they can be.
+const PULL_MIN: u64 = 48;
+/// Most records that are asked for at once.
+const PULL_MAX: u64 = 500;
 /// How long the server keeps a pull open.
 const PULL_EXPIRES: Duration = Duration::from_secs(4);
 
@@ -65,11 +72,11 @@ impl EventLog for Connection {
 
     async fn tail(&self, from: u64, subjects: Vec<String>) -> Result<Box<dyn Tail>, LogError> {
         let unavailable = |e: String| LogError::Unavailable(e);
-        let stream = self
-            .stream(&log_stream(&self.cell))
-            .await
-            .map_err(unavailable)?;
+        let stream = self.js.get_stream(log_stream(&self.cell)).await;
+        let stream = stream.map_err(|e| unavailable(e.to_string()))?;
+        let state = &stream.cached_info().state;
         let config = pull::OrderedConfig {
+            max_batch: batch_max(state.messages, state.bytes),
             deliver_policy: DeliverPolicy::ByStartSequence {
                 start_sequence: from.max(1),
             },
@@ -167,6 +174,12 @@ fn append_error(e: &PublishError) -> AppendError {
             _ => AppendError::Unavailable(e.to_string()),
         },
     }
+}
+
+/// How many records to ask for at once, by the average size of those there are.
+fn batch_max(records: u64, bytes: u64) -> i64 {
+    let average = bytes.checked_div(records).unwrap_or(1).max(1);
+    i64::try_from((PULL_BYTES / average).clamp(PULL_MIN, PULL_MAX)).unwrap_or(1)
 }
 
 struct JetStreamTail {

@@ -17,6 +17,15 @@ impl Elements {
         self.ends.push(self.bytes.len());
     }
 
+    /// These events.
+    pub fn of_events(events: &[Event]) -> Self {
+        let mut elements = Self::default();
+        for event in events {
+            elements.push_event(event);
+        }
+        elements
+    }
+
     /// Adds an element that is encoded already.
     pub fn push(&mut self, element: &[u8]) {
         self.bytes.extend_from_slice(element);
@@ -51,6 +60,7 @@ impl Elements {
 
     /// Takes the first ones, as many as are no more than `len_max` and have no more than
     /// `bytes_max` bytes, but at least one.
+    #[must_use]
     pub fn take_front(&mut self, len_max: usize, bytes_max: usize) -> Self {
         let fit = self.ends.partition_point(|end| *end <= bytes_max);
         let len = fit.min(len_max).max(1);
@@ -70,9 +80,7 @@ impl Elements {
 
 impl From<&Event> for Elements {
     fn from(event: &Event) -> Self {
-        let mut elements = Self::default();
-        elements.push_event(event);
-        elements
+        Self::of_events(std::slice::from_ref(event))
     }
 }
 

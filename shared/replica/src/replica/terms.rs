@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use conductor_domain::State;
 use conductor_eventlog::EventLog;
 use conductor_eventlog::jetstream::Connection;
-use conductor_protocol::frame::{Elements, FrameHead};
+use conductor_protocol::frame::FrameHead;
 use conductor_protocol::subject::Role as RoleName;
 use ractor::{Actor, ActorRef, SpawnErr};
 use tokio::sync::watch;
 
+use super::bodies::Bodies;
 use super::{ReplicaMsg, ReplicaOptions};
 use crate::appender::{Appender, AppenderArgs, AppenderMsg, Load};
 use crate::election::Candidate;
@@ -34,6 +35,7 @@ pub(super) struct Terms {
 struct Term {
     appender: ActorRef<AppenderMsg>,
     load: Arc<Load>,
+    bodies: Bodies,
 }
 
 impl Terms {
@@ -107,7 +109,13 @@ impl Terms {
             }),
         };
         let (appender, _) = Actor::spawn(None, Appender, args).await?;
-        self.running.insert(role, Term { appender, load });
+        let log = Arc::clone(&self.connection) as Arc<dyn EventLog>;
+        let term = Term {
+            bodies: Bodies::new(log, appender.clone()),
+            appender,
+            load,
+        };
+        self.running.insert(role, term);
         Ok(())
     }
 
@@ -127,22 +135,24 @@ impl Terms {
         let Some(term) = self.running.get(&role) else {
             return;
         };
-        let mut events = Vec::new();
+        let (mut events, mut bodies) = (Vec::new(), BTreeMap::new());
         for draft in drafts {
             match draft {
                 Draft::Events {
                     subject,
                     events: elements,
                 } => events.push((subject, elements)),
-                Draft::WithRecord { seq, complete } => {
-                    let connection = Arc::clone(&self.connection);
-                    tokio::spawn(fetch(connection, seq, complete, term.appender.clone()));
+                Draft::WithBody { seq, complete } => {
+                    bodies.entry(seq).or_insert_with(Vec::new).push(complete);
                 }
             }
         }
         if !events.is_empty() {
             term.load.mark_busy();
             let _ = term.appender.cast(AppenderMsg::Push(events));
+        }
+        for (seq, decisions) in bodies {
+            term.bodies.complete(seq, decisions);
         }
     }
 
@@ -170,39 +180,6 @@ impl Terms {
         let all = async { while self.candidates.join_next().await.is_some() {} };
         if tokio::time::timeout(at_most, all).await.is_err() {
             tracing::warn!("a lock was not given back; it runs out by itself");
-        }
-    }
-}
-
-/// Reads the record that a decision needs, however long that takes, then appends it.
-async fn fetch(
-    connection: Arc<Connection>,
-    seq: u64,
-    complete: Box<dyn FnOnce(&conductor_domain::Record) -> Option<(String, Elements)> + Send>,
-    appender: ActorRef<AppenderMsg>,
-) {
-    let mut pause = Duration::from_millis(20);
-    loop {
-        match connection.read(seq).await {
-            Ok(Some(record)) => {
-                match complete(&record) {
-                    Some(event) => {
-                        let _ = appender.cast(AppenderMsg::Push(vec![event]));
-                    }
-                    None => tracing::error!(seq, "a submission's body cannot be read"),
-                }
-                return;
-            }
-            Ok(None) => tracing::error!(
-                seq,
-                "the log has lost a record that is needed to run a task"
-            ),
-            Err(e) => tracing::warn!(seq, error = %e, "a record cannot be read yet"),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(5));
-        if appender.get_status() as u8 >= ractor::ActorStatus::Stopping as u8 {
-            return;
         }
     }
 }

@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 
 use conductor_domain::State;
+use conductor_domain::record::Submissions;
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_eventlog::{Fate, GroupCommit};
 use conductor_orchestrator::Orchestrator;
-use conductor_protocol::frame::Elements;
 use conductor_protocol::frame::FrameHead;
 use conductor_protocol::subject::Role;
 use conductor_replica::follow::Batch;
 use conductor_replica::host::{Effect, Host, Input};
-use conductor_replica::role::{Draft, Role as Decider};
+use conductor_replica::role::{Complete, Draft, Role as Decider};
 use conductor_scheduler::Scheduler;
 
 use super::elections::{Candidacy, LOCK_TTL_MS};
@@ -21,9 +21,6 @@ use super::{Life, Next, World};
 use crate::checkers::Violation;
 use crate::referee::COMPARED_EVERY;
 use crate::scenario::Node;
-
-/// Makes the event that needs a record's body, once that was read.
-type Complete = Box<dyn FnOnce(&conductor_domain::Record) -> Option<(String, Elements)> + Send>;
 
 /// A record's body that was asked for.
 pub(super) struct Fetch {
@@ -230,7 +227,7 @@ impl World {
                 for draft in drafts {
                     match draft {
                         Draft::Events { subject, events } => commit.push(&subject, events),
-                        Draft::WithRecord { seq, complete } => fetches.push(Fetch {
+                        Draft::WithBody { seq, complete } => fetches.push(Fetch {
                             role,
                             epoch,
                             seq,
@@ -284,7 +281,8 @@ impl World {
             self.push(self.down_until_ms + 1, Next::Fetched(life, Box::new(fetch)));
             return Ok(());
         }
-        let event = self.log.read(fetch.seq).and_then(fetch.complete);
+        let record = self.log.read(fetch.seq).and_then(Submissions::of);
+        let event = record.and_then(|record| (fetch.complete)(&record));
         let term = self.replica(n).and_then(|r| r.terms.get_mut(&fetch.role));
         if let (Some((epoch, commit)), Some((subject, event))) = (term, event)
             && *epoch == fetch.epoch

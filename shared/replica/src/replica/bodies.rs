@@ -1,0 +1,138 @@
+//! Bodies that are too large for the state: read from the log, each record once for all the
+//! tasks in it that are assigned at about the same time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use conductor_domain::record::Submissions;
+use conductor_eventlog::EventLog;
+use conductor_protocol::frame::Elements;
+use ractor::{ActorRef, ActorStatus};
+use tokio::sync::Semaphore;
+
+use crate::appender::AppenderMsg;
+use crate::role::Complete;
+
+/// Records read at once: each may have as much as the server's largest payload.
+const READS_AT_ONCE: usize = 8;
+/// Bytes of records that are kept for further tasks in them.
+const KEPT_BYTES_MAX: usize = 16 << 20;
+/// Pause before a record is asked for again; doubled before each further time.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Longest such pause.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// The bodies that a term's decisions wait for.
+#[derive(Clone)]
+pub(super) struct Bodies {
+    log: Arc<dyn EventLog>,
+    appender: ActorRef<AppenderMsg>,
+    reads: Arc<Semaphore>,
+    shelf: Arc<Mutex<Shelf>>,
+}
+
+#[derive(Default)]
+struct Shelf {
+    /// What waits for a record that is being read.
+    waiting: BTreeMap<u64, Vec<Complete>>,
+    /// Records read last, newest last.
+    kept: VecDeque<(u64, Submissions)>,
+    kept_bytes: usize,
+}
+
+impl Shelf {
+    fn find(&self, seq: u64) -> Option<Submissions> {
+        let found = self.kept.iter().rev().find(|(kept, _)| *kept == seq);
+        found.map(|(_, submissions)| submissions.clone())
+    }
+
+    fn keep(&mut self, seq: u64, submissions: Submissions) {
+        self.kept_bytes += submissions.bytes();
+        self.kept.push_back((seq, submissions));
+        while self.kept_bytes > KEPT_BYTES_MAX
+            && let Some((_, oldest)) = self.kept.pop_front()
+        {
+            self.kept_bytes -= oldest.bytes();
+        }
+    }
+}
+
+impl Bodies {
+    /// Bodies for what `appender` brings into the log.
+    pub(super) fn new(log: Arc<dyn EventLog>, appender: ActorRef<AppenderMsg>) -> Self {
+        Self {
+            log,
+            appender,
+            reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
+            shelf: Arc::default(),
+        }
+    }
+
+    /// Completes decisions with the record at `seq`, now or when it was read.
+    pub(super) fn complete(&self, seq: u64, decisions: Vec<Complete>) {
+        let mut locked = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(submissions) = locked.find(seq) {
+            drop(locked);
+            self.push(seq, &submissions, decisions);
+            return;
+        }
+        let is_read = locked.waiting.contains_key(&seq);
+        locked.waiting.entry(seq).or_default().extend(decisions);
+        drop(locked);
+        if !is_read {
+            tokio::spawn(self.clone().read(seq));
+        }
+    }
+
+    /// Reads a record, however long that takes, for as long as somebody appends.
+    async fn read(self, seq: u64) {
+        let mut pause = PAUSE_MIN;
+        while (self.appender.get_status() as u8) < ActorStatus::Stopping as u8 {
+            let Ok(permit) = self.reads.acquire().await else {
+                return;
+            };
+            let read = self.log.read(seq).await;
+            drop(permit);
+            match read {
+                Ok(Some(record)) => {
+                    self.has_read(seq, Submissions::of(&record));
+                    return;
+                }
+                Ok(None) => tracing::error!(
+                    seq,
+                    "the log has lost a record that is needed to run a task"
+                ),
+                Err(e) => tracing::warn!(seq, error = %e, "a record cannot be read yet"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn has_read(&self, seq: u64, submissions: Option<Submissions>) {
+        let mut locked = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        let decisions = locked.waiting.remove(&seq).unwrap_or_default();
+        let Some(submissions) = submissions else {
+            tracing::error!(seq, "a submission's body cannot be read");
+            return;
+        };
+        locked.keep(seq, submissions.clone());
+        drop(locked);
+        self.push(seq, &submissions, decisions);
+    }
+
+    fn push(&self, seq: u64, submissions: &Submissions, decisions: Vec<Complete>) {
+        let mut by_subject: BTreeMap<String, Elements> = BTreeMap::new();
+        for decision in decisions {
+            match decision(submissions) {
+                Some((subject, events)) => by_subject.entry(subject).or_default().append(events),
+                None => tracing::error!(seq, "a submission's body cannot be read"),
+            }
+        }
+        // An appender that is gone needs nothing.
+        let _ = self
+            .appender
+            .cast(AppenderMsg::Push(by_subject.into_iter().collect()));
+    }
+}
