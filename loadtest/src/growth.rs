@@ -177,7 +177,7 @@ fn agents(extent: &Extent) -> Outcome<Growth> {
         rows.push((f64::from(*agents), figures));
     }
     Ok(Growth {
-        title: "Agents; 10,240 slots in all",
+        title: "Agents, of 1,024 slots each",
         x: "agents",
         figures: &[
             "system, idle, % of a core",

@@ -85,10 +85,10 @@ impl Workload {
         };
         let program = |name: &str| {
             let argv = vec![name.to_owned()];
-            Some(RunSpec::Command(CommandSpec {
+            Some(RunSpec::Command(Box::new(CommandSpec {
                 argv,
                 ..CommandSpec::default()
-            }))
+            })))
         };
         match self.kind {
             Kind::Priorities => task.priority = Some((group % 10) as u8),

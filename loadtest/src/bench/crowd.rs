@@ -18,13 +18,11 @@ use crate::workload::now_ms;
 /// How long a log may take until it is quiet.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// As many slots in all as few agents have.
+/// Each with as many slots as few agents have.
 pub(crate) fn plan(agents: u32) -> SystemPlan {
-    let usual = SystemPlan::default();
     SystemPlan {
         agents,
-        slots: (usual.agents * usual.slots / agents.max(1)).max(1),
-        ..usual
+        ..SystemPlan::default()
     }
 }
 

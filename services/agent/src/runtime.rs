@@ -132,9 +132,9 @@ pub trait Runtime: Send {
 /// The runtime for what an assignment runs; `None` for nothing.
 pub fn of(run: &RunSpec, host: &Host) -> Option<Box<dyn Runtime>> {
     match run {
-        RunSpec::Command(spec) => Some(Box::new(command::CommandRuntime::new(spec.clone()))),
+        RunSpec::Command(spec) => Some(Box::new(command::CommandRuntime::new((**spec).clone()))),
         RunSpec::Claude(spec) => Some(Box::new(claude::ClaudeRuntime::new(
-            spec.clone(),
+            (**spec).clone(),
             host.silence,
         ))),
         RunSpec::Noop(_) => None,

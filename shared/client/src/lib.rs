@@ -27,10 +27,10 @@
 //!     .map(|n| Submission {
 //!         // The same key again is the same task: safe to submit once more.
 //!         key: Some(format!("nightly-{n}")),
-//!         run: Some(RunSpec::Command(CommandSpec {
+//!         run: Some(RunSpec::Command(Box::new(CommandSpec {
 //!             argv: vec!["make".to_owned(), format!("part-{n}")],
 //!             ..CommandSpec::default()
-//!         })),
+//!         }))),
 //!         ..Submission::default()
 //!     })
 //!     .collect();

@@ -17,14 +17,14 @@ use crate::compact::{Pairs, Rare, Usual};
 use crate::human::DurationMs;
 use crate::ids::{Namespace, QueueName, TaskId, UnixMs};
 
-/// What an attempt runs.
+/// What an attempt runs. Boxed, since every task that waits has one.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunSpec {
     /// Any program.
-    Command(CommandSpec),
+    Command(Box<CommandSpec>),
     /// The Claude Code CLI, headless.
-    Claude(ClaudeSpec),
+    Claude(Box<ClaudeSpec>),
     /// Nothing: succeeds at once. Measures the system around it.
     Noop(NoopSpec),
 }

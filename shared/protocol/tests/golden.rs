@@ -62,7 +62,7 @@ fn samples() -> Vec<Event> {
         heartbeat: Some(DurationMs(70_000)),
         total: Some(DurationMs(5_000_000_000)),
     };
-    let run = RunSpec::Claude(ClaudeSpec {
+    let run = RunSpec::Claude(Box::new(ClaudeSpec {
         prompt: "Größe prüfen".into(),
         model: Some("m-1".into()),
         max_turns: Some(9),
@@ -76,7 +76,7 @@ fn samples() -> Vec<Event> {
         allow_denials: true,
         env: map("A", "b"),
         cwd: Some("sub".into()),
-    });
+    }));
     let spec = TaskSpec {
         name: Some("n".into()),
         queue: "q".parse().unwrap(),

@@ -200,7 +200,7 @@ fn from_flags(args: &SubmitArgs) -> Outcome<Order> {
     };
     let env: BTreeMap<_, _> = args.env.iter().cloned().collect();
     let run = if let Some(prompt) = &args.claude {
-        RunSpec::Claude(ClaudeSpec {
+        RunSpec::Claude(Box::new(ClaudeSpec {
             prompt: prompt.clone(),
             model: args.model.clone(),
             max_turns: args.max_turns,
@@ -209,19 +209,19 @@ fn from_flags(args: &SubmitArgs) -> Outcome<Order> {
             env,
             cwd: args.cwd.clone(),
             ..ClaudeSpec::default()
-        })
+        }))
     } else if args.noop {
         RunSpec::Noop(NoopSpec {})
     } else if args.command.is_empty() {
         return Err(Failure::usage("nothing to submit")
             .hint("conductor submit -- sh -c 'echo hi', or -f tasks.yaml, or --claude PROMPT"));
     } else {
-        RunSpec::Command(CommandSpec {
+        RunSpec::Command(Box::new(CommandSpec {
             argv: args.command.clone(),
             env,
             stdin: args.stdin.clone(),
             cwd: args.cwd.clone(),
-        })
+        }))
     };
     let wants_retry = args.max_attempts.is_some() || !args.retry_on.is_empty();
     let base = RetryPolicy::default();

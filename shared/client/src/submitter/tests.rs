@@ -116,7 +116,7 @@ fn large(name: &str, bytes: usize) -> Submission {
         ..ClaudeSpec::default()
     };
     Submission {
-        run: Some(RunSpec::Claude(prompt)),
+        run: Some(RunSpec::Claude(Box::new(prompt))),
         ..noop(name)
     }
 }

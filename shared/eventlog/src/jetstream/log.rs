@@ -30,8 +30,12 @@ const PULL_BYTES: u64 = 24 << 20;
 const PULL_MIN: u64 = 48;
 /// Most records that are asked for at once.
 const PULL_MAX: u64 = 500;
-/// How long the server keeps a pull open.
-const PULL_EXPIRES: Duration = Duration::from_secs(4);
+/// How long the servers of a cluster keep a pull open. Half as often they say that they are
+/// there: a consumer whose node died is noticed after two of those.
+const PULL_EXPIRES_CLUSTER: Duration = Duration::from_secs(4);
+/// How long a lone server keeps a pull open: its consumers die with the link to it alone, and
+/// a thousand agents that wait shall cost it little (loadtest).
+const PULL_EXPIRES_ALONE: Duration = Duration::from_secs(30);
 
 #[async_trait]
 impl EventLog for Connection {
@@ -81,9 +85,11 @@ impl EventLog for Connection {
                 start_sequence: from.max(1),
             },
             filter_subjects: subjects,
-            // The heartbeat follows down to half of it: a consumer whose node died is
-            // noticed after two of those.
-            max_expires: PULL_EXPIRES,
+            max_expires: if self.client.server_info().cluster.is_none() {
+                PULL_EXPIRES_ALONE
+            } else {
+                PULL_EXPIRES_CLUSTER
+            },
             ..Default::default()
         };
         // Before anything is asked for: a link that is lost from here on is noticed.
