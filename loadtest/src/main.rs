@@ -48,7 +48,7 @@ use outcome::{Outcome, put, say};
 
 /// The same as in the program that is measured.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Measure Conductor
 #[derive(Debug, Parser)]

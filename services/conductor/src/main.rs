@@ -11,10 +11,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// glibc's allocator took a third of the time of a busy orchestrator (loadtest): what is
-/// decoded on one thread is freed on another.
+/// glibc's allocator took a third of the time of a busy orchestrator, since what is decoded on
+/// one thread is freed on another; mimalloc half of that of a replay, since it asks the system
+/// for each large buffer anew (loadtest).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();

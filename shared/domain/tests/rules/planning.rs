@@ -231,9 +231,6 @@ fn a_body_that_must_be_read_first_keeps_no_other_task_waiting() {
         world.task(json!({}));
     }
     let mut overlay = Overlay::default();
-    assert_eq!(
-        bound(&world, &mut overlay).len(),
-        36,
-        "all with a body to read, and 16"
-    );
+    let counts = [0; 5].map(|_| bound(&world, &mut overlay).len());
+    assert_eq!(counts, [16, 16, 4, 0, 0], "20 with a body to read, and 16");
 }
