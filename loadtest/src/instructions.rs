@@ -228,9 +228,9 @@ mod tests {
     #[test]
     fn what_is_worse_than_the_tolerance_is_refused() {
         let counts = |each| vec![("fold".to_owned(), each)];
-        assert!(!compare("fold 1000\n", &counts(1_050)).1);
+        assert!(!compare("fold 1000\n", &counts(1_040)).1);
         assert!(!compare("fold 1000\n", &counts(500)).1);
-        assert!(compare("fold 1000\n", &counts(1_051)).1);
+        assert!(compare("fold 1000\n", &counts(1_060)).1);
         assert!(compare("plan 1000\n", &counts(1_000)).1, "not kept");
     }
 }

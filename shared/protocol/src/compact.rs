@@ -1,24 +1,23 @@
 //! Values as the state keeps them by the million: small, and cheap to hand on.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use serde::de::{MapAccess, Visitor};
+use serde::de::{self, DeserializeSeed, MapAccess, Visitor};
+use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Names with values, such as labels and metadata: sorted by name, each name once. Written
-/// as a map. Clones share it.
+/// Names with values, such as labels and metadata: sorted by name, each name once, in one
+/// piece of memory. Written as a map. Clones share it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Pairs(Option<Arc<[Pair]>>);
-
-/// A name and its value.
-type Pair = (Box<str>, Box<str>);
+pub struct Pairs(Option<Arc<[u8]>>);
 
 impl Pairs {
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.as_slice().len()
+        self.iter().count()
     }
 
     /// Whether there are none.
@@ -27,34 +26,63 @@ impl Pairs {
     }
 
     /// Names and values in the order of the names.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.as_slice().iter().map(|(k, v)| (&**k, &**v))
+    pub fn iter(&self) -> PairsIter<'_> {
+        PairsIter(self.0.as_deref().unwrap_or_default())
     }
 
-    fn as_slice(&self) -> &[Pair] {
-        self.0.as_deref().unwrap_or_default()
-    }
-
-    /// The last of equal names counts, as in any map.
-    fn of(mut pairs: Vec<Pair>) -> Self {
-        if pairs.is_empty() {
+    /// From texts one after the other, names and values in turn.
+    fn of(texts: &[u8]) -> Self {
+        if texts.is_empty() {
             return Self(None);
         }
-        pairs.reverse();
-        pairs.sort_by(|a, b| a.0.cmp(&b.0));
-        pairs.dedup_by(|later, first| later.0 == first.0);
-        Self(Some(pairs.into()))
+        let names = || PairsIter(texts).map(|(name, _)| name);
+        if names().zip(names().skip(1)).all(|(a, b)| a < b) {
+            return Self(Some(texts.into()));
+        }
+        // The last of equal names counts, as in any map.
+        let sorted: BTreeMap<&str, &str> = PairsIter(texts).collect();
+        sorted.into_iter().collect()
     }
 }
 
-impl<K: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(K, V)> for Pairs {
+/// Names and values of [`Pairs`].
+#[derive(Clone, Debug)]
+pub struct PairsIter<'p>(&'p [u8]);
+
+impl<'p> PairsIter<'p> {
+    fn text(&mut self) -> Option<&'p str> {
+        let (len, rest) = self.0.split_first_chunk::<4>()?;
+        let len = usize::try_from(u32::from_le_bytes(*len)).ok()?;
+        let (text, rest) = rest.split_at_checked(len)?;
+        self.0 = rest;
+        std::str::from_utf8(text).ok()
+    }
+}
+
+impl<'p> Iterator for PairsIter<'p> {
+    type Item = (&'p str, &'p str);
+    fn next(&mut self) -> Option<Self::Item> {
+        Some((self.text()?, self.text()?))
+    }
+}
+
+fn put_text(texts: &mut Vec<u8>, text: &str) {
+    texts.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    texts.extend_from_slice(text.as_bytes());
+}
+
+impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for Pairs {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        let boxed = pairs.into_iter().map(|(k, v)| (k.into(), v.into()));
-        Self::of(boxed.collect())
+        let mut texts = Vec::new();
+        for (name, value) in pairs {
+            put_text(&mut texts, name.as_ref());
+            put_text(&mut texts, value.as_ref());
+        }
+        Self::of(&texts)
     }
 }
 
-impl<K: Into<Box<str>>, V: Into<Box<str>>, const N: usize> From<[(K, V); N]> for Pairs {
+impl<K: AsRef<str>, V: AsRef<str>, const N: usize> From<[(K, V); N]> for Pairs {
     fn from(pairs: [(K, V); N]) -> Self {
         pairs.into_iter().collect()
     }
@@ -68,7 +96,32 @@ impl fmt::Debug for Pairs {
 
 impl Serialize for Pairs {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_map(self.as_slice().iter().map(|(k, v)| (k, v)))
+        let mut map = s.serialize_map(Some(self.len()))?;
+        for (name, value) in self.iter() {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// Reads a text and adds it.
+struct Added<'t>(&'t mut Vec<u8>);
+
+impl<'de> DeserializeSeed<'de> for Added<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<(), D::Error> {
+        d.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Added<'_> {
+    type Value = ();
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
+        put_text(self.0, text);
+        Ok(())
     }
 }
 
@@ -81,11 +134,11 @@ impl<'de> Deserialize<'de> for Pairs {
                 f.write_str("a map")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                let mut pairs = Vec::new();
-                while let Some(pair) = map.next_entry::<Box<str>, Box<str>>()? {
-                    pairs.push(pair);
+                let mut texts = Vec::with_capacity(256);
+                while map.next_key_seed(Added(&mut texts))?.is_some() {
+                    map.next_value_seed(Added(&mut texts))?;
                 }
-                Ok(Pairs::of(pairs))
+                Ok(Pairs::of(&texts))
             }
         }
         d.deserialize_map(V)
@@ -169,7 +222,6 @@ impl<'de, T: Usual + Deserialize<'de>> Deserialize<'de> for Rare<T> {
 mod tests {
     use super::*;
     use crate::spec::Timeouts;
-    use std::collections::BTreeMap;
 
     #[test]
     fn pairs_are_a_map() {
@@ -184,6 +236,9 @@ mod tests {
         assert!(empty.is_empty() && empty == Pairs::default());
         let twice: Pairs = serde_json::from_str(r#"{"a":"1","a":"2"}"#).unwrap();
         assert_eq!(twice, Pairs::from([("a", "2")]));
+        assert!(serde_json::from_str::<Pairs>(r#"{"a":1}"#).is_err());
+        let escaped: Pairs = serde_json::from_str(r#"{"a\n":"\u00e4"}"#).unwrap();
+        assert_eq!(escaped, Pairs::from([("a\n", "ä")]));
     }
 
     #[test]

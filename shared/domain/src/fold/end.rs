@@ -1,5 +1,7 @@
 //! How attempts and tasks end, whoever says so, and how ended tasks are forgotten.
 
+use std::collections::BTreeSet;
+
 use conductor_protocol::ids::{AgentId, Lease, Position};
 use conductor_protocol::{OutcomeClass, TaskId};
 
@@ -104,7 +106,6 @@ pub(super) fn finish(
         Slot::StillBusy
     };
     end_lease(state, id, slot);
-    stop_waiting(state, id);
     *state.counters.ended.entry(outcome).or_default() += 1;
     let ended = Ended {
         outcome,
@@ -112,11 +113,18 @@ pub(super) fn finish(
         at: at.position,
         at_ms: at.time_ms,
     };
-    let mut reply = None;
+    let (mut reply, mut needs) = (None, BTreeSet::new());
     state.change_task(id, |task| {
         task.phase = Phase::Ended(ended);
         reply.clone_from(&task.spec.reply);
+        // A task that has ended no longer waits for those it needs.
+        if !task.aside.open_needs.is_empty() {
+            needs = std::mem::take(&mut task.aside.open_needs);
+        }
     });
+    for need in needs {
+        stop_waiting(state, id, need);
+    }
     if let Some(reply) = reply {
         let result = result.map(str::to_owned);
         let word = Word::Ended {
@@ -142,24 +150,11 @@ pub(super) fn finish(
     }
 }
 
-/// A task that has ended no longer waits for those it needs.
-fn stop_waiting(state: &mut State, id: TaskId) {
-    // Who is waited for stands in the index as well, which is empty where nobody waits.
-    if state.index.dependents.is_empty() {
-        return;
-    }
-    let Some(task) = state.tasks.get_mut(&id) else {
-        return;
-    };
-    if task.aside.open_needs.is_empty() {
-        return;
-    }
-    for need in std::mem::take(&mut task.aside.open_needs) {
-        if let Some(waiting) = state.index.dependents.get_mut(&need) {
-            waiting.remove(&id);
-            if waiting.is_empty() {
-                state.index.dependents.remove(&need);
-            }
+fn stop_waiting(state: &mut State, id: TaskId, need: TaskId) {
+    if let Some(waiting) = state.index.dependents.get_mut(&need) {
+        waiting.remove(&id);
+        if waiting.is_empty() {
+            state.index.dependents.remove(&need);
         }
     }
 }

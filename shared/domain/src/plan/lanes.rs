@@ -2,7 +2,8 @@
 
 use std::collections::btree_set::Iter;
 use std::collections::{BTreeMap, BTreeSet};
-use std::iter::Peekable;
+use std::iter::{Flatten, Peekable};
+use std::option::IntoIter;
 
 use conductor_protocol::TaskId;
 use conductor_protocol::ids::{Namespace, QueueName};
@@ -33,24 +34,25 @@ struct Head<'s> {
     lane: &'s Lane,
     ready: Peekable<Iter<'s, ReadyKey>>,
     /// Those of them that are in flight, in the same order.
-    in_flight: Option<Peekable<Iter<'s, ReadyKey>>>,
+    in_flight: Peekable<Flatten<IntoIter<&'s BTreeSet<ReadyKey>>>>,
 }
 
 impl Head<'_> {
     /// The first that is not in flight.
-    fn first(&mut self) -> Option<ReadyKey> {
+    fn first(&mut self, overlay: &Overlay) -> Option<ReadyKey> {
         loop {
             let key = **self.ready.peek()?;
-            let Some(in_flight) = &mut self.in_flight else {
-                return Some(key);
-            };
-            match in_flight.peek() {
-                // It came back in the tail as void, or is not ready any more.
+            match self.in_flight.peek() {
                 Some(planned) if **planned < key => {
-                    in_flight.next();
+                    self.in_flight.next();
                 }
                 Some(planned) if **planned == key => {
-                    in_flight.next();
+                    self.in_flight.next();
+                    self.ready.next();
+                }
+                // It stands elsewhere than when it was planned: it is ready anew, or the
+                // aging interval is another.
+                _ if overlay.tasks.contains_key(&key.2) => {
                     self.ready.next();
                 }
                 _ => return Some(key),
@@ -109,7 +111,7 @@ impl<'s> Lanes<'s> {
             lanes.heads.push(Head {
                 lane,
                 ready: ready.iter().peekable(),
-                in_flight: in_flight.get(lane).map(|keys| keys.iter().peekable()),
+                in_flight: in_flight.get(lane).into_iter().flatten().peekable(),
             });
             lanes.open(state, overlay, lanes.heads.len() - 1);
         }
@@ -121,7 +123,9 @@ impl<'s> Lanes<'s> {
         let Some(head) = self.heads.get_mut(number) else {
             return;
         };
-        let Some(key) = head.first() else { return };
+        let Some(key) = head.first(overlay) else {
+            return;
+        };
         let lane = head.lane;
         let namespace = self
             .namespaces

@@ -234,3 +234,17 @@ fn a_body_that_must_be_read_first_keeps_no_other_task_waiting() {
     let counts = [0; 5].map(|_| bound(&world, &mut overlay).len());
     assert_eq!(counts, [16, 16, 4, 0, 0], "20 with a body to read, and 16");
 }
+
+#[test]
+fn what_is_in_flight_is_not_planned_again_in_another_order() {
+    let mut world = world_with_slots(10);
+    for priority in [1, 9, 5] {
+        world.task(json!({"priority": priority}));
+    }
+    let mut overlay = Overlay::default();
+    assert_eq!(bound(&world, &mut overlay).values().sum::<usize>(), 3);
+    let change = json!({"put_config": {"aging": "1s"}});
+    let control: Control = serde_json::from_value(change).unwrap();
+    assert_eq!(world.control(&control), Verdict::Applied);
+    assert_eq!(bound(&world, &mut overlay), BTreeMap::new());
+}
