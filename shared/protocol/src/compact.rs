@@ -45,6 +45,14 @@ impl Pairs {
     }
 }
 
+impl<'p> IntoIterator for &'p Pairs {
+    type Item = (&'p str, &'p str);
+    type IntoIter = PairsIter<'p>;
+    fn into_iter(self) -> PairsIter<'p> {
+        self.iter()
+    }
+}
+
 /// Names and values of [`Pairs`].
 #[derive(Clone, Debug)]
 pub struct PairsIter<'p>(&'p [u8]);
@@ -97,7 +105,7 @@ impl fmt::Debug for Pairs {
 impl Serialize for Pairs {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         let mut map = s.serialize_map(Some(self.len()))?;
-        for (name, value) in self.iter() {
+        for (name, value) in self {
             map.serialize_entry(name, value)?;
         }
         map.end()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use conductor_domain::Verdict;
 use conductor_domain::plan::{self, Overlay};
 use conductor_protocol::event::AgentDraining;
 use conductor_protocol::{Control, TaskId};
@@ -243,8 +244,7 @@ fn what_is_in_flight_is_not_planned_again_in_another_order() {
     }
     let mut overlay = Overlay::default();
     assert_eq!(bound(&world, &mut overlay).values().sum::<usize>(), 3);
-    let change = json!({"put_config": {"aging": "1s"}});
-    let control: Control = serde_json::from_value(change).unwrap();
-    assert_eq!(world.control(&control), Verdict::Applied);
+    let change = serde_json::from_value(json!({"aging": "1s"})).unwrap();
+    assert_eq!(world.control(&Control::PutConfig(change)), Verdict::Applied);
     assert_eq!(bound(&world, &mut overlay), BTreeMap::new());
 }

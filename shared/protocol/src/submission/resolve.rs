@@ -215,7 +215,7 @@ fn check_maps(s: &Submission, errors: &mut Vec<FieldError>) {
                 format!("has {} entries, at most 64 are allowed", map.len()),
             );
         }
-        for (key, value) in map.iter() {
+        for (key, value) in map {
             if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
                 wrong(errors, field, "has a key of 0 or more than 256 bytes");
             }
