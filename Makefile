@@ -40,7 +40,7 @@ chaos: need-rust nats-server ## Real faults on real processes (MINUTES=10, SEED=
 	@$(dir $(RELEASE))conductor-chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) --report $(dir $(RELEASE))chaos
 
 BENCH = $(dir $(RELEASE))conductor-loadtest
-bench: build-bench ## Measure the standard set in ten minutes; writes loadtest/RESULTS.md (BENCH_ARGS=--quick to try)
+bench: build-bench ## Measure the standard set; writes loadtest/RESULTS.md (BENCH_ARGS=--quick to try)
 	@$(BENCH) bench $(BENCH_ARGS)
 
 bench-growth: build-bench ## Measure how costs grow with backlog, agents, payload, history

@@ -71,7 +71,7 @@ pub(super) fn crowd(bench: &mut Bench) -> Outcome<()> {
             &format!(">= 0.6 times those with 10 ({}/s)", number(bench.sustained)),
             format!("{}/s", number(result.load.ended_per_s)),
             1,
-            ratio >= 0.6,
+            ratio.is_finite() && ratio >= 0.6,
         )
         .ratio(ratio),
     );
