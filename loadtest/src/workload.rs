@@ -196,8 +196,8 @@ mod tests {
         let other = Workload::new(Kind::Noop, 256, 0xabce);
         for number in [0, 1, 63, 64, 5_000_000_000] {
             let task = ours.group(number).remove(0).id.unwrap();
-            assert_eq!(ours.number(task.as_bytes()), Some(number));
-            assert_eq!(other.number(task.as_bytes()), None);
+            assert_eq!(ours.number(&task.to_bytes()), Some(number));
+            assert_eq!(other.number(&task.to_bytes()), None);
             let lease = Lease {
                 task,
                 attempt: 1,

@@ -9,6 +9,11 @@ use serde::de::{self, DeserializeSeed, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::msgpack::Reader;
+
+/// Bytes of the texts that are usual.
+const TEXTS_CAPACITY: usize = 256;
+
 /// Names with values, such as labels and metadata: sorted by name, each name once, in one
 /// piece of memory. Written as a map. Clones share it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -30,18 +35,52 @@ impl Pairs {
         PairsIter(self.0.as_deref().unwrap_or_default())
     }
 
-    /// From texts one after the other, names and values in turn.
-    fn of(texts: &[u8]) -> Self {
-        if texts.is_empty() {
-            return Self(None);
+    /// Reads a map of texts; `None` for anything else.
+    pub(crate) fn read(r: &mut Reader<'_>) -> Option<Self> {
+        let mut texts = Texts::default();
+        for _ in 0..r.map()? {
+            texts.put_name(r.str()?);
+            texts.put(r.str()?);
         }
-        let names = || PairsIter(texts).map(|(name, _)| name);
-        if names().zip(names().skip(1)).all(|(a, b)| a < b) {
-            return Self(Some(texts.into()));
+        Some(texts.pairs())
+    }
+}
+
+/// Names and values in turn, as [`Pairs`] keep them, while they are gathered.
+#[derive(Default)]
+struct Texts {
+    bytes: Vec<u8>,
+    /// Where the last name stands.
+    last_name: Option<usize>,
+    is_unsorted: bool,
+}
+
+impl Texts {
+    fn put_name(&mut self, name: &str) {
+        if self.bytes.is_empty() {
+            self.bytes.reserve(TEXTS_CAPACITY);
         }
-        // The last of equal names counts, as in any map.
-        let sorted: BTreeMap<&str, &str> = PairsIter(texts).collect();
-        sorted.into_iter().collect()
+        let last = self.last_name.and_then(|at| self.bytes.get(at..));
+        let last = last.and_then(|texts| PairsIter(texts).text());
+        self.is_unsorted |= last.is_some_and(|last| last >= name);
+        self.last_name = Some(self.bytes.len());
+        self.put(name);
+    }
+
+    fn put(&mut self, text: &str) {
+        self.bytes
+            .extend_from_slice(&(text.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(text.as_bytes());
+    }
+
+    fn pairs(&self) -> Pairs {
+        if self.is_unsorted {
+            // The last of equal names counts, as in any map.
+            let sorted: BTreeMap<&str, &str> = PairsIter(&self.bytes).collect();
+            return sorted.into_iter().collect();
+        }
+        let is_empty = self.bytes.is_empty();
+        Pairs((!is_empty).then(|| self.bytes.as_slice().into()))
     }
 }
 
@@ -74,19 +113,14 @@ impl<'p> Iterator for PairsIter<'p> {
     }
 }
 
-fn put_text(texts: &mut Vec<u8>, text: &str) {
-    texts.extend_from_slice(&(text.len() as u32).to_le_bytes());
-    texts.extend_from_slice(text.as_bytes());
-}
-
 impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for Pairs {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        let mut texts = Vec::new();
+        let mut texts = Texts::default();
         for (name, value) in pairs {
-            put_text(&mut texts, name.as_ref());
-            put_text(&mut texts, value.as_ref());
+            texts.put_name(name.as_ref());
+            texts.put(value.as_ref());
         }
-        Self::of(&texts)
+        texts.pairs()
     }
 }
 
@@ -112,26 +146,34 @@ impl Serialize for Pairs {
     }
 }
 
-/// Reads a text and adds it.
-struct Added<'t>(&'t mut Vec<u8>);
+/// Reads a name and adds it.
+struct Name<'t>(&'t mut Texts);
+/// Reads a value and adds it.
+struct Value<'t>(&'t mut Texts);
 
-impl<'de> DeserializeSeed<'de> for Added<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<(), D::Error> {
-        d.deserialize_str(self)
-    }
+macro_rules! reads_a_text {
+    ($($seed:ident by $put:ident),*) => {$(
+        impl<'de> DeserializeSeed<'de> for $seed<'_> {
+            type Value = ();
+            fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<(), D::Error> {
+                d.deserialize_str(self)
+            }
+        }
+
+        impl Visitor<'_> for $seed<'_> {
+            type Value = ();
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
+                self.0.$put(text);
+                Ok(())
+            }
+        }
+    )*};
 }
 
-impl Visitor<'_> for Added<'_> {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
-        put_text(self.0, text);
-        Ok(())
-    }
-}
+reads_a_text!(Name by put_name, Value by put);
 
 impl<'de> Deserialize<'de> for Pairs {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
@@ -142,11 +184,11 @@ impl<'de> Deserialize<'de> for Pairs {
                 f.write_str("a map")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                let mut texts = Vec::with_capacity(256);
-                while map.next_key_seed(Added(&mut texts))?.is_some() {
-                    map.next_value_seed(Added(&mut texts))?;
+                let mut texts = Texts::default();
+                while map.next_key_seed(Name(&mut texts))?.is_some() {
+                    map.next_value_seed(Value(&mut texts))?;
                 }
-                Ok(Pairs::of(&texts))
+                Ok(texts.pairs())
             }
         }
         d.deserialize_map(V)

@@ -7,6 +7,7 @@ mod agent;
 mod leader;
 mod orchestrator;
 mod peek;
+mod quick;
 mod scheduler;
 
 pub use agent::{
@@ -24,7 +25,7 @@ pub use scheduler::{AgentDismissed, AttemptAssigned, AttemptRevoked, RevokeReaso
 pub use peek::{Peek, peek};
 
 use crate::ids::TaskId;
-use crate::msgpack;
+use crate::msgpack::{self, Reader};
 
 /// Who may write an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -215,21 +216,26 @@ impl Event {
     /// Reads one event from the bytes of its map.
     pub fn decode(map: &[u8]) -> Result<Self, EventError> {
         let (kind, v) = kind_and_version(map).ok_or(EventError::Malformed)?;
+        if let Some(event) = quick::read(kind, v, map) {
+            return Ok(event);
+        }
+        let kind = std::str::from_utf8(kind).map_err(|_| EventError::Malformed)?;
         Self::from_map(kind, v, map)
     }
 }
 
 /// Finds `type` and `v`; ours stand first, so this normally reads two entries.
-fn kind_and_version(map: &[u8]) -> Option<(&str, u64)> {
-    let (entries, mut at) = msgpack::map_at(map, 0).ok()??;
+fn kind_and_version(map: &[u8]) -> Option<(&[u8], u64)> {
+    let mut r = Reader::new(map);
     let (mut kind, mut version) = (None, None);
-    for _ in 0..entries {
-        let (key, value) = msgpack::str_at(map, at).ok()?;
-        at = msgpack::skip(map, value).ok()?;
-        match key {
-            "type" => kind = Some(msgpack::str_at(map, value).ok()?.0),
-            "v" => version = Some(msgpack::uint_at(map, value).ok()?.0),
-            _ => {}
+    for _ in 0..r.map()? {
+        match r.key()? {
+            b"type" => kind = Some(r.key()?),
+            b"v" => version = Some(r.uint()?),
+            other => {
+                std::str::from_utf8(other).ok()?;
+                r.value()?;
+            }
         }
         if let (Some(kind), Some(version)) = (kind, version) {
             return Some((kind, version));

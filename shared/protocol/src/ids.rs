@@ -10,23 +10,37 @@ use smol_str::SmolStr;
 use uuid::Uuid;
 
 use crate::limits::NAME_BYTES_MAX;
+use crate::msgpack::Reader;
 
 /// Milliseconds since the Unix epoch, by the server's clock unless said otherwise.
 pub type UnixMs = u64;
 
-/// A task's identity: a UUIDv7, so that it says when it was made.
+/// A task's identity: a UUIDv7, so that it says when it was made. Kept as two numbers, because
+/// comparing ids is much of what a fold does.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId(Uuid);
+pub struct TaskId {
+    high: u64,
+    low: u64,
+}
 
 impl TaskId {
     /// Wraps a UUID that the caller has made; versions other than 7 are refused.
     pub fn from_uuid(uuid: Uuid) -> Option<Self> {
-        (uuid.get_version_num() == 7).then_some(Self(uuid))
+        (uuid.get_version_num() == 7).then(|| Self::of(uuid))
     }
 
     /// Makes an id from a time and 80 bits the caller supplies.
     pub fn from_parts(ms: UnixMs, random: [u8; 10]) -> Self {
-        Self(uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid())
+        Self::of(uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid())
+    }
+
+    fn of(uuid: Uuid) -> Self {
+        let (high, low) = uuid.as_u64_pair();
+        Self { high, low }
+    }
+
+    fn uuid(&self) -> Uuid {
+        Uuid::from_u64_pair(self.high, self.low)
     }
 
     /// The id of a task that was submitted without one: a function of the submission's
@@ -43,22 +57,23 @@ impl TaskId {
 
     /// When the id was made, by its maker's clock.
     pub fn made_at_ms(&self) -> UnixMs {
-        let bytes = self.0.as_bytes();
-        bytes
-            .iter()
-            .take(6)
-            .fold(0, |ms, b| (ms << 8) | u64::from(*b))
+        self.high >> 16
+    }
+
+    /// Reads an id; `None` for anything else.
+    pub(crate) fn read(r: &mut Reader<'_>) -> Option<Self> {
+        Self::from_uuid(Uuid::from_bytes(*r.bin()?))
     }
 
     /// The 16 bytes.
-    pub fn as_bytes(&self) -> &[u8; 16] {
-        self.0.as_bytes()
+    pub fn to_bytes(&self) -> [u8; 16] {
+        self.uuid().into_bytes()
     }
 }
 
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.hyphenated().fmt(f)
+        self.uuid().hyphenated().fmt(f)
     }
 }
 
@@ -86,7 +101,7 @@ impl Serialize for TaskId {
         if s.is_human_readable() {
             s.collect_str(self)
         } else {
-            s.serialize_bytes(self.as_bytes())
+            s.serialize_bytes(&self.to_bytes())
         }
     }
 }
@@ -129,6 +144,17 @@ impl Position {
     }
 }
 
+impl Position {
+    /// Reads a position; `None` for anything else.
+    pub(crate) fn read(r: &mut Reader<'_>) -> Option<Self> {
+        r.exactly(&[0x92])?;
+        Some(Self {
+            seq: r.uint()?,
+            index: r.uint()?,
+        })
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.seq, self.index)
@@ -164,6 +190,23 @@ pub struct Lease {
     pub attempt: u32,
     /// Where in the log it was assigned.
     pub assigned: Position,
+}
+
+impl Lease {
+    /// Reads a lease with its fields in the order they are written in; `None` for anything else.
+    pub(crate) fn read(r: &mut Reader<'_>) -> Option<Self> {
+        r.exactly(b"\x83\xa4task")?;
+        let task = TaskId::read(r)?;
+        r.exactly(b"\xa7attempt")?;
+        let attempt = r.uint()?;
+        r.exactly(b"\xa8assigned")?;
+        let assigned = Position::read(r)?;
+        Some(Self {
+            task,
+            attempt,
+            assigned,
+        })
+    }
 }
 
 /// Why a text is not a name.

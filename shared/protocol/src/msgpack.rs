@@ -3,6 +3,10 @@
 //! Frames are split by these functions before anything is decoded, so that one bad
 //! event spoils itself alone and hostile nesting is refused before it is followed.
 
+mod reader;
+
+pub(crate) use reader::Reader;
+
 use crate::limits::DEPTH_MAX;
 
 /// Bytes that are not one well-formed MessagePack value.
@@ -26,6 +30,7 @@ fn be(bytes: &[u8], at: usize, width: usize) -> Result<usize, Broken> {
 }
 
 /// Header length and shape of the value at `at`; a leaf's shape holds its payload length.
+#[inline]
 fn head(bytes: &[u8], at: usize) -> Result<(usize, Shape), Broken> {
     let sized = |width: usize, extra: usize| -> Result<(usize, Shape), Broken> {
         Ok((1 + width, Shape::Leaf(be(bytes, at + 1, width)? + extra)))
@@ -81,47 +86,42 @@ const FIXED: [u8; 256] = {
 /// Where the value that begins at `at` ends.
 pub(crate) fn skip(bytes: &[u8], at: usize) -> Result<usize, Broken> {
     let mut at = at;
-    let mut open = [0_u32; DEPTH_MAX];
+    // Values still to come at this depth, and at those above it.
+    let mut left = 1_usize;
+    let mut above = [0_usize; DEPTH_MAX];
     let mut depth = 0_usize;
     loop {
-        // Nearly everything is a short leaf inside of a map or an array.
-        while let Some(left) = depth.checked_sub(1).and_then(|d| open.get_mut(d)) {
-            let first = bytes.get(at).ok_or(Broken)?;
-            let fixed = FIXED.get(usize::from(*first)).copied().unwrap_or(0);
-            if *left < 2 || fixed == 0 {
-                break;
+        let first = *bytes.get(at).ok_or(Broken)?;
+        let fixed = FIXED.get(usize::from(first)).copied().unwrap_or(0);
+        let mut children = 0;
+        if fixed == 0 {
+            let (header, shape) = head(bytes, at)?;
+            at += header;
+            match shape {
+                Shape::Leaf(n) => at = at.checked_add(n).ok_or(Broken)?,
+                Shape::Array(n) => children = n,
+                Shape::Map(n) => children = n.checked_mul(2).ok_or(Broken)?,
             }
-            *left -= 1;
+        } else {
             at += usize::from(fixed);
         }
-        let (header, shape) = head(bytes, at)?;
-        at += header;
-        let children = match shape {
-            Shape::Leaf(n) => {
-                at = at.checked_add(n).ok_or(Broken)?;
-                0
-            }
-            Shape::Array(n) => n,
-            Shape::Map(n) => n.checked_mul(2).ok_or(Broken)?,
-        };
         // A child takes a byte at least, so a count beyond the rest is a lie.
         if at > bytes.len() || children > bytes.len() - at {
             return Err(Broken);
         }
         if children > 0 {
-            *open.get_mut(depth).ok_or(Broken)? = u32::try_from(children).map_err(|_| Broken)?;
+            *above.get_mut(depth).ok_or(Broken)? = left;
             depth += 1;
+            left = children;
             continue;
         }
-        loop {
-            let Some(top) = depth.checked_sub(1).and_then(|d| open.get_mut(d)) else {
+        left -= 1;
+        while left == 0 {
+            let Some(up) = depth.checked_sub(1) else {
                 return Ok(at);
             };
-            *top -= 1;
-            if *top > 0 {
-                break;
-            }
-            depth -= 1;
+            depth = up;
+            left = above.get(up).copied().unwrap_or(0).saturating_sub(1);
         }
     }
 }
@@ -144,14 +144,24 @@ pub(crate) fn map_at(bytes: &[u8], at: usize) -> Result<Option<(usize, usize)>, 
     })
 }
 
-/// The text that begins at `at`, and where it ends.
-pub(crate) fn str_at(bytes: &[u8], at: usize) -> Result<(&str, usize), Broken> {
+/// The bytes of the text that begins at `at`, and where it ends.
+fn str_bytes_at(bytes: &[u8], at: usize) -> Result<(&[u8], usize), Broken> {
     let first = *bytes.get(at).ok_or(Broken)?;
-    let (0xa0..=0xbf | 0xd9..=0xdb, (header, Shape::Leaf(len))) = (first, head(bytes, at)?) else {
-        return Err(Broken);
+    let (header, len) = match first {
+        0xa0..=0xbf => (1, usize::from(first & 0x1f)),
+        0xd9..=0xdb => match head(bytes, at)? {
+            (header, Shape::Leaf(len)) => (header, len),
+            _ => return Err(Broken),
+        },
+        _ => return Err(Broken),
     };
     let end = (at + header).checked_add(len).ok_or(Broken)?;
-    let text = bytes.get(at + header..end).ok_or(Broken)?;
+    Ok((bytes.get(at + header..end).ok_or(Broken)?, end))
+}
+
+/// The text that begins at `at`, and where it ends.
+pub(crate) fn str_at(bytes: &[u8], at: usize) -> Result<(&str, usize), Broken> {
+    let (text, end) = str_bytes_at(bytes, at)?;
     Ok((std::str::from_utf8(text).map_err(|_| Broken)?, end))
 }
 

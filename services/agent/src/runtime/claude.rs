@@ -104,7 +104,7 @@ impl ClaudeRuntime {
 /// The session of an attempt: known before it starts, and the same whoever derives it.
 pub fn session_id(lease: &Lease) -> String {
     let mut hash = Sha256::new();
-    hash.update(lease.task.as_bytes());
+    hash.update(lease.task.to_bytes());
     hash.update(lease.attempt.to_be_bytes());
     hash.update(lease.assigned.seq.to_be_bytes());
     hash.update(lease.assigned.index.to_be_bytes());

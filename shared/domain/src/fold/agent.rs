@@ -6,7 +6,7 @@ use conductor_protocol::ids::{AgentId, Lease};
 
 use super::{At, Notice, Ruling, end};
 use crate::planted::{Bug, is_planted};
-use crate::state::{Agent, AgentStatus, LeaseState, Outcome, Phase, Slots, State};
+use crate::state::{Agent, AgentStatus, LeaseState, Outcome, Phase, Slots, State, Task};
 use crate::void::VoidReason;
 
 pub(super) fn apply(
@@ -114,10 +114,11 @@ fn draining(state: &mut State, at: At, id: &AgentId) -> Ruling {
 
 /// Whether `lease` is its task's current one and this agent's.
 fn current(state: &State, id: &AgentId, lease: Lease) -> Ruling {
-    let task = state
-        .tasks
-        .get(&lease.task)
-        .ok_or(VoidReason::UnknownTask)?;
+    let task = state.tasks.get(&lease.task);
+    is_current(task.ok_or(VoidReason::UnknownTask)?, id, lease)
+}
+
+fn is_current(task: &Task, id: &AgentId, lease: Lease) -> Ruling {
     let is_ours = task.assigned().is_some_and(|a| a.agent == *id);
     let is_current = is_ours && task.lease(lease.task) == Some(lease);
     if is_current || is_planted(Bug::LeaseUnchecked) {
@@ -128,18 +129,18 @@ fn current(state: &State, id: &AgentId, lease: Lease) -> Ruling {
 }
 
 fn started(state: &mut State, at: At, id: &AgentId, lease: Lease) -> Ruling {
-    current(state, id, lease)?;
-    let mut ruling = Err(VoidReason::Duplicate);
-    state.change_task(lease.task, |task| {
-        if let Phase::Leased(assigned) = &task.phase {
-            ruling = Ok(());
-            task.phase = Phase::Running {
-                assigned: assigned.clone(),
-                started_ms: at.time_ms,
-            };
-        }
+    let changed = state.change_task(lease.task, |task| {
+        is_current(task, id, lease)?;
+        let Phase::Leased(assigned) = &task.phase else {
+            return Err(VoidReason::Duplicate);
+        };
+        task.phase = Phase::Running {
+            assigned: assigned.clone(),
+            started_ms: at.time_ms,
+        };
+        Ok(())
     });
-    ruling
+    changed.unwrap_or(Err(VoidReason::UnknownTask))
 }
 
 /// Usage is cumulative within an attempt; what earlier attempts used is kept in the

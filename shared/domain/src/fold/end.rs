@@ -7,7 +7,7 @@ use conductor_protocol::{OutcomeClass, TaskId};
 
 use super::{At, Notice, Word};
 use crate::planted::{Bug, is_planted};
-use crate::state::{AgentStatus, Ended, Failure, LeaseState, Outcome, Phase, State};
+use crate::state::{AgentStatus, Ended, Failure, LeaseState, Outcome, Phase, State, Task};
 
 /// Most agents remembered after they are gone.
 const GONE_AGENTS_MAX: usize = 1_000;
@@ -23,29 +23,40 @@ pub(super) enum Slot {
     Gone,
 }
 
-/// Ends the lease in force, if any: frees the key, and the slots or marks them.
-fn end_lease(state: &mut State, id: TaskId, slot: Slot) {
-    let Some(task) = state.tasks.get(&id) else {
-        return;
-    };
-    let Some(assigned) = task.assigned() else {
-        return;
-    };
-    if let Some(c) = &task.spec.concurrency
-        && let Some(n) = state.key_running.get_mut(&c.key)
-    {
-        let given_back = if is_planted(Bug::KeyReleasedTwice) {
-            2
-        } else {
-            u32::from(!is_planted(Bug::KeyKept))
-        };
-        *n = n.saturating_sub(given_back);
-        if *n == 0 {
-            state.key_running.remove(&c.key);
-        }
+/// What a lease holds.
+struct Held {
+    agent: AgentId,
+    at: Position,
+    key: Option<String>,
+}
+
+impl Held {
+    /// What the lease in force holds, if there is one.
+    fn by(task: &Task) -> Option<Self> {
+        task.assigned().map(|assigned| Self {
+            agent: assigned.agent.clone(),
+            at: assigned.at,
+            key: task.spec.concurrency.as_ref().map(|c| c.key.clone()),
+        })
     }
-    let (agent, at) = (assigned.agent.clone(), assigned.at);
-    free_slot(state, &agent, at, slot);
+
+    /// The lease has ended: frees the key, and the slots or marks them.
+    fn release(self, state: &mut State, slot: Slot) {
+        if let Some(key) = self.key
+            && let Some(n) = state.key_running.get_mut(&key)
+        {
+            let given_back = if is_planted(Bug::KeyReleasedTwice) {
+                2
+            } else {
+                u32::from(!is_planted(Bug::KeyKept))
+            };
+            *n = n.saturating_sub(given_back);
+            if *n == 0 {
+                state.key_running.remove(&key);
+            }
+        }
+        free_slot(state, &self.agent, self.at, slot);
+    }
 }
 
 pub(super) fn free_slot(state: &mut State, agent: &AgentId, at: Position, slot: Slot) {
@@ -78,15 +89,19 @@ pub(super) fn attempt_failed(
     class: OutcomeClass,
     slot: Slot,
 ) {
-    end_lease(state, lease.task, slot);
-    state.change_task(lease.task, |task| {
+    let held = state.change_task(lease.task, |task| {
+        let held = Held::by(task);
         task.aside.last_failure = Some(Failure {
             class,
             attempt: task.attempts,
             at: at.position,
         });
         task.phase = Phase::Undecided;
+        held
     });
+    if let Some(held) = held.flatten() {
+        held.release(state, slot);
+    }
 }
 
 /// The task has ended.
@@ -105,7 +120,6 @@ pub(super) fn finish(
     } else {
         Slot::StillBusy
     };
-    end_lease(state, id, slot);
     *state.counters.ended.entry(outcome).or_default() += 1;
     let ended = Ended {
         outcome,
@@ -113,8 +127,9 @@ pub(super) fn finish(
         at: at.position,
         at_ms: at.time_ms,
     };
-    let (mut reply, mut needs) = (None, BTreeSet::new());
+    let (mut held, mut reply, mut needs) = (None, None, BTreeSet::new());
     state.change_task(id, |task| {
+        held = Held::by(task);
         task.phase = Phase::Ended(ended);
         reply.clone_from(&task.spec.reply);
         // A task that has ended no longer waits for those it needs.
@@ -122,6 +137,9 @@ pub(super) fn finish(
             needs = std::mem::take(&mut task.aside.open_needs);
         }
     });
+    if let Some(held) = held {
+        held.release(state, slot);
+    }
     for need in needs {
         stop_waiting(state, id, need);
     }

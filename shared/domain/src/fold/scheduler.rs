@@ -143,21 +143,18 @@ pub(crate) fn is_capable(agent: &Agent, task: &Task) -> bool {
 
 fn take(state: &mut State, at: At, agent: &AgentId, e: &AttemptAssigned) {
     state.counters.attempts += 1;
-    let key = state
-        .tasks
-        .get(&e.task)
-        .and_then(|t| t.spec.concurrency.as_ref());
-    if let Some(key) = key.map(|c| c.key.clone()) {
-        *state.key_running.entry(key).or_default() += 1;
-    }
-    state.change_task(e.task, |task| {
+    let key = state.change_task(e.task, |task| {
         let ready_ms = match task.phase {
             Phase::Ready { since_ms, .. } => since_ms,
             _ => at.time_ms,
         };
         task.attempts += 1;
         task.phase = Phase::Leased(new_assignment(agent, at, ready_ms));
+        task.spec.concurrency.as_ref().map(|c| c.key.clone())
     });
+    if let Some(key) = key.flatten() {
+        *state.key_running.entry(key).or_default() += 1;
+    }
 }
 
 fn new_assignment(agent: &AgentId, at: At, ready_ms: u64) -> Assigned {

@@ -219,15 +219,18 @@ impl State {
         self.tasks.insert(id, Box::new(task));
     }
 
-    /// Changes a task, with everything that is derived from it.
-    pub(crate) fn change_task(&mut self, id: TaskId, change: impl FnOnce(&mut Task)) {
-        let Some(task) = self.tasks.get_mut(&id) else {
-            return;
-        };
+    /// Changes a task, with everything that is derived from it; `None` if there is none.
+    pub(crate) fn change_task<T>(
+        &mut self,
+        id: TaskId,
+        change: impl FnOnce(&mut Task) -> T,
+    ) -> Option<T> {
+        let task = self.tasks.get_mut(&id)?;
         let from = Places::of(id, task, self.config.aging_ms);
-        change(task);
+        let changed = change(task);
         let to = Places::of(id, task, self.config.aging_ms);
         self.index.moved(id, task, from, to);
+        Some(changed)
     }
 
     /// Removes a task, with everything that is derived from it.

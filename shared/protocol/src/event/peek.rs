@@ -72,7 +72,7 @@ mod tests {
             let bytes = event.encode();
             let seen = peek(&bytes).unwrap();
             assert_eq!(seen.kind, event.kind());
-            assert_eq!(seen.task, Some(task.as_bytes().as_slice()));
+            assert_eq!(seen.task, Some(task.to_bytes().as_slice()));
         }
         let left = Event::from(AgentLeft {}).encode();
         assert_eq!(peek(&left).unwrap().task, None);

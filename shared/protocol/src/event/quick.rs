@@ -1,0 +1,375 @@
+//! Decoding of the kinds that nearly all of a log consists of.
+//!
+//! serde would take most of the time of a replay for them (`loadtest/instructions.txt`). What
+//! is read here is read as serde reads it, which a test compares; what is not written as our
+//! own encoder writes it is left to serde.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::{AttemptAssigned, AttemptStarted, AttemptSucceeded, Event, TaskAccepted};
+use crate::compact::Pairs;
+use crate::ids::{Lease, Namespace, Position, QueueName, TaskId};
+use crate::msgpack::Reader;
+use crate::spec::{NoopSpec, PRIORITY_DEFAULT, RunSpec, Runtime, TaskSpec};
+
+/// Reads an event of a frequent kind; `None` leaves it to serde.
+pub(super) fn read(kind: &[u8], v: u64, map: &[u8]) -> Option<Event> {
+    let r = &mut Reader::new(map);
+    match (kind, v) {
+        (b"task.accepted", 1) => accepted(r).map(Event::TaskAccepted),
+        (b"attempt.assigned", 1) => assigned(r).map(Event::AttemptAssigned),
+        (b"attempt.started", 1) => started(r).map(Event::AttemptStarted),
+        (b"attempt.succeeded", 1) => succeeded(r).map(Event::AttemptSucceeded),
+        _ => None,
+    }
+}
+
+/// Reads a map: each field is a variable from here on, `None` where the map has none of that
+/// name. Leaves to serde a map that has a field twice, or one that is not named here.
+macro_rules! read_fields {
+    ($r:ident: $($field:ident by $read:path),* $(,)?) => {
+        $(let mut $field = None;)*
+        for _ in 0..$r.map()? {
+            match $r.key()? {
+                $(name if name == stringify!($field).as_bytes() => {
+                    if $field.replace($read($r)?).is_some() {
+                        return None;
+                    }
+                })*
+                // The head of an event, which is known.
+                b"type" => {
+                    text::<&str>($r)?;
+                }
+                b"v" => {
+                    uint::<u64>($r)?;
+                }
+                _ => return None,
+            }
+        }
+    };
+}
+
+fn text<'a, T: From<&'a str>>(r: &mut Reader<'a>) -> Option<T> {
+    r.str().map(T::from)
+}
+
+fn uint<T: TryFrom<u64>>(r: &mut Reader<'_>) -> Option<T> {
+    r.uint()
+}
+
+fn serde<T: DeserializeOwned>(r: &mut Reader<'_>) -> Option<T> {
+    rmp_serde::from_slice(r.value()?).ok()
+}
+
+fn queue_name(r: &mut Reader<'_>) -> Option<QueueName> {
+    r.str().map(QueueName::from_log)
+}
+
+fn namespace_name(r: &mut Reader<'_>) -> Option<Namespace> {
+    r.str().map(Namespace::from_log)
+}
+
+fn runtime_name(r: &mut Reader<'_>) -> Option<Runtime> {
+    Some(match r.key()? {
+        b"command" => Runtime::Command,
+        b"claude" => Runtime::Claude,
+        b"noop" => Runtime::Noop,
+        _ => return None,
+    })
+}
+
+fn run_spec(r: &mut Reader<'_>) -> Option<Arc<RunSpec>> {
+    match r.value()? {
+        b"\x81\xa4noop\x80" => Some(Arc::new(RunSpec::Noop(NoopSpec {}))),
+        other => rmp_serde::from_slice(other).ok(),
+    }
+}
+
+fn accepted(r: &mut Reader<'_>) -> Option<TaskAccepted> {
+    read_fields!(r:
+        submission by Position::read,
+        task by TaskId::read,
+        spec by task_spec,
+    );
+    Some(TaskAccepted {
+        submission: submission?,
+        task: task?,
+        spec: Arc::new(spec?),
+    })
+}
+
+fn task_spec(r: &mut Reader<'_>) -> Option<TaskSpec> {
+    read_fields!(r:
+        name by text,
+        queue by queue_name,
+        namespace by namespace_name,
+        priority by uint,
+        labels by Pairs::read,
+        needs by serde,
+        on_need_failed by serde,
+        retry by serde,
+        timeouts by serde,
+        start_at_ms by uint,
+        concurrency by serde,
+        slots by uint,
+        metadata by Pairs::read,
+        key by text,
+        reply by text,
+        traceparent by text,
+        runtime by runtime_name,
+        run by run_spec,
+    );
+    Some(TaskSpec {
+        name,
+        queue: queue?,
+        namespace: namespace.unwrap_or_default(),
+        priority: priority.unwrap_or(PRIORITY_DEFAULT),
+        labels: labels.unwrap_or_default(),
+        needs: needs.unwrap_or_default(),
+        on_need_failed: on_need_failed.unwrap_or_default(),
+        retry: retry.unwrap_or_default(),
+        timeouts: timeouts.unwrap_or_default(),
+        start_at_ms,
+        concurrency,
+        slots: slots.unwrap_or(1),
+        metadata: metadata.unwrap_or_default(),
+        key,
+        reply,
+        traceparent,
+        runtime: runtime?,
+        run,
+    })
+}
+
+fn assigned(r: &mut Reader<'_>) -> Option<AttemptAssigned> {
+    read_fields!(r:
+        task by TaskId::read,
+        attempt by uint,
+        incarnation by uint,
+        slots by uint,
+        run by run_spec,
+        timeouts by serde,
+        queue by queue_name,
+        namespace by namespace_name,
+        name by text,
+        metadata by Pairs::read,
+        traceparent by text,
+    );
+    Some(AttemptAssigned {
+        task: task?,
+        attempt: attempt?,
+        incarnation: incarnation?,
+        slots: slots.unwrap_or(1),
+        run: run?,
+        timeouts: timeouts.unwrap_or_default(),
+        queue: queue?,
+        namespace: namespace.unwrap_or_default(),
+        name,
+        metadata: metadata.unwrap_or_default(),
+        traceparent,
+    })
+}
+
+fn started(r: &mut Reader<'_>) -> Option<AttemptStarted> {
+    read_fields!(r: lease by Lease::read, session by text);
+    Some(AttemptStarted {
+        lease: lease?,
+        session,
+    })
+}
+
+fn succeeded(r: &mut Reader<'_>) -> Option<AttemptSucceeded> {
+    read_fields!(r:
+        lease by Lease::read,
+        result by text,
+        exit_code by serde,
+        usage by serde,
+        output by serde,
+    );
+    Some(AttemptSucceeded {
+        lease: lease?,
+        result,
+        exit_code,
+        usage,
+        output,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::compact::Rare;
+    use crate::event::{OutputStats, Usage};
+    use crate::human::DurationMs;
+    use crate::spec::{CommandSpec, Concurrency, NeedPolicy, Timeouts};
+
+    prop_compose! {
+        fn a_lease()(ms in 0..1_u64 << 48, attempt: u32, seq: u64, index: u32) -> Lease {
+            let task = TaskId::from_parts(ms, [3; 10]);
+            Lease { task, attempt, assigned: Position::new(seq, index) }
+        }
+    }
+
+    fn a_run() -> impl Strategy<Value = RunSpec> {
+        prop_oneof![
+            Just(RunSpec::Noop(NoopSpec {})),
+            ".{0,40}".prop_map(|arg| {
+                let argv = vec!["echo".to_owned(), arg];
+                RunSpec::Command(Box::new(CommandSpec {
+                    argv,
+                    ..CommandSpec::default()
+                }))
+            }),
+        ]
+    }
+
+    fn pairs() -> impl Strategy<Value = Pairs> {
+        proptest::collection::vec(("[a-z]{1,4}", ".{0,40}"), 0..4).prop_map(Pairs::from_iter)
+    }
+
+    prop_compose! {
+        fn a_spec()(
+            name in proptest::option::of(".{0,40}"),
+            queue in "[a-z]{1,40}",
+            namespace in prop_oneof![Just("default".to_owned()), "[a-z]{1,40}".boxed()],
+            (priority, slots) in (0_u8..10, 1_u32..1_000),
+            (labels, metadata) in (pairs(), pairs()),
+            needs in proptest::collection::vec(0_u64..1 << 48, 0..3),
+            (is_skip, has_limit, total) in (any::<bool>(), any::<bool>(), any::<Option<u32>>()),
+            start_at_ms: Option<u64>,
+            (key, run) in (proptest::option::of(".{1,300}"), proptest::option::of(a_run())),
+        ) -> TaskSpec {
+            let timeouts = Timeouts {
+                total: total.map(|ms| DurationMs(u64::from(ms))),
+                ..Timeouts::default()
+            };
+            let limit = || Box::new(Concurrency { key: "k".to_owned(), limit: 2 });
+            let text = |text: &String| Arc::from(text.as_str());
+            TaskSpec {
+                name: name.as_ref().map(text),
+                queue: QueueName::from_log(&queue),
+                namespace: Namespace::from_log(&namespace),
+                priority,
+                labels,
+                needs: needs.iter().map(|ms| TaskId::from_parts(*ms, [5; 10])).collect(),
+                on_need_failed: if is_skip { NeedPolicy::Skip } else { NeedPolicy::Fail },
+                retry: Rare::default(),
+                timeouts: Rare::from(timeouts),
+                start_at_ms,
+                concurrency: has_limit.then(limit),
+                slots,
+                metadata,
+                key: key.as_ref().map(text),
+                reply: key.as_ref().map(text),
+                traceparent: name.as_ref().map(text),
+                runtime: run.as_ref().map_or(Runtime::Claude, RunSpec::runtime),
+                run: run.map(Arc::new),
+            }
+        }
+    }
+
+    /// An event of a kind that is read quickly, whatever its fields.
+    fn an_event() -> impl Strategy<Value = Event> {
+        let accepted = (a_lease(), a_spec()).prop_map(|(lease, spec)| {
+            let (submission, task) = (lease.assigned, lease.task);
+            let spec = Arc::new(spec);
+            Event::from(TaskAccepted {
+                submission,
+                task,
+                spec,
+            })
+        });
+        let assigned = (a_lease(), a_spec(), a_run()).prop_map(|(lease, spec, run)| {
+            Event::from(AttemptAssigned {
+                task: lease.task,
+                attempt: lease.attempt,
+                incarnation: lease.assigned.seq,
+                slots: spec.slots,
+                run: Arc::new(run),
+                timeouts: spec.timeouts,
+                queue: spec.queue,
+                namespace: spec.namespace,
+                name: spec.name,
+                metadata: spec.metadata,
+                traceparent: spec.traceparent,
+            })
+        });
+        let text = || proptest::option::of(".{0,40}");
+        let started = (a_lease(), text())
+            .prop_map(|(lease, session)| Event::from(AttemptStarted { lease, session }));
+        let succeeded =
+            (a_lease(), text(), any::<Option<i32>>()).prop_map(|(lease, result, exit_code)| {
+                let usage = exit_code.map(|n| Usage {
+                    cost_usd: f64::from(n),
+                    ..Usage::default()
+                });
+                let output = exit_code.map(|_| OutputStats::default());
+                Event::from(AttemptSucceeded {
+                    lease,
+                    result,
+                    exit_code,
+                    usage,
+                    output,
+                })
+            });
+        prop_oneof![accepted, assigned, started, succeeded]
+    }
+
+    proptest! {
+        #[test]
+        fn our_own_events_are_read_quickly_and_as_serde_reads_them(event in an_event()) {
+            let bytes = event.encode();
+            let quick = read(event.kind().as_bytes(), event.version(), &bytes);
+            prop_assert_eq!(&quick, &Some(event));
+        }
+
+        #[test]
+        fn what_is_read_quickly_is_what_serde_reads(
+            event in an_event(),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let mut bytes = event.encode();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let (kind, v) = (event.kind(), event.version());
+            if let Some(quick) = read(kind.as_bytes(), v, &bytes) {
+                let by_serde = Event::from_map(kind, v, &bytes).unwrap();
+                // As bytes, for what is not equal to itself.
+                prop_assert_eq!(quick.encode(), by_serde.encode());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_twice_there_or_unknown_is_left_to_serde() {
+        let task = TaskId::from_parts(7, [1; 10]);
+        let lease = Lease {
+            task,
+            attempt: 1,
+            assigned: Position::new(9, 2),
+        };
+        let bytes = Event::from(AttemptStarted {
+            lease,
+            session: None,
+        })
+        .encode();
+        let with = |more: &[u8]| {
+            let mut bytes = bytes.clone();
+            bytes[0] += 1;
+            bytes.extend_from_slice(more);
+            bytes
+        };
+        let newer = with(b"\xa5newer\x07");
+        assert_eq!(read(b"attempt.started", 1, &newer), None);
+        assert!(Event::decode(&newer).is_ok());
+        let lease_again = rmp_serde::to_vec_named(&lease).unwrap();
+        let twice = with(&[b"\xa5lease".as_slice(), &lease_again].concat());
+        assert!(Event::decode(&twice).is_err());
+    }
+}
