@@ -1,24 +1,25 @@
-//! Agents with free slots, most free first.
+//! Agents with free slots, those with most room first.
 
-use std::collections::BTreeSet;
 use std::collections::btree_set::Iter;
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter::{Peekable, Rev};
 
 use conductor_protocol::ids::AgentId;
 
 use super::Overlay;
 use crate::fold::is_capable;
-use crate::state::{Phase, State, Task};
+use crate::state::{Agent, Phase, State, Task};
 
-/// An agent and how many of its slots are free.
-type Free<'s> = (u32, &'s AgentId);
+/// An agent and its room.
+type Room<'s> = (u32, &'s AgentId);
 
 /// Agents with free slots during one planning.
 pub(super) struct FreeAgents<'s> {
     state: &'s State,
-    /// Agents to whom something is in flight, or was planned just now, and what is left.
-    opened: BTreeSet<Free<'s>>,
-    is_opened: BTreeSet<&'s AgentId>,
+    /// Agents to whom something is in flight, or was planned just now.
+    opened: BTreeSet<Room<'s>>,
+    /// How many of their slots are left.
+    left: BTreeMap<&'s AgentId, u32>,
     /// The others, in the order of the index.
     rest: Peekable<Rev<Iter<'s, (u32, AgentId)>>>,
     /// How many of the others may be opened.
@@ -32,7 +33,7 @@ impl<'s> FreeAgents<'s> {
         let mut free = Self {
             state,
             opened: BTreeSet::new(),
-            is_opened: BTreeSet::new(),
+            left: BTreeMap::new(),
             rest: state.index.free.iter().rev().peekable(),
             may_open: agents_max.saturating_sub(overlay.told.len()),
         };
@@ -40,15 +41,15 @@ impl<'s> FreeAgents<'s> {
             let Some((id, agent)) = state.agents.get_key_value(id) else {
                 continue;
             };
-            free.put(agent.slots_free().saturating_sub(*in_flight), id);
+            free.put(agent, agent.slots_free().saturating_sub(*in_flight), id);
         }
         free
     }
 
-    fn put(&mut self, free: u32, id: &'s AgentId) {
-        self.is_opened.insert(id);
-        if free > 0 {
-            self.opened.insert((free, id));
+    fn put(&mut self, agent: &Agent, left: u32, id: &'s AgentId) {
+        self.left.insert(id, left);
+        if left > 0 {
+            self.opened.insert((agent.room(left), id));
         }
     }
 
@@ -58,19 +59,19 @@ impl<'s> FreeAgents<'s> {
     }
 
     fn skip_opened(&mut self) {
-        let is_opened = &self.is_opened;
+        let left = &self.left;
         while (self.rest)
-            .next_if(|(_, id)| is_opened.contains(id))
+            .next_if(|(_, id)| left.contains_key(id))
             .is_some()
         {}
     }
 
-    /// All that may be planned for, most free first.
-    fn candidates(&self) -> impl Iterator<Item = Free<'s>> + '_ {
+    /// All that may be planned for, most room first.
+    fn candidates(&self) -> impl Iterator<Item = Room<'s>> + '_ {
         let mut opened = self.opened.iter().rev().copied().peekable();
         let mut rest = (self.may_open > 0).then(|| {
-            let rest = self.rest.clone().map(|(free, id)| (*free, id));
-            let rest = rest.filter(|(_, id)| !self.is_opened.contains(id));
+            let rest = self.rest.clone().map(|(room, id)| (*room, id));
+            let rest = rest.filter(|(_, id)| !self.left.contains_key(id));
             rest.peekable()
         });
         std::iter::from_fn(move || {
@@ -83,27 +84,31 @@ impl<'s> FreeAgents<'s> {
         })
     }
 
-    /// Takes the slots `task` costs from the freest agent that can run it.
+    /// Takes the slots `task` costs from the agent with most room that can run it.
     pub(super) fn take(&mut self, task: &Task) -> Option<(AgentId, u64)> {
         let cost = task.spec.slots;
-        let mut roomy = self.candidates().take_while(|(free, _)| *free >= cost);
-        let found = roomy.find_map(|(free, id)| {
+        let mut roomy = self.candidates().take_while(|(room, _)| *room >= cost);
+        let found = roomy.find_map(|(room, id)| {
             let agent = self.state.agents.get(id)?;
-            is_capable(agent, task).then_some((free, id, agent.incarnation))
+            let left = self.left.get(id).copied();
+            let left = left
+                .unwrap_or_else(|| agent.slots_free())
+                .checked_sub(cost)?;
+            is_capable(agent, task).then_some((room, id, agent, left))
         });
         drop(roomy);
-        let Some((free, id, incarnation)) = found else {
+        let Some((room, id, agent, left)) = found else {
             self.reserve(task);
             return None;
         };
-        if !self.opened.remove(&(free, id)) {
+        if !self.opened.remove(&(room, id)) {
             self.may_open = self.may_open.saturating_sub(1);
         }
-        self.put(free - cost, id);
-        Some((id.clone(), incarnation))
+        self.put(agent, left, id);
+        Some((id.clone(), agent.incarnation))
     }
 
-    /// Keeps the freest capable agent that is large enough, but too busy now, from
+    /// Keeps the capable agent with most room that is large enough, but too busy now, from
     /// being filled up with smaller tasks, once the large one has waited its time.
     fn reserve(&mut self, task: &Task) {
         let Phase::Ready { since_ms, .. } = task.phase else {
@@ -117,9 +122,9 @@ impl<'s> FreeAgents<'s> {
             let agent = self.state.agents.get(*id);
             agent.is_some_and(|a| a.joined.slots >= task.spec.slots && is_capable(a, task))
         });
-        if let Some((free, id)) = candidate {
-            self.opened.remove(&(free, id));
-            self.is_opened.insert(id);
+        if let Some((room, id)) = candidate {
+            self.opened.remove(&(room, id));
+            self.left.insert(id, 0);
         }
     }
 }

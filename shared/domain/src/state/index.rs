@@ -32,7 +32,7 @@ pub struct Index {
     pub ended: BTreeSet<(UnixMs, TaskId)>,
     /// Idempotency keys by the time they are forgotten.
     pub key_expiry: BTreeSet<(UnixMs, Namespace, Arc<str>)>,
-    /// Agents that may be assigned something, by their free slots.
+    /// Agents that may be assigned something, by their room.
     pub free: BTreeSet<(u32, AgentId)>,
     /// Leases that are over and whose agents are to be told.
     pub revocations: BTreeSet<(AgentId, Position)>,
@@ -241,16 +241,16 @@ impl State {
         Some(task)
     }
 
-    /// Changes an agent, with the index of free slots.
+    /// Changes an agent, with the index of its room.
     pub(crate) fn change_agent<T>(
         &mut self,
         id: &AgentId,
         change: impl FnOnce(&mut Agent) -> T,
     ) -> Option<T> {
         let agent = self.agents.get_mut(id)?;
-        let from = agent.slots_free();
+        let from = agent.room(agent.slots_free());
         let changed = change(agent);
-        let to = agent.slots_free();
+        let to = agent.room(agent.slots_free());
         self.index.moved_free(id, from, to);
         Some(changed)
     }
@@ -286,7 +286,7 @@ impl State {
             return;
         };
         let index = &mut self.index;
-        index.moved_free(id, 0, agent.slots_free());
+        index.moved_free(id, 0, agent.room(agent.slots_free()));
         for (at, slot) in &agent.slots {
             if slot.lease == LeaseState::Over {
                 index.revocations.insert((id.clone(), *at));

@@ -212,10 +212,27 @@ fn no_more_agents_are_bound_to_than_can_be_told_at_once() {
 fn few_tasks_are_spread_over_the_agents() {
     let mut world = World::new();
     for n in 0..8 {
-        world.join(&format!("a{n}"), 100);
+        world.join(&format!("a{n}"), 8);
         world.task(json!({}));
     }
     assert_eq!(bound(&world, &mut Overlay::default()).len(), 8);
+}
+
+#[test]
+fn an_agent_of_many_slots_is_given_an_eighth_of_them_at_a_time() {
+    let mut world = World::new();
+    world.join("a1", 96);
+    world.join("a2", 96);
+    for _ in 0..12 {
+        world.task(json!({}));
+    }
+    let at_once = bound(&world, &mut Overlay::default());
+    assert_eq!(at_once.into_values().collect::<Vec<_>>(), [12]);
+    for _ in 0..180 {
+        world.task(json!({}));
+    }
+    let all = bound(&world, &mut Overlay::default());
+    assert_eq!(all.into_values().collect::<Vec<_>>(), [96, 96]);
 }
 
 #[test]
