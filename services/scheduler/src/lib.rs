@@ -26,7 +26,7 @@ use conductor_replica::role::{Draft, Now, Role};
 const TOLD_MAX: usize = 4_096;
 /// Subjects with an append in flight at once: each agent has its own, and its order
 /// holds within it.
-const SUBJECTS_IN_FLIGHT_MAX: usize = 4;
+const SUBJECTS_IN_FLIGHT_MAX: usize = 16;
 /// How much may be in flight. No more agents than appends: what cannot be sent yet is not
 /// bound to an agent yet.
 const BOUNDS: Bounds = Bounds {

@@ -181,8 +181,13 @@ impl Agent {
     /// less than an eighth of their slots none is better. What is assigned at a time then goes
     /// to few of them, and takes few records to say and to answer (loadtest: half of the load).
     pub fn room(&self, free: u32) -> u32 {
-        let step = (self.joined.slots / ROOM_STEPS).max(1);
+        let step = self.room_step();
         free.div_ceil(step).saturating_mul(step)
+    }
+
+    /// How many slots are assigned at a time before another agent is better.
+    pub fn room_step(&self) -> u32 {
+        (self.joined.slots / ROOM_STEPS).max(1)
     }
 
     /// Whether it may be assigned anything at all.

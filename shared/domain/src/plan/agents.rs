@@ -22,20 +22,32 @@ pub(super) struct FreeAgents<'s> {
     left: BTreeMap<&'s AgentId, u32>,
     /// The others, in the order of the index.
     rest: Peekable<Rev<Iter<'s, (u32, AgentId)>>>,
-    /// How many of the others may be opened.
+    /// How many of the others may be opened, each counted by its [`weight`].
     may_open: usize,
 }
 
+/// Most that an agent of many slots counts for among those that may be told something at
+/// once: two of them are enough.
+const WEIGHT_MAX: u32 = 8;
+
+/// What an agent counts for among those that may be told something at once: one that is given
+/// much at a time as many as could be given as much one by one.
+fn weight(agent: &Agent) -> usize {
+    agent.room_step().min(WEIGHT_MAX) as usize
+}
+
 impl<'s> FreeAgents<'s> {
-    /// Words are in flight to at most `agents_max` agents at once: while they are, what is
-    /// ready gathers, so that with very many agents each is told much at a time.
+    /// Words are in flight to at most `agents_max` agents at once, and to fewer that have many
+    /// slots: while they are, what is ready gathers, so that each is told much at a time.
     pub(super) fn of(state: &'s State, overlay: &Overlay, agents_max: usize) -> Self {
+        let told = overlay.told.keys().filter_map(|id| state.agents.get(id));
+        let told: usize = told.map(weight).sum();
         let mut free = Self {
             state,
             opened: BTreeSet::new(),
             left: BTreeMap::new(),
             rest: state.index.free.iter().rev().peekable(),
-            may_open: agents_max.saturating_sub(overlay.told.len()),
+            may_open: agents_max.saturating_sub(told),
         };
         for (id, in_flight) in &overlay.slots {
             let Some((id, agent)) = state.agents.get_key_value(id) else {
@@ -102,7 +114,7 @@ impl<'s> FreeAgents<'s> {
             return None;
         };
         if !self.opened.remove(&(room, id)) {
-            self.may_open = self.may_open.saturating_sub(1);
+            self.may_open = self.may_open.saturating_sub(weight(agent));
         }
         self.put(agent, left, id);
         Some((id.clone(), agent.incarnation))
