@@ -16,9 +16,11 @@ use conductor_domain::plan::{self, Assignment, Bounds, Overlay};
 use conductor_domain::record::Content;
 use conductor_domain::state::Task;
 use conductor_domain::{Decoded, State, Verdict, VoidReason};
+use conductor_protocol::compact::Pairs;
 use conductor_protocol::event::{AttemptAssigned, Event};
 use conductor_protocol::frame::Elements;
 use conductor_protocol::subject::{Role as Name, Subject};
+use conductor_protocol::submission::Submission;
 use conductor_protocol::{AgentId, CellId, RunSpec, UnixMs};
 use conductor_replica::role::{Draft, Now, Role};
 
@@ -60,7 +62,8 @@ impl Scheduler {
             return;
         };
         if let Some(run) = &task.spec.run {
-            let event = assigned(assignment, task, Arc::clone(run));
+            let metadata = task.spec.metadata.clone();
+            let event = assigned(assignment, task, Arc::clone(run), metadata);
             words.say(&assignment.agent, &event);
             return;
         }
@@ -70,8 +73,8 @@ impl Scheduler {
         words.to_read.push(Draft::WithBody {
             seq: task.submission.seq,
             complete: Box::new(move |record| {
-                let run = record.get(index)?.run?;
-                let event = assigned(&assignment, &task, Arc::new(run));
+                let Submission { run, metadata, .. } = record.get(index)?;
+                let event = assigned(&assignment, &task, Arc::new(run?), metadata);
                 Some((subject, Elements::from(&event)))
             }),
         });
@@ -97,7 +100,7 @@ impl Words {
     }
 }
 
-fn assigned(assignment: &Assignment, task: &Task, run: Arc<RunSpec>) -> Event {
+fn assigned(assignment: &Assignment, task: &Task, run: Arc<RunSpec>, metadata: Pairs) -> Event {
     let spec = &task.spec;
     AttemptAssigned {
         task: assignment.task,
@@ -109,7 +112,7 @@ fn assigned(assignment: &Assignment, task: &Task, run: Arc<RunSpec>) -> Event {
         queue: spec.queue.clone(),
         namespace: spec.namespace.clone(),
         name: spec.name.clone(),
-        metadata: spec.metadata.clone(),
+        metadata,
         traceparent: spec.traceparent.clone(),
     }
     .into()

@@ -11,8 +11,9 @@ pub const FRAME_BYTES_MAX: usize = 768 * 1024;
 pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 /// Largest event that carries no spec, in bytes.
 pub const EVENT_BYTES_MAX: usize = 64 * 1024;
-/// A run body above this many bytes stays in the log and is read by position.
-pub const RUN_INLINE_BYTES_MAX: usize = 1024;
+/// Of a submission above this many bytes run and metadata stay in the log and are read by
+/// position.
+pub const BODY_INLINE_BYTES_MAX: usize = 1024;
 /// Largest result kept in an event, in bytes; longer text is cut and says so.
 pub const RESULT_BYTES_MAX: usize = 32 * 1024;
 /// Longest free-text message in an event (failure reason, progress), in bytes.

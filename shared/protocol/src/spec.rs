@@ -398,7 +398,7 @@ pub struct TaskSpec {
     /// Slots it takes on its agent.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub slots: u32,
-    /// The submitter's own notes; never looked at.
+    /// The submitter's own notes; never looked at. Where `run` is absent, they are read with it.
     #[serde(default, skip_serializing_if = "Pairs::is_empty")]
     pub metadata: Pairs,
     /// The submitter's idempotency key.
@@ -412,7 +412,7 @@ pub struct TaskSpec {
     pub traceparent: Option<Arc<str>>,
     /// The runtime an agent must offer.
     pub runtime: Runtime,
-    /// What it runs; absent when it is above `RUN_INLINE_BYTES_MAX` and is read from the
+    /// What it runs; absent when the submission is above `BODY_INLINE_BYTES_MAX` and is read from the
     /// submission by position instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<Arc<RunSpec>>,

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use conductor_domain::record::Submissions;
 use conductor_domain::state::Phase;
 use conductor_eventlog::EventLog;
 use conductor_eventlog::jetstream::Connection;
-use conductor_protocol::{Control, TaskId};
+use conductor_protocol::submission::Submission;
+use conductor_protocol::{Control, Position, TaskId};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
@@ -204,6 +206,12 @@ async fn show(connection: &Arc<Connection>, format: Format, text: &str) -> Outco
             json!({"id": id, "state": reader.state.outcome_of(id).map(conductor_domain::state::Outcome::as_str), "why": conductor_domain::explain::why(&reader.state, id)})
         }
     };
+    if let Some(task) = task.filter(|t| t.spec.run.is_none())
+        && let Some(submission) = body(connection, task.submission).await
+    {
+        super::put(&mut value, "run", json!(submission.run));
+        super::put(&mut value, "metadata", json!(submission.metadata));
+    }
     if let Some(Phase::Ended(ended)) = task.map(|t| &t.phase) {
         let result = result(connection, ended.at, id).await;
         super::put(&mut value, "result", result);
@@ -222,12 +230,14 @@ async fn show(connection: &Arc<Connection>, format: Format, text: &str) -> Outco
     Ok(Exit::Ok)
 }
 
+/// What was submitted stays in the log where it is too large for the state.
+async fn body(connection: &Connection, at: Position) -> Option<Submission> {
+    let record = connection.read(at.seq).await.ok().flatten()?;
+    Submissions::of(&record)?.get(at.index)
+}
+
 /// The result stays in the log, at the event that ended the task.
-async fn result(
-    connection: &Arc<Connection>,
-    at: conductor_protocol::Position,
-    id: TaskId,
-) -> Option<String> {
+async fn result(connection: &Arc<Connection>, at: Position, id: TaskId) -> Option<String> {
     use conductor_protocol::event::Event;
     let record = connection.read(at.seq).await.ok()??;
     let frame = conductor_protocol::frame::split(&record.payload).ok()?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Submission, diagnose::expected};
+use crate::compact::Pairs;
 use crate::event::FieldError;
 use crate::frame::Encoding;
 use crate::ids::{CellId, Namespace, Position, QueueName, TaskId, UnixMs, is_valid_name};
@@ -115,6 +116,7 @@ fn resolve(
         (None, None) => None,
     };
     let runtime = run.runtime();
+    let is_small = bytes <= limits::BODY_INLINE_BYTES_MAX;
     let spec = TaskSpec {
         name: s.name.map(Into::into),
         queue: context.queue.clone(),
@@ -130,7 +132,11 @@ fn resolve(
         start_at_ms,
         concurrency: s.concurrency.map(Box::new),
         slots: s.slots.unwrap_or(1),
-        metadata: s.metadata,
+        metadata: if is_small {
+            s.metadata
+        } else {
+            Pairs::default()
+        },
         key: s.key.map(Into::into),
         reply: context.reply.map(Into::into),
         traceparent: context
@@ -138,7 +144,7 @@ fn resolve(
             .filter(|t| is_traceparent(t))
             .map(Into::into),
         runtime,
-        run: (bytes <= limits::RUN_INLINE_BYTES_MAX).then(|| Arc::new(run)),
+        run: is_small.then(|| Arc::new(run)),
     };
     Ok(Resolved { task, spec })
 }

@@ -141,6 +141,12 @@ fn a_large_body_stays_in_the_log() {
         "x".repeat(2_000)
     );
     assert_eq!(resolve(&json)[0].as_ref().unwrap().spec.run, None);
+    let json = format!(
+        r#"{{"metadata":{{"note":"{}"}},"run":{{"noop":{{}}}}}}"#,
+        "x".repeat(1_000)
+    );
+    let spec = resolve(&json)[0].as_ref().unwrap().spec.clone();
+    assert_eq!((spec.run, spec.metadata.is_empty()), (None, true));
 }
 
 #[test]
