@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use conductor_agent::process::ReaperProgram;
 use conductor_agent::runtime::Host;
-use conductor_agent::service::{Agent, AgentMsg, AgentOptions};
+use conductor_agent::service::{Agent, AgentMsg, AgentOptions, PROBE_EVERY};
 use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_protocol::AgentId;
 use ractor::ActorRef;
@@ -56,10 +56,12 @@ pub(crate) fn main(target: &Target, plan: &AgentsPlan) -> Outcome<()> {
 async fn start(target: &Target, plan: &AgentsPlan, number: u32) -> Outcome<ActorRef<AgentMsg>> {
     let name = format!("a{number}");
     let connect = Connect {
-        url: target.url.clone(),
-        name: format!("loadtest-{name}"),
-        cell: target.cell.parse()?,
-        credentials: None,
+        probe_every: PROBE_EVERY,
+        ..Connect::to(
+            &target.url,
+            format!("loadtest-{name}"),
+            target.cell.parse()?,
+        )
     };
     let connection = Arc::new(Connection::open_patiently(&connect).await?);
     let options = AgentOptions {

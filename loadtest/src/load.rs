@@ -104,12 +104,7 @@ pub(crate) fn main(target: &Target, plan: LoadPlan) -> Outcome<LoadResult> {
 }
 
 async fn connect(target: &Target, name: &str) -> Outcome<Arc<Connection>> {
-    let connect = Connect {
-        url: target.url.clone(),
-        name: name.to_owned(),
-        cell: target.cell.parse()?,
-        credentials: None,
-    };
+    let connect = Connect::to(&target.url, name, target.cell.parse()?);
     Ok(Arc::new(Connection::open(&connect).await?))
 }
 

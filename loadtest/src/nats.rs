@@ -21,12 +21,7 @@ pub(crate) fn with<T>(
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let connect = Connect {
-            url: target.url.clone(),
-            name: "loadtest".to_owned(),
-            cell: target.cell.parse()?,
-            credentials: None,
-        };
+        let connect = Connect::to(&target.url, "loadtest", target.cell.parse()?);
         what(Connection::open(&connect).await?).await
     })
 }

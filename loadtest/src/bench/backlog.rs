@@ -20,6 +20,10 @@ use crate::usage;
 const QUIET: Duration = Duration::from_secs(300);
 /// How long replays may take until no further one is begun.
 const REPLAYS: Duration = Duration::from_secs(10);
+/// Memory that is the same after so long has settled.
+const SETTLE: Duration = Duration::from_secs(3);
+/// Memory is taken as it is after so long.
+const SETTLE_MAX: Duration = Duration::from_secs(30);
 /// Tasks that wait in a small backlog.
 const SMALL: usize = 1_000;
 
@@ -38,21 +42,17 @@ pub(crate) fn fill(
     plan: &SystemPlan,
     tasks: u64,
 ) -> Outcome<Filled> {
-    let rss = |system: &System| {
-        let used = system.deciders.iter().filter_map(|p| usage::read(p.pid()));
-        used.map(|u| u.rss_kb).sum::<u64>() as f64 * 1024.0
-    };
     let load_plan = LoadPlan {
         count: Some(tasks),
         in_flight: tasks as usize,
         patience: 120.0,
         ..LoadPlan::default()
     };
-    let before = rss(system);
+    let before = deciders_memory(system);
     let mut load = role("load", &ground.target(), &load_plan, ground.dir())?;
     load.wait_says(SUBMITTED, QUIET)?;
     nats::wait_quiet(&ground.target(), QUIET)?;
-    let bytes_per_task = (rss(system) - before) / tasks as f64;
+    let bytes_per_task = (settled_memory(system) - before) / tasks as f64;
     system.start_agents(plan, ground)?;
     let load: LoadResult = load.result()?;
     if load.ended < tasks {
@@ -62,6 +62,26 @@ pub(crate) fn fill(
         bytes_per_task,
         load,
     })
+}
+
+/// Bytes of memory of the processes that decide.
+fn deciders_memory(system: &System) -> f64 {
+    let used = system.deciders.iter().filter_map(|p| usage::read(p.pid()));
+    used.map(|u| u.rss_kb).sum::<u64>() as f64 * 1024.0
+}
+
+/// The same once it stays as it is: what was needed while the tasks came in is given back to
+/// the operating system within seconds, and is not what waiting takes.
+fn settled_memory(system: &System) -> f64 {
+    let begin = Instant::now();
+    loop {
+        let before = deciders_memory(system);
+        std::thread::sleep(SETTLE);
+        let now = deciders_memory(system);
+        if begin.elapsed() > SETTLE_MAX || (now / before - 1.0).abs() < 0.005 {
+            return now;
+        }
+    }
 }
 
 /// The backlog, and with its log the replay and the restart.
@@ -80,7 +100,7 @@ pub(super) fn backlog(bench: &mut Bench) -> Outcome<()> {
     let ratio = rate / usual;
     let waiting = number(tasks as f64);
     bench.rows.push(Row::new(
-        &format!("memory of {waiting} tasks that wait, orchestrator and scheduler in one process"),
+        &format!("memory of {waiting} tasks that wait, settled; orchestrator and scheduler in one process"),
         "<= 1,024 B each",
         format!("{} B", number(filled.bytes_per_task)),
         1,

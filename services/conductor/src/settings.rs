@@ -112,10 +112,8 @@ impl Settings {
             .or_else(of_up)
             .unwrap_or_else(|| URL_DEFAULT.to_owned());
         Connect {
-            url,
-            name: name.to_owned(),
-            cell: self.cell.clone(),
             credentials: self.creds.clone(),
+            ..Connect::to(url, name, self.cell.clone())
         }
     }
 

@@ -14,13 +14,8 @@
 //! use conductor_protocol::submission::Submission;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let connection = Connection::open(&Connect {
-//!     url: "nats://127.0.0.1:4222".to_owned(),
-//!     name: "nightly".to_owned(),
-//!     cell: "local".parse()?,
-//!     credentials: None,
-//! })
-//! .await?;
+//! let connect = Connect::to("nats://127.0.0.1:4222", "nightly", "local".parse()?);
+//! let connection = Connection::open(&connect).await?;
 //! let submitter = Submitter::new(Arc::new(connection));
 //! let queue = "default".parse()?;
 //! let tasks: Vec<Submission> = (0..1_000)

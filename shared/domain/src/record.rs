@@ -238,22 +238,32 @@ fn events(
     writer: Writer,
     wrap: impl FnOnce(FrameHead, Vec<Item<Event>>) -> Content,
 ) -> Content {
-    let Ok(frame) = frame::split(&record.payload) else {
-        return unreadable(VoidReason::Malformed);
-    };
-    let items = frame
-        .events
-        .into_iter()
-        .map(|bytes| item(bytes, writer))
-        .collect();
-    wrap(frame.head, items)
+    let read = frame::split_with(&record.payload, |rest| {
+        if let Some((event, len)) = Event::first_of(rest) {
+            return Some((by(writer, event), len));
+        }
+        let (bytes, len) = frame::whole(rest)?;
+        Some((item(bytes, writer), len))
+    });
+    match read {
+        Ok((head, items)) => wrap(head, items),
+        Err(_) => unreadable(VoidReason::Malformed),
+    }
 }
 
 fn item(bytes: &[u8], writer: Writer) -> Item<Event> {
     match Event::decode(bytes) {
-        Ok(event) if event.writer() == writer => Ok(event),
-        Ok(_) => Err(VoidReason::WrongWriter),
+        Ok(event) => by(writer, event),
         Err(EventError::Malformed) => Err(VoidReason::Malformed),
         Err(EventError::Unknown { .. }) => Err(VoidReason::UnknownKind),
+    }
+}
+
+/// An event counts only from whoever may write it.
+fn by(writer: Writer, event: Event) -> Item<Event> {
+    if event.writer() == writer {
+        Ok(event)
+    } else {
+        Err(VoidReason::WrongWriter)
     }
 }

@@ -213,10 +213,17 @@ impl Event {
         out
     }
 
+    /// Reads the event that stands first in `bytes`, where it is of a frequent kind and just as
+    /// our own encoder writes it; says how many bytes it takes.
+    pub fn first_of(bytes: &[u8]) -> Option<(Self, usize)> {
+        let (kind, v) = kind_and_version(bytes)?;
+        quick::read(kind, v, bytes)
+    }
+
     /// Reads one event from the bytes of its map.
     pub fn decode(map: &[u8]) -> Result<Self, EventError> {
         let (kind, v) = kind_and_version(map).ok_or(EventError::Malformed)?;
-        if let Some(event) = quick::read(kind, v, map) {
+        if let Some((event, _)) = quick::read(kind, v, map) {
             return Ok(event);
         }
         let kind = std::str::from_utf8(kind).map_err(|_| EventError::Malformed)?;

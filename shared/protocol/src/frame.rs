@@ -81,45 +81,70 @@ pub fn join(head: FrameHead, events: impl Into<Elements>) -> Vec<u8> {
 
 /// Splits a frame of ours into its events.
 pub fn split(payload: &[u8]) -> Result<Frame<'_>, Malformed> {
+    let (head, events) = split_with(payload, whole)?;
+    Ok(Frame { head, events })
+}
+
+/// Splits a frame of ours and reads its events on the way: `element` is given what is left of
+/// the payload and says what stands first there, and how many bytes of it that is; `None` where
+/// that is no value. So what is read anyway need not be walked through before.
+pub fn split_with<'a, T>(
+    payload: &'a [u8],
+    mut element: impl FnMut(&'a [u8]) -> Option<(T, usize)>,
+) -> Result<(FrameHead, Vec<T>), Malformed> {
     let (entries, mut at) = msgpack::map_at(payload, 0)?.ok_or(Malformed)?;
-    let mut frame = Frame {
-        head: FrameHead::default(),
-        events: Vec::new(),
-    };
+    let (mut head, mut events) = (FrameHead::default(), Vec::new());
     for _ in 0..entries {
         let (key, value) = msgpack::str_at(payload, at)?;
         at = match key {
             "epoch" => {
                 let (n, end) = msgpack::uint_at(payload, value)?;
-                frame.head.epoch = Some(n);
+                head.epoch = Some(n);
                 end
             }
             "incarnation" => {
                 let (n, end) = msgpack::uint_at(payload, value)?;
-                frame.head.incarnation = Some(n);
+                head.incarnation = Some(n);
                 end
             }
             "events" => {
-                frame.events.clear();
-                elements(payload, value, &mut frame.events)?
+                events.clear();
+                elements(payload, value, &mut events, &mut element)?
             }
             _ => msgpack::skip(payload, value)?,
         };
     }
-    if at == payload.len() && !frame.events.is_empty() {
-        Ok(frame)
+    if at == payload.len() && !events.is_empty() {
+        Ok((head, events))
     } else {
         Err(Malformed)
     }
 }
 
+/// The bytes of the value that stands first, and how many they are.
+pub fn whole(bytes: &[u8]) -> Option<(&[u8], usize)> {
+    let end = msgpack::skip(bytes, 0).ok()?;
+    Some((bytes.get(..end)?, end))
+}
+
+/// Bytes of the smallest event there is, about.
+const ELEMENT_BYTES_MIN: usize = 16;
+
 /// Collects the elements of the array at `at`; returns where it ends.
-fn elements<'a>(bytes: &'a [u8], at: usize, out: &mut Vec<&'a [u8]>) -> Result<usize, Malformed> {
+fn elements<'a, T>(
+    bytes: &'a [u8],
+    at: usize,
+    out: &mut Vec<T>,
+    mut element: impl FnMut(&'a [u8]) -> Option<(T, usize)>,
+) -> Result<usize, Malformed> {
     let (count, mut at) = msgpack::array_at(bytes, at)?.ok_or(Malformed)?;
+    // A count may be a lie.
+    out.reserve(count.min(bytes.len() / ELEMENT_BYTES_MIN));
     for _ in 0..count {
-        let end = msgpack::skip(bytes, at)?;
-        out.push(bytes.get(at..end).ok_or(Malformed)?);
-        at = end;
+        let rest = bytes.get(at..).ok_or(Malformed)?;
+        let (item, len) = element(rest).ok_or(Malformed)?;
+        out.push(item);
+        at += len;
     }
     Ok(at)
 }
@@ -171,7 +196,7 @@ pub fn split_public(encoding: Encoding, payload: &[u8]) -> Result<Vec<&[u8]>, Ma
         Encoding::Msgpack => {
             let mut out = Vec::new();
             let end = if msgpack::array_at(payload, 0)?.is_some() {
-                elements(payload, 0, &mut out)?
+                elements(payload, 0, &mut out, whole)?
             } else {
                 msgpack::map_at(payload, 0)?.ok_or(Malformed)?;
                 out.push(payload);

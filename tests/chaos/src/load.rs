@@ -102,12 +102,7 @@ impl Load {
         let (stop, stopped) = watch::channel(false);
         let book = Arc::new(Mutex::new(Book::default()));
         let mut submitters = tokio::task::JoinSet::new();
-        let connect = Connect {
-            url: urls.clone(),
-            name: "chaos".to_owned(),
-            cell: cell(),
-            credentials: None,
-        };
+        let connect = Connect::to(&urls, "chaos", cell());
         let connection = Connection::open(&connect).await;
         let connection = Arc::new(connection.unwrap_or_else(|e| panic!("{e}")));
         for _ in 0..SUBMITTERS {

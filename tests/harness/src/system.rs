@@ -59,12 +59,7 @@ impl System {
 
     /// Servers that somebody else keeps.
     pub async fn at(url: String) -> Self {
-        let connect = Connect {
-            url: url.clone(),
-            name: "test".to_owned(),
-            cell: cell(),
-            credentials: None,
-        };
+        let connect = Connect::to(&url, "test", cell());
         let connection = Connection::open(&connect)
             .await
             .unwrap_or_else(|e| panic!("{e}"));

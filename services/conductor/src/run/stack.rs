@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use conductor_agent::process::ReaperProgram;
 use conductor_agent::runtime::Host;
-use conductor_agent::service::{Agent, AgentMsg, AgentOptions, hostname};
+use conductor_agent::service::{Agent, AgentMsg, AgentOptions, PROBE_EVERY, hostname};
 use conductor_eventlog::jetstream::provision::{Provision, Provisioned, Risk};
 use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_orchestrator::Orchestrator;
@@ -79,11 +79,13 @@ pub(super) async fn serve(settings: &Settings, plan: Plan) -> Outcome {
         )
         .collect();
     let what = what.join(", ");
+    let name = what.split(' ').next().unwrap_or("role");
+    let mut connect = settings.connect(&format!("conductor-{name}"));
+    if plan.roles.is_empty() {
+        connect.probe_every = PROBE_EVERY;
+    }
     let place = Place {
-        connect: settings.connect(&format!(
-            "conductor-{}",
-            what.split(' ').next().unwrap_or("role")
-        )),
+        connect,
         monitor_url: settings.monitor_url(),
         data: settings.data_dir.join("attempts"),
     };

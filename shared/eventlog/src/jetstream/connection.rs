@@ -10,9 +10,9 @@ use tokio::sync::watch;
 
 /// How long an append or request may take before it is repeated.
 pub(crate) const ACK_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often a silent link is probed: the default of 60 s would notice a dead one
-/// after 180 s (nats-facts 9.3).
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a silent link is probed unless told otherwise: the client's default of 60 s would
+/// notice a dead one after 180 s (nats-facts 9.3).
+const PROBE_EVERY: Duration = Duration::from_secs(5);
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -25,6 +25,21 @@ pub struct Connect {
     pub cell: CellId,
     /// Credentials file (JWT and seed), where the server wants one.
     pub credentials: Option<PathBuf>,
+    /// How often a silent link is probed. A dead one is noticed after three times that.
+    pub probe_every: Duration,
+}
+
+impl Connect {
+    /// Without credentials, and with the usual probing.
+    pub fn to(url: impl Into<String>, name: impl Into<String>, cell: CellId) -> Self {
+        Self {
+            url: url.into(),
+            name: name.into(),
+            cell,
+            credentials: None,
+            probe_every: PROBE_EVERY,
+        }
+    }
 }
 
 /// Why there is no connection.
@@ -66,7 +81,7 @@ impl Connection {
         let (up, is_up) = watch::channel(true);
         let mut options = ConnectOptions::new()
             .name(&connect.name)
-            .ping_interval(PING_INTERVAL)
+            .ping_interval(connect.probe_every)
             .request_timeout(Some(Duration::from_secs(5)))
             .client_capacity(8192)
             .reconnect_delay_callback(reconnect_delay)

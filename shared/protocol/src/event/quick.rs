@@ -14,16 +14,18 @@ use crate::ids::{Lease, Namespace, Position, QueueName, TaskId};
 use crate::msgpack::Reader;
 use crate::spec::{NoopSpec, PRIORITY_DEFAULT, RunSpec, Runtime, TaskSpec};
 
-/// Reads an event of a frequent kind; `None` leaves it to serde.
-pub(super) fn read(kind: &[u8], v: u64, map: &[u8]) -> Option<Event> {
-    let r = &mut Reader::new(map);
-    match (kind, v) {
+/// Reads an event of a frequent kind that stands first in `bytes`, and how many of them it
+/// takes; `None` leaves it to serde.
+pub(super) fn read(kind: &[u8], v: u64, bytes: &[u8]) -> Option<(Event, usize)> {
+    let r = &mut Reader::new(bytes);
+    let event = match (kind, v) {
         (b"task.accepted", 1) => accepted(r).map(Event::TaskAccepted),
         (b"attempt.assigned", 1) => assigned(r).map(Event::AttemptAssigned),
         (b"attempt.started", 1) => started(r).map(Event::AttemptStarted),
         (b"attempt.succeeded", 1) => succeeded(r).map(Event::AttemptSucceeded),
         _ => None,
-    }
+    };
+    Some((event?, r.at()))
 }
 
 /// Reads a map: each field is a variable from here on, `None` where the map has none of that
@@ -204,6 +206,7 @@ mod tests {
     use super::*;
     use crate::compact::Rare;
     use crate::event::{OutputStats, Usage};
+    use crate::frame;
     use crate::human::DurationMs;
     use crate::spec::{CommandSpec, Concurrency, NeedPolicy, Timeouts};
 
@@ -324,7 +327,7 @@ mod tests {
         fn our_own_events_are_read_quickly_and_as_serde_reads_them(event in an_event()) {
             let bytes = event.encode();
             let quick = read(event.kind().as_bytes(), event.version(), &bytes);
-            prop_assert_eq!(&quick, &Some(event));
+            prop_assert_eq!(&quick, &Some((event, bytes.len())));
         }
 
         #[test]
@@ -338,8 +341,9 @@ mod tests {
                 bytes[at] = byte;
             }
             let (kind, v) = (event.kind(), event.version());
-            if let Some(quick) = read(kind.as_bytes(), v, &bytes) {
+            if let Some((quick, len)) = read(kind.as_bytes(), v, &bytes) {
                 let by_serde = Event::from_map(kind, v, &bytes).unwrap();
+                prop_assert_eq!(frame::whole(&bytes).map(|(_, len)| len), Some(len));
                 // As bytes, for what is not equal to itself.
                 prop_assert_eq!(quick.encode(), by_serde.encode());
             }

@@ -17,6 +17,11 @@ impl<'a> Reader<'a> {
         Self { bytes, at: 0 }
     }
 
+    /// How many bytes were read.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
     /// The header of a map: how many entries follow.
     pub(crate) fn map(&mut self) -> Option<usize> {
         let (entries, at) = map_at(self.bytes, self.at).ok()??;
