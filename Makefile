@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all a newcomer needs; `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test sim chaos bench bench-growth soak build-bench lint fmt deny fuzz ci nats-server need-rust need-python
+.PHONY: help demo run build test sim chaos bench bench-growth soak instructions build-bench lint fmt deny fuzz ci nats-server need-rust need-python
 
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/conductor
 
@@ -48,6 +48,9 @@ bench-growth: build-bench ## Measure how costs grow with backlog, agents, payloa
 
 soak: build-bench ## Ten minutes at a fixed rate: does memory stay what it is?
 	@$(BENCH) soak $(BENCH_ARGS)
+
+instructions: build-bench ## Instructions that the rules take for a task (valgrind); more than kept is an error
+	@$(BENCH) instructions
 
 build-bench: need-rust nats-server
 	@echo "==> building"

@@ -11,6 +11,7 @@ use conductor_agent::runtime::Host;
 use conductor_agent::service::{Agent, AgentMsg, AgentOptions, PROBE_EVERY};
 use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_protocol::AgentId;
+use futures::{StreamExt, TryStreamExt};
 use ractor::ActorRef;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +21,9 @@ use crate::plan::Target;
 
 /// How long attempts may go on after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// How many are started at once.
+const STARTED_AT_ONCE: usize = 16;
 
 /// Which agents to run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -41,10 +45,9 @@ pub(crate) fn main(target: &Target, plan: &AgentsPlan) -> Outcome<()> {
         .build()?;
     runtime.block_on(async {
         let mut stop = signal(SignalKind::terminate())?;
-        let mut agents = Vec::new();
-        for number in 1..=plan.agents {
-            agents.push(start(target, plan, number).await?);
-        }
+        let starting = (1..=plan.agents).map(|number| start(target, plan, number));
+        let started = futures::stream::iter(starting).buffer_unordered(STARTED_AT_ONCE);
+        let agents: Vec<_> = started.try_collect().await?;
         say(&format!("{} agents are started", agents.len()));
         let _ = stop.recv().await;
         let draining = agents.iter().map(drain);

@@ -44,6 +44,10 @@ pub(crate) struct Scale {
     sustained: f64,
     /// Seconds of each further run of it.
     short: f64,
+    /// Seconds during which memory is watched.
+    steady: f64,
+    /// Whether what is remembered of ended tasks is filled up before.
+    fills: bool,
     /// Seconds of every other run.
     brief: f64,
     /// Seconds before each.
@@ -63,6 +67,8 @@ pub(crate) struct Scale {
 const FULL: Scale = Scale {
     sustained: 60.0,
     short: 8.0,
+    steady: 30.0,
+    fills: true,
     brief: 5.0,
     warmup: 2.0,
     runs: 3,
@@ -75,6 +81,8 @@ const FULL: Scale = Scale {
 const QUICK: Scale = Scale {
     sustained: 3.0,
     short: 2.0,
+    steady: 2.0,
+    fills: false,
     brief: 1.0,
     warmup: 1.0,
     runs: 1,

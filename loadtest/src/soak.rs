@@ -1,20 +1,28 @@
 //! Whether memory stays what it is while a fixed rate goes on.
+//!
+//! What the state remembers of tasks that have ended is bounded by number and by age: it grows
+//! until one of the bounds is reached, which the number is first under load. So many tasks are
+//! run before anything is watched; what grows after that would grow for ever.
 
 use std::path::PathBuf;
 
 use crate::bench::rows::{self, Row};
 use crate::describe;
+use crate::ground::Ground;
 use crate::outcome::{Outcome, put};
 use crate::plan::{Arrivals, LoadPlan, SystemPlan};
 use crate::report::{Part, Report};
 use crate::result::RunResult;
 use crate::results;
-use crate::run;
+use crate::run::{self, Scene};
+use crate::system::System;
 use crate::table::number;
 use crate::usage::Usage;
 
 /// How much the memory of a process may change.
 const FLAT: f64 = 0.05;
+/// Tasks after which the state remembers no more ended ones (`Config::tombstones_max`).
+const REMEMBERED: u64 = 4_100_000;
 
 /// How to soak.
 #[derive(Clone, Debug, clap::Args)]
@@ -36,26 +44,63 @@ pub(crate) struct SoakArgs {
     results: Option<PathBuf>,
 }
 
-/// The memory of a process in the last quarter of its window over that in the first.
-fn drift(usage: &Usage) -> f64 {
+/// Runs so many tasks, less those that were run before, as fast as possible.
+pub(crate) fn fill(ground: &Ground, system: &System, before: u64) -> Outcome<()> {
+    let left = REMEMBERED.saturating_sub(before);
+    if left == 0 {
+        return Ok(());
+    }
+    let plan = LoadPlan {
+        count: Some(left),
+        ..LoadPlan::default()
+    };
+    let scene = Scene {
+        target: ground.target(),
+        dir: ground.dir(),
+        watched: system.watched(),
+    };
+    run::load(&scene, &plan).map(|_| ())
+}
+
+/// Seconds of a day.
+const DAY_S: f64 = 86_400.0;
+
+/// How the memory of a process changed between the first and the last quarter of its window.
+struct Drift {
+    /// The last over the first.
+    ratio: f64,
+    /// Megabytes a day, should it go on like that.
+    mb_per_day: f64,
+}
+
+fn drift(usage: &Usage, seconds: f64) -> Drift {
     let quarter = usage.series.len().div_ceil(4);
     let mean = |points: &[(f64, f64, u64)]| {
         points.iter().map(|p| p.2 as f64).sum::<f64>() / points.len().max(1) as f64
     };
     let first = usage.series.get(..quarter).unwrap_or_default();
     let last = usage.series.get(usage.series.len() - quarter..);
-    mean(last.unwrap_or_default()) / mean(first).max(1.0)
+    let (first, last) = (mean(first), mean(last.unwrap_or_default()));
+    Drift {
+        ratio: last / first.max(1.0),
+        // From the middle of the first quarter to the middle of the last.
+        mb_per_day: (last - first) / 1024.0 / (seconds * 0.75).max(1.0) * DAY_S,
+    }
 }
 
 /// What a run says of the memory of Conductor's processes.
 pub(crate) fn row(result: &RunResult) -> Row {
     let ours = result.usage.iter().filter(|u| u.is_ours);
-    let drifts: Vec<(String, f64)> = ours.map(|u| (u.name.clone(), drift(u))).collect();
+    let seconds = result.load.seconds;
+    let drifts: Vec<(String, Drift)> = ours.map(|u| (u.name.clone(), drift(u, seconds))).collect();
     let shown = drifts.iter().map(|(name, drift)| {
-        let percent = (drift - 1.0) * 100.0;
-        format!("{name} {percent:+.1} %")
+        let percent = (drift.ratio - 1.0) * 100.0;
+        format!(
+            "{name} {percent:+.1} % ({:+.0} MB in 24 h)",
+            drift.mb_per_day
+        )
     });
-    let is_flat = drifts.iter().all(|(_, d)| (d - 1.0).abs() <= FLAT);
+    let is_flat = drifts.iter().all(|(_, d)| (d.ratio - 1.0).abs() <= FLAT);
     let what = format!(
         "memory at {} tasks a second over {:.0} s: last quarter over the first",
         number(result.load.ended_per_s),
@@ -74,8 +119,18 @@ pub(crate) fn main(args: &SoakArgs) -> Outcome<()> {
         duration: args.minutes * 60.0,
         ..LoadPlan::default()
     };
-    let result = run::run(&SystemPlan::default(), &plan)?;
+    let system_plan = SystemPlan::default();
+    let ground = Ground::start(&system_plan)?;
+    let system = System::start(&system_plan, &ground)?;
+    fill(&ground, &system, 0)?;
+    let result = run::on(&ground, &system, &system_plan, &plan)?;
+    system.stop();
     let mut parts = vec![rows::part(&[row(&result)])];
+    parts.push(Part::Text(format!(
+        "Before that {} tasks were run as fast as possible, after which the state remembers no \
+         more ended ones.",
+        number(REMEMBERED as f64)
+    )));
     parts.push(Part::Text(
         "The server is not judged: its memory is its own cache and index of a log that grows."
             .to_owned(),
@@ -99,12 +154,21 @@ mod tests {
 
     #[test]
     fn drift_is_the_end_over_the_beginning() {
-        let usage = |of: fn(u64) -> u64| Usage {
-            series: (0..40).map(|i| (i as f64, 0.0, of(i))).collect(),
-            ..Usage::default()
+        let drift = |of: fn(u64) -> u64| {
+            let series = (0..40).map(|i| (i as f64, 0.0, of(i))).collect();
+            let usage = Usage {
+                series,
+                ..Usage::default()
+            };
+            drift(&usage, 40.0)
         };
-        assert!((drift(&usage(|_| 500)) - 1.0).abs() < 1e-9);
-        assert!(drift(&usage(|i| 1_000 + 10 * i)) > 1.0 + FLAT);
-        assert!(drift(&Usage::default()).abs() < 1e-9);
+        assert!((drift(|_| 500).ratio - 1.0).abs() < 1e-9);
+        let grows = drift(|i| 1_024 * (100 + i));
+        assert!(grows.ratio > 1.0 + FLAT);
+        assert!(
+            (grows.mb_per_day - DAY_S).abs() < 1.0,
+            "a megabyte a second"
+        );
+        assert!(super::drift(&Usage::default(), 40.0).ratio.abs() < 1e-9);
     }
 }

@@ -91,8 +91,13 @@ pub(super) fn backlog(bench: &mut Bench) -> Outcome<()> {
         in_flight: (plan.agents * plan.slots) as usize + SMALL,
         ..brief(bench)
     };
-    let small = run::run(&plan, &small)?;
+    let ground = Ground::start(&plan)?;
+    let system = System::start(&plan, &ground)?;
+    let small = run::on(&ground, &system, &plan, &small)?;
+    system.stop();
     bench.note("backlog of 1,000", &small);
+    replay(bench, &ground, "of steady work")?;
+    drop(ground);
     let ground = Ground::start(&plan)?;
     let mut system = System::start_deciders(&plan, &ground)?;
     let filled = fill(&ground, &mut system, &plan, tasks)?;
@@ -116,7 +121,11 @@ pub(super) fn backlog(bench: &mut Bench) -> Outcome<()> {
         .rows
         .push(Row::new(&what, &wanted, figure, 1, ratio >= 0.7).ratio(ratio));
     system.stop();
-    replay(bench, &ground)?;
+    replay(
+        bench,
+        &ground,
+        &format!("in which {waiting} waited at once"),
+    )?;
     restart(bench, &ground, &plan, tasks)
 }
 
@@ -158,7 +167,7 @@ fn field(table: &str, name: &str) -> Option<f64> {
     line.nth(1)?.parse().ok()
 }
 
-fn replay(bench: &mut Bench, ground: &Ground) -> Outcome<()> {
+fn replay(bench: &mut Bench, ground: &Ground, log: &str) -> Outcome<()> {
     let mut rates = Vec::new();
     let mut walls = Vec::new();
     let begin = Instant::now();
@@ -170,7 +179,7 @@ fn replay(bench: &mut Bench, ground: &Ground) -> Outcome<()> {
     }
     let (rates, walls) = (Spread::of(rates), Spread::of(walls));
     bench.rows.push(Row::new(
-        "`conductor replay` from the first record, events per CPU second",
+        &format!("`conductor replay` of a log {log}, events per CPU second"),
         ">= 1,000,000",
         format!(
             "{}; by the clock {}/s",

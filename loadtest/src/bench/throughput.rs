@@ -4,17 +4,21 @@ use super::Bench;
 use super::rows::{Row, Spread};
 use crate::baseline::{self, RawArgs};
 use crate::describe;
+use crate::ground::Ground;
 use crate::outcome::Outcome;
-use crate::plan::{LoadPlan, Submit, Sync, SystemPlan};
+use crate::plan::{Arrivals, LoadPlan, Submit, Sync, SystemPlan};
 use crate::raw::Consumer;
 use crate::report::Part;
 use crate::result::RunResult;
 use crate::run;
 use crate::soak;
+use crate::system::System;
 use crate::table::{micros, number};
 
 /// Connections of plain publishes.
 const CONNECTIONS: usize = 32;
+/// Tasks a second while memory is watched.
+const STEADY_RATE: f64 = 5_000.0;
 /// Plain publishes that are tasks in flight.
 const SINGLE_IN_FLIGHT: usize = 20_000;
 
@@ -72,7 +76,7 @@ pub(super) fn sustained(bench: &mut Bench) -> Outcome<()> {
         ..LoadPlan::default()
     };
     let (long, short) = (plan(bench.scale.sustained), plan(bench.scale.short));
-    let first = run::run(&system, &long)?;
+    let (first, steady) = sustained_then_steady(bench, &system, &long)?;
     bench.note("sustained", &first);
     let mut results = vec![first];
     for _ in 1..bench.scale.runs {
@@ -122,7 +126,7 @@ pub(super) fn sustained(bench: &mut Bench) -> Outcome<()> {
         cpu.runs(),
         cpu.median() <= 40.0,
     ));
-    bench.rows.push(soak::row(first));
+    bench.rows.push(soak::row(&steady));
     bench
         .parts
         .push(Part::Heading("The sustained run".to_owned()));
@@ -132,6 +136,32 @@ pub(super) fn sustained(bench: &mut Bench) -> Outcome<()> {
         .filter(|p| !matches!(p, Part::Commands(_)));
     bench.parts.extend(told);
     Ok(())
+}
+
+/// A run, and on the same system a slower one by which one sees whether memory still grows.
+fn sustained_then_steady(
+    bench: &mut Bench,
+    plan: &SystemPlan,
+    long: &LoadPlan,
+) -> Outcome<(RunResult, RunResult)> {
+    let ground = Ground::start(plan)?;
+    let system = System::start(plan, &ground)?;
+    let first = run::on(&ground, &system, plan, long)?;
+    if bench.scale.fills {
+        soak::fill(&ground, &system, first.load.ended)?;
+    }
+    let slower = LoadPlan {
+        arrivals: Arrivals::Constant,
+        rate: STEADY_RATE,
+        // By then what only the full load needed is given back to the operating system.
+        warmup: bench.scale.steady / 2.0,
+        duration: bench.scale.steady,
+        ..brief(bench)
+    };
+    let steady = run::on(&ground, &system, plan, &slower)?;
+    system.stop();
+    bench.note("steady after that", &steady);
+    Ok((first, steady))
 }
 
 /// Both sides with a server that syncs every two minutes.

@@ -30,7 +30,7 @@ use crate::runtime::Host;
 
 /// How often a process that runs agents alone probes a silent link: a dead one is noticed well
 /// within the lease of 45 s, and a thousand idle agents cost the server little (loadtest).
-pub const PROBE_EVERY: Duration = Duration::from_secs(10);
+pub const PROBE_EVERY: Duration = Duration::from_secs(8);
 
 /// How to run an agent.
 #[derive(Clone, Debug)]
