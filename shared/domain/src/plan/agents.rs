@@ -27,8 +27,8 @@ pub(super) struct FreeAgents<'s> {
 }
 
 /// Most that an agent of many slots counts for among those that may be told something at
-/// once: two of them are enough.
-const WEIGHT_MAX: u32 = 8;
+/// once. As many as the scheduler's appends in flight: one such agent is enough.
+const WEIGHT_MAX: u32 = 16;
 
 /// What an agent counts for among those that may be told something at once: one that is given
 /// much at a time as many as could be given as much one by one.
