@@ -187,7 +187,8 @@ fn give_back(counts: &mut BTreeMap<AgentId, u32>, agent: &AgentId, by: u32) {
 pub struct Bounds {
     /// Assignments.
     pub assignments: usize,
-    /// Agents that are told something: each has a subject of its own, and costs an append.
+    /// Agents that are told something: each has a subject of its own, and costs an append. Of
+    /// agents with many slots it is fewer where that keeps no task waiting.
     pub agents: usize,
 }
 

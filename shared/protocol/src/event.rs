@@ -226,22 +226,21 @@ impl Event {
         if let Some((event, _)) = quick::read(kind, v, map) {
             return Ok(event);
         }
-        let kind = std::str::from_utf8(kind).map_err(|_| EventError::Malformed)?;
         Self::from_map(kind, v, map)
     }
 }
 
 /// Finds `type` and `v`; ours stand first, so this normally reads two entries.
-fn kind_and_version(map: &[u8]) -> Option<(&[u8], u64)> {
+fn kind_and_version(map: &[u8]) -> Option<(&str, u64)> {
     let mut r = Reader::new(map);
     let (mut kind, mut version) = (None, None);
     for _ in 0..r.map()? {
         match r.key()? {
-            b"type" => kind = Some(r.key()?),
+            b"type" => kind = Some(r.str()?),
             b"v" => version = Some(r.uint()?),
             other => {
                 std::str::from_utf8(other).ok()?;
-                r.value()?;
+                r.value(1)?;
             }
         }
         if let (Some(kind), Some(version)) = (kind, version) {

@@ -85,6 +85,11 @@ const FIXED: [u8; 256] = {
 
 /// Where the value that begins at `at` ends.
 pub(crate) fn skip(bytes: &[u8], at: usize) -> Result<usize, Broken> {
+    skip_in(bytes, at, 0)
+}
+
+/// The same of a value that stands in others, `outside` of them.
+fn skip_in(bytes: &[u8], at: usize, outside: usize) -> Result<usize, Broken> {
     let mut at = at;
     // Values still to come at this depth, and at those above it.
     let mut left = 1_usize;
@@ -110,6 +115,9 @@ pub(crate) fn skip(bytes: &[u8], at: usize) -> Result<usize, Broken> {
             return Err(Broken);
         }
         if children > 0 {
+            if outside + depth >= DEPTH_MAX {
+                return Err(Broken);
+            }
             *above.get_mut(depth).ok_or(Broken)? = left;
             depth += 1;
             left = children;

@@ -328,7 +328,9 @@ pub(crate) fn task_json(state: &State, id: TaskId, task: &Task) -> Value {
         "why": conductor_domain::explain::why(state, id),
         "submission": task.submission.to_string(),
         "needs": spec.needs, "labels": spec.labels, "slots": spec.slots,
-        "metadata": spec.metadata, "key": spec.key,
+        // Too large for the state, it stays in the log with the run.
+        "metadata": (spec.run.is_some() || !spec.metadata.is_empty()).then_some(&spec.metadata),
+        "key": spec.key,
         "usage": task.aside.usage,
         "run": spec.run,
     })

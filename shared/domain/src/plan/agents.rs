@@ -22,23 +22,36 @@ pub(super) struct FreeAgents<'s> {
     left: BTreeMap<&'s AgentId, u32>,
     /// The others, in the order of the index.
     rest: Peekable<Rev<Iter<'s, (u32, AgentId)>>>,
-    /// How many of the others may be opened, each counted by its [`weight`].
+    /// How many of the others may be opened.
     may_open: usize,
+    /// How many of them are as good as those that are open, each counted by its [`weight`].
+    may_open_gladly: usize,
 }
 
-/// Most that an agent of many slots counts for among those that may be told something at
-/// once. As many as the scheduler's appends in flight: one such agent is enough.
-const WEIGHT_MAX: u32 = 16;
+/// An agent that can run a task.
+struct Found<'s> {
+    room: u32,
+    id: &'s AgentId,
+    agent: &'s Agent,
+    /// Slots that are left when it does.
+    left: u32,
+}
 
-/// What an agent counts for among those that may be told something at once: one that is given
-/// much at a time as many as could be given as much one by one.
+/// How many steps of room an agent must be better by than those that are open, once enough of
+/// them are: what is in flight to an agent never ends while there is always something for it,
+/// and must not keep the others from work.
+const STEPS_BETTER: u32 = 2;
+
+/// What an agent counts for among those that are told something at once: one that is given much
+/// at a time counts for as many as would be given as much one by one.
 fn weight(agent: &Agent) -> usize {
-    agent.room_step().min(WEIGHT_MAX) as usize
+    agent.room_step() as usize
 }
 
 impl<'s> FreeAgents<'s> {
-    /// Words are in flight to at most `agents_max` agents at once, and to fewer that have many
-    /// slots: while they are, what is ready gathers, so that each is told much at a time.
+    /// Words are in flight to at most `agents_max` agents at once, and if possible to fewer that
+    /// have many slots: while they are, what is ready gathers, so that each is told much at a
+    /// time.
     pub(super) fn of(state: &'s State, overlay: &Overlay, agents_max: usize) -> Self {
         let told = overlay.told.keys().filter_map(|id| state.agents.get(id));
         let told: usize = told.map(weight).sum();
@@ -47,7 +60,8 @@ impl<'s> FreeAgents<'s> {
             opened: BTreeSet::new(),
             left: BTreeMap::new(),
             rest: state.index.free.iter().rev().peekable(),
-            may_open: agents_max.saturating_sub(told),
+            may_open: agents_max.saturating_sub(overlay.told.len()),
+            may_open_gladly: agents_max.saturating_sub(told),
         };
         for (id, in_flight) in &overlay.slots {
             let Some((id, agent)) = state.agents.get_key_value(id) else {
@@ -78,46 +92,67 @@ impl<'s> FreeAgents<'s> {
         {}
     }
 
-    /// All that may be planned for, most room first.
-    fn candidates(&self) -> impl Iterator<Item = Room<'s>> + '_ {
-        let mut opened = self.opened.iter().rev().copied().peekable();
-        let mut rest = (self.may_open > 0).then(|| {
-            let rest = self.rest.clone().map(|(room, id)| (*room, id));
-            let rest = rest.filter(|(_, id)| !self.left.contains_key(id));
-            rest.peekable()
-        });
-        std::iter::from_fn(move || {
-            let other = rest.as_mut().and_then(|r| r.peek().copied());
-            match (opened.peek().copied(), other) {
-                (Some(a), Some(b)) if b > a => rest.as_mut()?.next(),
-                (Some(_), _) => opened.next(),
-                (None, _) => rest.as_mut()?.next(),
-            }
-        })
+    /// Those that are open, most room first.
+    fn opened(&self) -> impl Iterator<Item = Room<'s>> + '_ {
+        self.opened.iter().rev().copied()
     }
 
-    /// Takes the slots `task` costs from the agent with most room that can run it.
-    pub(super) fn take(&mut self, task: &Task) -> Option<(AgentId, u64)> {
+    /// Those that may be opened, most room first.
+    fn others(&self) -> impl Iterator<Item = Room<'s>> + '_ {
+        let all = (self.may_open > 0).then(|| self.rest.clone());
+        let all = all.into_iter().flatten().map(|(room, id)| (*room, id));
+        all.filter(|(_, id)| !self.left.contains_key(id))
+    }
+
+    /// The first that can run `task`.
+    fn first(&self, agents: impl Iterator<Item = Room<'s>>, task: &Task) -> Option<Found<'s>> {
         let cost = task.spec.slots;
-        let mut roomy = self.candidates().take_while(|(room, _)| *room >= cost);
-        let found = roomy.find_map(|(room, id)| {
+        let mut roomy = agents.take_while(|(room, _)| *room >= cost);
+        roomy.find_map(|(room, id)| {
             let agent = self.state.agents.get(id)?;
             let left = self.left.get(id).copied();
             let left = left
                 .unwrap_or_else(|| agent.slots_free())
                 .checked_sub(cost)?;
-            is_capable(agent, task).then_some((room, id, agent, left))
-        });
-        drop(roomy);
-        let Some((room, id, agent, left)) = found else {
-            self.reserve(task);
-            return None;
+            let found = Found {
+                room,
+                id,
+                agent,
+                left,
+            };
+            is_capable(agent, task).then_some(found)
+        })
+    }
+
+    /// Whether an agent that is not open is to be opened rather than one that is.
+    fn is_better(&self, other: &Found<'_>, opened: &Found<'_>) -> bool {
+        let by = if self.may_open_gladly > 0 {
+            0
+        } else {
+            other.agent.room_step().saturating_mul(STEPS_BETTER)
         };
-        if !self.opened.remove(&(room, id)) {
-            self.may_open = self.may_open.saturating_sub(weight(agent));
+        other.room > opened.room.saturating_add(by)
+    }
+
+    /// Takes the slots `task` costs from the agent with most room that can run it.
+    pub(super) fn take(&mut self, task: &Task) -> Option<(AgentId, u64)> {
+        let opened = self.first(self.opened(), task);
+        let other = self.first(self.others(), task);
+        let found = match (opened, other) {
+            (Some(opened), Some(other)) if self.is_better(&other, &opened) => other,
+            (Some(found), _) | (None, Some(found)) => found,
+            (None, None) => {
+                self.reserve(task);
+                return None;
+            }
+        };
+        if !self.opened.remove(&(found.room, found.id)) {
+            self.may_open = self.may_open.saturating_sub(1);
+            let weight = weight(found.agent);
+            self.may_open_gladly = self.may_open_gladly.saturating_sub(weight);
         }
-        self.put(agent, left, id);
-        Some((id.clone(), agent.incarnation))
+        self.put(found.agent, found.left, found.id);
+        Some((found.id.clone(), found.agent.incarnation))
     }
 
     /// Keeps the capable agent with most room that is large enough, but too busy now, from
@@ -130,10 +165,12 @@ impl<'s> FreeAgents<'s> {
         if waited < self.state.config.aging_ms {
             return;
         }
-        let candidate = self.candidates().find(|(_, id)| {
+        let is_large = |(_, id): &Room<'_>| {
             let agent = self.state.agents.get(*id);
             agent.is_some_and(|a| a.joined.slots >= task.spec.slots && is_capable(a, task))
-        });
+        };
+        let opened = self.opened().find(is_large);
+        let candidate = self.others().find(is_large).max(opened);
         if let Some((room, id)) = candidate {
             self.opened.remove(&(room, id));
             self.left.insert(id, 0);

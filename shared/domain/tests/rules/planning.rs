@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use conductor_domain::Verdict;
 use conductor_domain::plan::{self, Overlay};
 use conductor_protocol::event::AgentDraining;
+use conductor_protocol::subject::Role;
 use conductor_protocol::{Control, TaskId};
 use serde_json::{Value, json};
 
@@ -208,6 +209,44 @@ fn no_more_agents_are_bound_to_than_can_be_told_at_once() {
     assert_eq!(second, first, "planned anew it is the same");
 }
 
+/// A large agent for which something is always in flight, since more is planned for it before
+/// the log has what was; and a second one.
+fn with_words_in_flight(slots: u32, other_os: &str) -> (World, Overlay) {
+    let mut world = World::empty();
+    world.elect(Role::Orchestrator);
+    world.elect(Role::Scheduler);
+    world.join("a1", slots);
+    let mut overlay = Overlay::default();
+    world.task(json!({}));
+    assert_eq!(bound(&world, &mut overlay).len(), 1);
+    world.join_on("a2", slots, other_os);
+    (world, overlay)
+}
+
+#[test]
+fn an_agent_that_is_told_something_all_the_time_keeps_no_other_from_its_work() {
+    let (mut world, mut overlay) = with_words_in_flight(1_024, "plan9");
+    world.task(json!({"labels": {"os": "plan9"}}));
+    world.task(json!({"labels": {"os": "linux"}}));
+    let both = [("a1".to_owned(), 1), ("a2".to_owned(), 1)].into();
+    assert_eq!(bound(&world, &mut overlay), both);
+}
+
+#[test]
+fn an_agent_that_is_told_something_all_the_time_does_not_do_everything() {
+    let (mut world, mut overlay) = with_words_in_flight(160, "linux");
+    // Three steps of twenty slots: then the other has two more of them free.
+    for _ in 0..100 {
+        world.task(json!({}));
+    }
+    let shares: Vec<usize> = bound(&world, &mut overlay).into_values().collect();
+    assert_eq!(
+        shares,
+        [59, 41],
+        "59 and the one in flight, until the other was better"
+    );
+}
+
 #[test]
 fn few_tasks_are_spread_over_the_agents() {
     let mut world = World::new();
@@ -221,18 +260,18 @@ fn few_tasks_are_spread_over_the_agents() {
 #[test]
 fn an_agent_of_many_slots_is_given_an_eighth_of_them_at_a_time() {
     let mut world = World::new();
-    world.join("a1", 96);
-    world.join("a2", 96);
+    world.join("a1", 100);
+    world.join("a2", 100);
     for _ in 0..12 {
         world.task(json!({}));
     }
     let at_once = bound(&world, &mut Overlay::default());
     assert_eq!(at_once.into_values().collect::<Vec<_>>(), [12]);
-    for _ in 0..180 {
+    for _ in 0..188 {
         world.task(json!({}));
     }
     let all = bound(&world, &mut Overlay::default());
-    assert_eq!(all.into_values().collect::<Vec<_>>(), [96, 96]);
+    assert_eq!(all.into_values().collect::<Vec<_>>(), [100, 100]);
 }
 
 #[test]

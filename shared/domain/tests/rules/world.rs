@@ -73,6 +73,11 @@ impl World {
     }
 
     pub(super) fn join(&mut self, name: &str, slots: u32) -> Verdict {
+        self.join_on(name, slots, "linux")
+    }
+
+    /// An agent with another label.
+    pub(super) fn join_on(&mut self, name: &str, slots: u32, os: &str) -> Verdict {
         let runtimes = [
             (Runtime::Command, "1".to_owned()),
             (Runtime::Noop, "1".to_owned()),
@@ -82,7 +87,7 @@ impl World {
             host: "h".into(),
             process: String::new(),
             slots,
-            labels: [("os".to_owned(), "linux".to_owned())].into(),
+            labels: [("os".to_owned(), os.to_owned())].into(),
             runtimes: runtimes.into(),
         };
         self.agent_says(name, joined)

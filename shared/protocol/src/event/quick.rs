@@ -14,15 +14,18 @@ use crate::ids::{Lease, Namespace, Position, QueueName, TaskId};
 use crate::msgpack::Reader;
 use crate::spec::{NoopSpec, PRIORITY_DEFAULT, RunSpec, Runtime, TaskSpec};
 
+/// In how many maps a field stands, at most: the event and the spec in it.
+const OUTSIDE: usize = 2;
+
 /// Reads an event of a frequent kind that stands first in `bytes`, and how many of them it
 /// takes; `None` leaves it to serde.
-pub(super) fn read(kind: &[u8], v: u64, bytes: &[u8]) -> Option<(Event, usize)> {
+pub(super) fn read(kind: &str, v: u64, bytes: &[u8]) -> Option<(Event, usize)> {
     let r = &mut Reader::new(bytes);
     let event = match (kind, v) {
-        (b"task.accepted", 1) => accepted(r).map(Event::TaskAccepted),
-        (b"attempt.assigned", 1) => assigned(r).map(Event::AttemptAssigned),
-        (b"attempt.started", 1) => started(r).map(Event::AttemptStarted),
-        (b"attempt.succeeded", 1) => succeeded(r).map(Event::AttemptSucceeded),
+        ("task.accepted", 1) => accepted(r).map(Event::TaskAccepted),
+        ("attempt.assigned", 1) => assigned(r).map(Event::AttemptAssigned),
+        ("attempt.started", 1) => started(r).map(Event::AttemptStarted),
+        ("attempt.succeeded", 1) => succeeded(r).map(Event::AttemptSucceeded),
         _ => None,
     };
     Some((event?, r.at()))
@@ -62,7 +65,7 @@ fn uint<T: TryFrom<u64>>(r: &mut Reader<'_>) -> Option<T> {
 }
 
 fn serde<T: DeserializeOwned>(r: &mut Reader<'_>) -> Option<T> {
-    rmp_serde::from_slice(r.value()?).ok()
+    rmp_serde::from_slice(r.value(OUTSIDE)?).ok()
 }
 
 fn queue_name(r: &mut Reader<'_>) -> Option<QueueName> {
@@ -83,7 +86,7 @@ fn runtime_name(r: &mut Reader<'_>) -> Option<Runtime> {
 }
 
 fn run_spec(r: &mut Reader<'_>) -> Option<Arc<RunSpec>> {
-    match r.value()? {
+    match r.value(OUTSIDE)? {
         b"\x81\xa4noop\x80" => Some(Arc::new(RunSpec::Noop(NoopSpec {}))),
         other => rmp_serde::from_slice(other).ok(),
     }
@@ -205,7 +208,7 @@ mod tests {
 
     use super::*;
     use crate::compact::Rare;
-    use crate::event::{OutputStats, Usage};
+    use crate::event::{EventError, OutputStats, Usage, kind_and_version};
     use crate::frame;
     use crate::human::DurationMs;
     use crate::spec::{CommandSpec, Concurrency, NeedPolicy, Timeouts};
@@ -326,7 +329,7 @@ mod tests {
         #[test]
         fn our_own_events_are_read_quickly_and_as_serde_reads_them(event in an_event()) {
             let bytes = event.encode();
-            let quick = read(event.kind().as_bytes(), event.version(), &bytes);
+            let quick = read(event.kind(), event.version(), &bytes);
             prop_assert_eq!(&quick, &Some((event, bytes.len())));
         }
 
@@ -341,13 +344,90 @@ mod tests {
                 bytes[at] = byte;
             }
             let (kind, v) = (event.kind(), event.version());
-            if let Some((quick, len)) = read(kind.as_bytes(), v, &bytes) {
+            if let Some((quick, len)) = read(kind, v, &bytes) {
                 let by_serde = Event::from_map(kind, v, &bytes).unwrap();
                 prop_assert_eq!(frame::whole(&bytes).map(|(_, len)| len), Some(len));
                 // As bytes, for what is not equal to itself.
                 prop_assert_eq!(quick.encode(), by_serde.encode());
             }
         }
+    }
+
+    /// What an event's bytes are by serde alone, after all of the frame was walked through.
+    fn by_serde(bytes: &[u8]) -> Result<Vec<u8>, EventError> {
+        let (kind, v) = kind_and_version(bytes).ok_or(EventError::Malformed)?;
+        Event::from_map(kind, v, bytes).map(|event| event.encode())
+    }
+
+    /// What a frame's events are, read on the way.
+    fn on_the_way(frame: &[u8]) -> Result<Vec<Result<Vec<u8>, EventError>>, frame::Malformed> {
+        let read = frame::split_with(frame, |rest| {
+            if let Some((event, len)) = Event::first_of(rest) {
+                return Some((Ok(event.encode()), len));
+            }
+            let (bytes, len) = frame::whole(rest)?;
+            Some((Event::decode(bytes).map(|event| event.encode()), len))
+        });
+        read.map(|(_, events)| events)
+    }
+
+    fn same_as_by_serde(bytes: &[u8]) {
+        let whole = frame::split(bytes);
+        let expected = whole.map(|f| f.events.into_iter().map(by_serde).collect::<Vec<_>>());
+        assert_eq!(on_the_way(bytes), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_frame_gives_what_it_gives_by_serde(
+            events in proptest::collection::vec(an_event(), 1..4),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        ) {
+            let events: Vec<_> = events.iter().map(Event::encode).collect();
+            let mut bytes = frame::join(frame::FrameHead::epoch(7), &events);
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            same_as_by_serde(&bytes);
+        }
+    }
+
+    #[test]
+    fn what_is_nested_too_deep_is_refused_at_the_same_depth() {
+        let task = TaskId::from_parts(7, [1; 10]);
+        let lease = Lease {
+            task,
+            attempt: 1,
+            assigned: Position::new(9, 2),
+        };
+        let lease = rmp_serde::to_vec_named(&lease).unwrap();
+        let mut read = 0;
+        for depth in 50..70 {
+            // An unknown field of the usage, and one of the event itself.
+            let nested = [vec![0x91; depth], vec![0xc0]].concat();
+            let usage = [b"\x81\xa4deep".as_slice(), &nested].concat();
+            for (name, value) in [("usage", &usage), ("other", &nested)] {
+                let mut event = b"\x84\xa4type\xb1attempt.succeeded\xa1v\x01\xa5lease".to_vec();
+                event.extend_from_slice(&lease);
+                event.push(0xa5);
+                event.extend_from_slice(name.as_bytes());
+                event.extend_from_slice(value);
+                let bytes = frame::join(frame::FrameHead::incarnation(7), &[event]);
+                read += usize::from(frame::split(&bytes).is_ok());
+                same_as_by_serde(&bytes);
+            }
+        }
+        assert!(
+            (1..40).contains(&read),
+            "some are too deep, and some are not"
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_is_refused_though_another_follows() {
+        let event = b"\x83\xa4type\xa1\xff\xa4type\xb0attempt.started\xa1v\x01";
+        assert_eq!(Event::decode(event), Err(EventError::Malformed));
     }
 
     #[test]
@@ -370,7 +450,7 @@ mod tests {
             bytes
         };
         let newer = with(b"\xa5newer\x07");
-        assert_eq!(read(b"attempt.started", 1, &newer), None);
+        assert_eq!(read("attempt.started", 1, &newer), None);
         assert!(Event::decode(&newer).is_ok());
         let lease_again = rmp_serde::to_vec_named(&lease).unwrap();
         let twice = with(&[b"\xa5lease".as_slice(), &lease_again].concat());

@@ -3,7 +3,7 @@
 //! Every method gives `None` for anything but what it is asked for, written as our own
 //! encoder writes it: whoever reads this way leaves all else to serde.
 
-use super::{map_at, skip, str_bytes_at, uint_at};
+use super::{map_at, skip_in, str_bytes_at, uint_at};
 
 /// A place in MessagePack bytes that moves on as values are read.
 pub(crate) struct Reader<'a> {
@@ -63,9 +63,10 @@ impl<'a> Reader<'a> {
         Some(payload)
     }
 
-    /// Any value, whole.
-    pub(crate) fn value(&mut self) -> Option<&'a [u8]> {
-        let end = skip(self.bytes, self.at).ok()?;
+    /// Any value, whole, that stands in maps `depth` deep: with them it must not be deeper than
+    /// anything may be.
+    pub(crate) fn value(&mut self, depth: usize) -> Option<&'a [u8]> {
+        let end = skip_in(self.bytes, self.at, depth).ok()?;
         let value = self.bytes.get(self.at..end);
         self.at = end;
         value
