@@ -46,7 +46,7 @@ bench: build-bench ## Measure the standard set; writes loadtest/RESULTS.md (BENC
 bench-growth: build-bench ## Measure how costs grow with backlog, agents, payload, history
 	@$(BENCH) growth $(BENCH_ARGS)
 
-soak: build-bench ## Ten minutes at a fixed rate: does memory stay what it is?
+soak: build-bench ## Ten minutes at a fixed rate (after four million tasks): does memory stay what it is?
 	@$(BENCH) soak $(BENCH_ARGS)
 
 instructions: build-bench ## Instructions that the rules take for a task (valgrind); more than kept is an error
