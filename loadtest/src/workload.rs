@@ -5,14 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use conductor_protocol::event::peek;
 use conductor_protocol::human::DurationMs;
+use conductor_protocol::limits::MAP_VALUE_BYTES_MAX;
 use conductor_protocol::spec::{CommandSpec, NoopSpec, RetryPolicy};
 use conductor_protocol::submission::Submission;
 use conductor_protocol::{OutcomeClass, RunSpec, TaskId};
 
 use crate::plan::Kind;
-
-/// Longest value of the metadata that fills a submission up.
-const PAD_MAX: usize = 1_000;
 
 /// Makes submissions that carry a number in their ids: by it the end of a task is known
 /// for that of its submission without a table of all tasks.
@@ -48,7 +46,7 @@ impl Workload {
             };
             // Longer texts have longer headers.
             let header = usize::from(room > 31) + usize::from(room > 255);
-            let pad = "x".repeat((room - header.min(room)).min(PAD_MAX));
+            let pad = "x".repeat((room - header.min(room)).min(MAP_VALUE_BYTES_MAX));
             workload.pads.insert(name, pad);
         }
         workload
