@@ -17,9 +17,10 @@ use conductor_protocol::{CellId, Event};
 use crate::outcome::{Outcome, say};
 use crate::pipeline;
 
-/// By how much a count may grow, in percent. The compiler and all crates are pinned; what is
-/// left is what the machine's C library chooses by its processor.
-const TOLERANCE_PERCENT: f64 = 5.0;
+/// By how much a count may grow, in percent. The compiler and all crates are pinned; but the same
+/// code was seen to take up to 17 % more where the compiler inlined otherwise because something
+/// else had changed.
+const TOLERANCE_PERCENT: f64 = 20.0;
 /// Tasks of the log.
 const TASKS: u64 = 2_000;
 /// How often an operation is run in the first process; in the second twice as often.
@@ -228,9 +229,9 @@ mod tests {
     #[test]
     fn what_is_worse_than_the_tolerance_is_refused() {
         let counts = |each| vec![("fold".to_owned(), each)];
-        assert!(!compare("fold 1000\n", &counts(1_040)).1);
+        assert!(!compare("fold 1000\n", &counts(1_190)).1);
         assert!(!compare("fold 1000\n", &counts(500)).1);
-        assert!(compare("fold 1000\n", &counts(1_060)).1);
+        assert!(compare("fold 1000\n", &counts(1_210)).1);
         assert!(compare("plan 1000\n", &counts(1_000)).1, "not kept");
     }
 }
