@@ -142,9 +142,7 @@ impl Position {
     pub const fn new(seq: u64, index: u32) -> Self {
         Self { seq, index }
     }
-}
 
-impl Position {
     /// Reads a position; `None` for anything else.
     pub(crate) fn read(r: &mut Reader<'_>) -> Option<Self> {
         r.exactly(&[0x92])?;

@@ -213,6 +213,14 @@ mod tests {
     use crate::human::DurationMs;
     use crate::spec::{CommandSpec, Concurrency, NeedPolicy, Timeouts};
 
+    fn one_lease() -> Lease {
+        Lease {
+            task: TaskId::from_parts(7, [1; 10]),
+            attempt: 1,
+            assigned: Position::new(9, 2),
+        }
+    }
+
     prop_compose! {
         fn a_lease()(ms in 0..1_u64 << 48, attempt: u32, seq: u64, index: u32) -> Lease {
             let task = TaskId::from_parts(ms, [3; 10]);
@@ -395,12 +403,7 @@ mod tests {
 
     #[test]
     fn what_is_nested_too_deep_is_refused_at_the_same_depth() {
-        let task = TaskId::from_parts(7, [1; 10]);
-        let lease = Lease {
-            task,
-            attempt: 1,
-            assigned: Position::new(9, 2),
-        };
+        let lease = one_lease();
         let lease = rmp_serde::to_vec_named(&lease).unwrap();
         let mut read = 0;
         for depth in 50..70 {
@@ -432,12 +435,7 @@ mod tests {
 
     #[test]
     fn what_is_twice_there_or_unknown_is_left_to_serde() {
-        let task = TaskId::from_parts(7, [1; 10]);
-        let lease = Lease {
-            task,
-            attempt: 1,
-            assigned: Position::new(9, 2),
-        };
+        let lease = one_lease();
         let bytes = Event::from(AttemptStarted {
             lease,
             session: None,
