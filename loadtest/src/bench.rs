@@ -29,7 +29,7 @@ pub(crate) struct BenchArgs {
     /// Where bench.json and bench.html are written [default: bench/ beside this program]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Where RESULTS.md and results/ are kept; a quick run writes there only if told
+    /// Where RESULTS.md and results/ are kept; a quick run, or one of some steps, writes there only if told
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
     /// Only steps with this in their name
@@ -201,7 +201,8 @@ impl Bench {
         results::write(args.out.as_deref(), "bench", report, &everything)?;
         match &args.results {
             Some(dir) => results::keep(dir, "bench", report),
-            None if args.quick => Ok(()),
+            // Part of the set must not replace the whole.
+            None if args.quick || args.only.is_some() => Ok(()),
             None => results::keep(&results::default_dir(), "bench", report),
         }
     }

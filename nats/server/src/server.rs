@@ -14,6 +14,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::config::ServerConfig;
 use crate::guard::GuardProgram;
 
+/// Go's `GOGC` for a server of ours, unless the environment names one: collect once the heap grew
+/// by half, not by a whole. The server keeps what it wrote in the last seconds in memory, and where
+/// memory that was never used is slow to get, as on most virtual machines, a heap half the size
+/// took the p99 of submit to start at half of the load from 61 ms to 45 ms and cost no throughput
+/// (medians of four runs of 15 s).
+const GARBAGE_PERCENT: &str = "50";
+
 /// Why a server did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -267,6 +274,9 @@ fn spawn(
         .arg(&conf)
         .arg("--ports_file_dir")
         .arg(&ports);
+    if std::env::var_os("GOGC").is_none() {
+        command.env("GOGC", GARBAGE_PERCENT);
+    }
     command.stdin(Stdio::null()).stdout(log).stderr(log_too);
     // A group of its own: Ctrl-C in a terminal must not reach it before we have drained.
     command.process_group(0);

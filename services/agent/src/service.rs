@@ -29,9 +29,9 @@ use crate::process::ReaperProgram;
 use crate::runtime::Host;
 
 /// How often a process that runs agents alone probes a silent link: a dead one is noticed within
-/// 24 s, in time to be back before leases of 45 s end, and a thousand idle agents cost the server
+/// 36 s, in time to be back before leases of 45 s end, and a thousand idle agents cost the server
 /// less than by probing as often as those do that decide (loadtest).
-pub const PROBE_EVERY: Duration = Duration::from_secs(8);
+pub const PROBE_EVERY: Duration = Duration::from_secs(12);
 
 /// How to run an agent.
 #[derive(Clone, Debug)]
