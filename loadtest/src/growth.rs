@@ -164,7 +164,8 @@ fn agents(extent: &Extent) -> Outcome<Growth> {
         let plan = crowd::plan(*agents);
         let ground = Ground::start(&plan)?;
         let system = System::start(&plan, &ground)?;
-        let idle = crowd::idle(&ground, &system, extent.seconds)?;
+        // A window shorter than the time between heartbeats may see none of them.
+        let idle = crowd::idle(&ground, &system, extent.seconds * 4.0)?;
         let result = run::on(&ground, &system, &plan, &load_plan(extent))?;
         system.stop();
         let figures = vec![

@@ -19,5 +19,7 @@ mod forms;
 mod needs;
 mod storm;
 mod timing;
+mod top;
+mod traces;
 mod trouble;
 mod up;

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use conductor_protocol::event::{AttemptAssigned, Usage};
 use conductor_protocol::ids::Lease;
-use conductor_protocol::{OutcomeClass, RunSpec};
+use conductor_protocol::trace::SpanKind;
+use conductor_protocol::{OutcomeClass, RunSpec, TraceContext};
 
 use crate::dirs::AttemptDirs;
 use crate::output::Channel;
@@ -161,9 +162,10 @@ fn base_env(job: &Job<'_>) -> BTreeMap<String, String> {
     if let Some(name) = &assigned.name {
         set("CONDUCTOR_NAME", name.to_string());
     }
-    if let Some(traceparent) = &assigned.traceparent {
-        set("TRACEPARENT", traceparent.to_string());
-    }
+    // What the program does belongs below what we say of it.
+    let trace = TraceContext::of(job.lease.task, assigned.traceparent.as_deref());
+    let run = trace.span(SpanKind::Run, job.lease.attempt.into());
+    set("TRACEPARENT", trace.traceparent(run));
     env
 }
 

@@ -6,6 +6,7 @@ use conductor_eventlog::jetstream::ConnectError;
 use conductor_eventlog::jetstream::provision::ProvisionError;
 use conductor_eventlog::{AppendError, LogError};
 use conductor_replica::reader::ReadError;
+use conductor_telemetry::ExportError;
 
 /// Exit codes people rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +119,16 @@ impl From<ProvisionError> for Failure {
             ProvisionError::Unavailable(_) => Exit::Unreachable,
             ProvisionError::Refused { .. } => Exit::Denied,
             _ => Exit::Failure,
+        };
+        Self::new(code, e.to_string())
+    }
+}
+
+impl From<ExportError> for Failure {
+    fn from(e: ExportError) -> Self {
+        let code = match &e {
+            ExportError::Variable { .. } | ExportError::Setup { .. } => Exit::Usage,
+            ExportError::Refused { .. } => Exit::Unreachable,
         };
         Self::new(code, e.to_string())
     }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use conductor_eventlog::jetstream::provision::Risk;
+use conductor_telemetry::Otlp;
 
 use crate::exit::{Failure, Outcome};
 use crate::settings::Settings;
@@ -22,6 +23,9 @@ pub(crate) enum RunCommand {
     Orchestrator(RoleArgs),
     /// Run a scheduler; any number may run, one leads
     Scheduler(RoleArgs),
+    /// Export a trace of each task over OTLP, as the OTEL_* variables say; any number may run,
+    /// one exports
+    Projector(ProjectorArgs),
     /// Show it all in a minute: start, run sample tasks, replay, stop
     Demo,
 }
@@ -41,6 +45,14 @@ pub(crate) struct RoleArgs {
     /// Records between snapshots; 0 for none
     #[arg(long, default_value_t = 100_000)]
     snapshot_every: u64,
+}
+
+/// How to project traces.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ProjectorArgs {
+    /// Records between checkpoints, which only save time at a start; 0 for none
+    #[arg(long, default_value_t = 100_000)]
+    checkpoint_every: u64,
 }
 
 /// How to run the whole system.
@@ -117,6 +129,7 @@ pub(crate) async fn main(command: RunCommand, settings: &Settings) -> Outcome {
             let roles = vec![conductor_protocol::subject::Role::Scheduler];
             stack::serve(settings, plan(args, roles, Vec::new())).await
         }
+        RunCommand::Projector(args) => projector(args, settings).await,
         RunCommand::Demo => demo::run(settings).await,
     }
 }
@@ -129,6 +142,7 @@ fn plan(
     Plan {
         roles,
         agents,
+        traces: None,
         replicas: args.replicas,
         accepted_risks: args.accept_risk,
         lock_ttl: args.lock_ttl,
@@ -136,6 +150,31 @@ fn plan(
         snapshot_every: args.snapshot_every,
         drain_timeout: Duration::from_secs(10),
     }
+}
+
+async fn projector(args: ProjectorArgs, settings: &Settings) -> Outcome {
+    let Some(otlp) = Otlp::from_env()? else {
+        return Err(
+            Failure::usage("nothing says where traces go".to_owned()).hint(
+                "set OTEL_EXPORTER_OTLP_ENDPOINT to a collector, such as http://127.0.0.1:4317",
+            ),
+        );
+    };
+    let mut plan = no_role_plan(Vec::new());
+    plan.snapshot_every = args.checkpoint_every;
+    plan.traces = Some(otlp);
+    stack::serve(settings, plan).await
+}
+
+/// What runs without leading anything.
+fn no_role_plan(agents: Vec<AgentPlan>) -> Plan {
+    let role = RoleArgs {
+        accept_risk: Vec::new(),
+        replicas: 1,
+        lock_ttl: Duration::from_secs(5),
+        snapshot_every: 0,
+    };
+    plan(role, Vec::new(), agents)
 }
 
 /// Runs one agent until it is told to stop.
@@ -152,13 +191,7 @@ pub(crate) async fn agent(args: AgentArgs, settings: &Settings) -> Outcome {
         slots: args.slots,
         labels,
     };
-    let role = RoleArgs {
-        accept_risk: Vec::new(),
-        replicas: 1,
-        lock_ttl: Duration::from_secs(5),
-        snapshot_every: 0,
-    };
-    let mut plan = plan(role, Vec::new(), vec![agent]);
+    let mut plan = no_role_plan(vec![agent]);
     plan.drain_timeout = args.drain_timeout;
     stack::serve(settings, plan).await
 }

@@ -37,6 +37,9 @@ pub(crate) struct Global {
     /// Data of the standalone mode [default: ~/.conductor]
     #[arg(long, global = true, env = "CONDUCTOR_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Where traces are shown, such as http://127.0.0.1:16686/trace
+    #[arg(long, global = true, env = "CONDUCTOR_TRACE_URL", value_name = "URL")]
+    pub(crate) trace_url: Option<String>,
     /// How data is written
     #[arg(
         long,
@@ -64,6 +67,7 @@ struct File {
     cell: Option<String>,
     data_dir: Option<PathBuf>,
     log: Option<String>,
+    trace_url: Option<String>,
 }
 
 /// Settings in force.
@@ -77,6 +81,7 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     pub(crate) output: Format,
     pub(crate) log: Option<String>,
+    pub(crate) trace_url: Option<String>,
 }
 
 impl Settings {
@@ -100,6 +105,7 @@ impl Settings {
             data_dir: std::path::absolute(data_dir.unwrap_or_else(|| home().join(".conductor")))?,
             output: global.output,
             log: global.log.or(file.log),
+            trace_url: global.trace_url.or(file.trace_url),
         })
     }
 

@@ -6,6 +6,7 @@ mod end;
 mod intake;
 mod notice;
 mod orchestrator;
+mod passed;
 mod scheduler;
 
 pub(crate) use scheduler::is_capable;
@@ -16,6 +17,7 @@ use conductor_protocol::subject::{Role, is_allowed_reply};
 use conductor_protocol::{UnixMs, limits};
 
 pub use notice::{Notice, Word};
+pub use passed::{Passed, PastAttempt, PastTask};
 
 use crate::planted::{Bug, is_planted};
 use crate::record::{Content, Decoded, Item};
@@ -29,6 +31,8 @@ pub struct Folded {
     pub verdicts: Vec<Verdict>,
     /// What submitters who asked for replies are to be told.
     pub notices: Vec<Notice>,
+    /// Attempts and tasks that ended, in order.
+    pub passed: Vec<Passed>,
     /// The log goes beyond the format this software knows: the record was not folded,
     /// and nothing after it may be.
     pub stop: Option<u32>,
@@ -60,6 +64,7 @@ pub fn apply(state: &mut State, record: &Decoded) -> Folded {
             *state.counters.void.entry(*reason).or_default() += 1;
         }
     }
+    folded.passed = std::mem::take(&mut state.passed);
     end::expire(state);
     folded
 }

@@ -22,6 +22,7 @@ pub use snapshot::{Digest, STATE_VERSION, SnapshotError};
 pub use task::{Aside, Assigned, Ended, Failure, Outcome, Phase, Task};
 
 use crate::config::Config;
+use crate::fold::Passed;
 use crate::planted::{Bug, is_planted};
 use crate::void::VoidReason;
 
@@ -61,6 +62,9 @@ pub struct State {
     /// What is derived from the rest.
     #[serde(skip)]
     pub index: Index,
+    /// What ended in the record that is being folded; empty between records.
+    #[serde(skip)]
+    pub(crate) passed: Vec<Passed>,
 }
 
 /// Who leads a role.
@@ -245,6 +249,7 @@ impl State {
             key_running: BTreeMap::new(),
             counters: Counters::default(),
             index: Index::default(),
+            passed: Vec::new(),
         }
     }
 

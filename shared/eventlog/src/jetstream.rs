@@ -3,15 +3,18 @@
 //! One [`Connection`] per process. What it offers is split by room: [`provision`] makes
 //! and checks the streams, [`log`] appends and tails, [`locks`] says who may try to
 //! lead, [`presence`] carries heartbeats, [`output`] what attempts print, [`snapshots`]
-//! saved states, [`requests`] questions to live replicas.
+//! saved states, [`positions`] how far readers have come that must not repeat themselves,
+//! [`requests`] questions to live replicas.
 
 mod connection;
 pub mod locks;
 mod log;
 pub mod output;
+pub mod positions;
 pub mod presence;
 pub mod provision;
 pub mod requests;
 mod snapshots;
 
 pub use connection::{Connect, ConnectError, Connection};
+pub use snapshots::ReaderSnapshots;

@@ -24,9 +24,11 @@ mod msgpack;
 pub mod spec;
 pub mod subject;
 pub mod submission;
+pub mod trace;
 
 pub use class::OutcomeClass;
 pub use control::Control;
 pub use event::Event;
 pub use ids::{AgentId, CellId, Lease, Namespace, Position, QueueName, TaskId, UnixMs};
 pub use spec::{RunSpec, TaskSpec};
+pub use trace::TraceContext;

@@ -76,6 +76,10 @@ pub struct Submission {
     /// The submitter's own notes.
     #[serde(default, skip_serializing_if = "Pairs::is_empty")]
     pub metadata: Pairs,
+    /// W3C trace context of whoever submits it; without one that of the record's header. What
+    /// is none is ignored, as the specification asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 impl Submission {

@@ -73,6 +73,11 @@ impl Reader {
             ReadFrom::Snapshot(store) => snapshot::begin(store, log.as_ref(), at_most).await.state,
         };
         let state = loaded.unwrap_or_else(|| State::new(log.cell().clone()));
+        Self::after(log, state)
+    }
+
+    /// Begins after the record that this state stands at.
+    pub fn after(log: Arc<dyn EventLog>, state: State) -> Self {
         let follower = Follower::new(log, state.seq + 1);
         Self {
             began_at: state.seq,

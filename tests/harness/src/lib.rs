@@ -4,7 +4,7 @@
 //! Reading order: [`server`] (the servers) → [`process`] (processes of ours and what can be
 //! done to them) → [`system`] (a running system, and the log as a test sees it) →
 //! [`plain`] (a NATS client that knows nothing of Conductor) → [`proxy`] (a network that
-//! can be cut).
+//! can be cut) → [`otlp`] (a collector of spans).
 //!
 //! Nothing here waits for a time to pass: it waits for something to be in the log, or for
 //! a process to have ended, and gives up after [`PATIENCE`] with what it saw.
@@ -18,6 +18,7 @@
 )]
 
 pub mod binary;
+pub mod otlp;
 pub mod plain;
 pub mod process;
 pub mod proxy;
@@ -28,6 +29,7 @@ pub mod wait;
 
 use std::time::Duration;
 
+pub use otlp::Collector;
 pub use plain::PlainClient;
 pub use process::Process;
 pub use proxy::{Link, Proxy};

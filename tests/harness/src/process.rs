@@ -260,7 +260,9 @@ pub async fn run(args: &[String], env: &[(&str, &str)], stdin: &[u8]) -> Ran {
 /// Settings of the person who runs the tests must not change what they see.
 fn clean_env(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
-        let is_ours = name.to_string_lossy().starts_with("CONDUCTOR_");
+        let is_ours = ["CONDUCTOR_", "OTEL_"]
+            .iter()
+            .any(|of_us| name.to_string_lossy().starts_with(of_us));
         if is_ours && name != conductor_nats::locate::ENV {
             command.env_remove(name);
         }

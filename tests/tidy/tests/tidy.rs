@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Packages from the lowest layer up, with the only packages of ours each may name.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("conductor-protocol", &[]),
+    ("conductor-telemetry", &["conductor-protocol"]),
     ("conductor-domain", &["conductor-protocol"]),
     (
         "conductor-eventlog",
@@ -47,6 +48,16 @@ const LAYERS: [(&str, &[&str]); 15] = [
             "conductor-replica",
         ],
     ),
+    (
+        "conductor-projector",
+        &[
+            "conductor-protocol",
+            "conductor-telemetry",
+            "conductor-domain",
+            "conductor-eventlog",
+            "conductor-replica",
+        ],
+    ),
     ("conductor-nats", &[]),
     ("conductor", EVERYTHING),
     ("conductor-harness", EVERYTHING),
@@ -73,6 +84,7 @@ const SERVICE: &[&str] = &[
 ];
 const EVERYTHING: &[&str] = &[
     "conductor-protocol",
+    "conductor-telemetry",
     "conductor-domain",
     "conductor-eventlog",
     "conductor-client",
@@ -80,6 +92,7 @@ const EVERYTHING: &[&str] = &[
     "conductor-orchestrator",
     "conductor-scheduler",
     "conductor-agent",
+    "conductor-projector",
     "conductor-nats",
 ];
 /// A program on top of the harness.

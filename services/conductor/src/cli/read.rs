@@ -9,10 +9,10 @@ use conductor_domain::state::Task;
 use conductor_domain::{Decoded, State, Verdict};
 use conductor_eventlog::EventLog;
 use conductor_eventlog::jetstream::Connection;
-use conductor_protocol::TaskId;
 use conductor_protocol::event::Event;
 use conductor_protocol::human::format_time;
 use conductor_protocol::ids::Position;
+use conductor_protocol::{TaskId, TraceContext};
 use conductor_replica::reader::Until;
 use conductor_replica::{ReadFrom, Reader};
 use serde_json::{Value, json};
@@ -327,6 +327,7 @@ pub(crate) fn task_json(state: &State, id: TaskId, task: &Task) -> Value {
         "ended": ended.map(|e| format_time(e.at_ms)),
         "why": conductor_domain::explain::why(state, id),
         "submission": task.submission.to_string(),
+        "trace": TraceContext::of(id, spec.traceparent.as_deref()).trace_hex(),
         "needs": spec.needs, "labels": spec.labels, "slots": spec.slots,
         // Too large for the state, it stays in the log with the run.
         "metadata": (spec.run.is_some() || !spec.metadata.is_empty()).then_some(&spec.metadata),

@@ -1,5 +1,7 @@
 //! `conductor replay`: the state from the log alone, for an auditor.
 
+mod traces;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,6 +42,12 @@ pub(crate) struct ReplayArgs {
     /// Show every void event
     #[arg(long)]
     void: bool,
+    /// Export the traces of tasks that ended in this range again, as the OTEL_* variables say
+    #[arg(long, conflicts_with_all = ["task", "void", "from_snapshot", "compare_live"])]
+    traces: bool,
+    /// With --traces: only tasks that ended after this sequence, or this RFC 3339 time
+    #[arg(long, value_name = "SEQ|TIME", requires = "traces")]
+    since: Option<String>,
 }
 
 /// What was collected on the way.
@@ -53,10 +61,18 @@ struct Seen {
 }
 
 pub(crate) async fn run(args: ReplayArgs, settings: &Settings) -> Outcome {
+    if args.traces {
+        let until = until("--as-of", args.as_of.as_deref())?;
+        let since = match args.since.as_deref() {
+            None => Until::Seq(0),
+            since => self::until("--since", since)?,
+        };
+        return traces::run(since, until, settings).await;
+    }
     let connection = Arc::new(settings.open().await?);
     let log = Arc::clone(&connection) as Arc<dyn EventLog>;
     let last = log.last_seq().await?;
-    let until = until(args.as_of.as_deref())?;
+    let until = until("--as-of", args.as_of.as_deref())?;
     let at_most = match until {
         Until::Seq(seq) => seq,
         // A snapshot may lie beyond the time asked for: then it is of no use.
@@ -124,7 +140,7 @@ pub(crate) async fn run(args: ReplayArgs, settings: &Settings) -> Outcome {
     Ok(exit)
 }
 
-fn until(text: Option<&str>) -> Outcome<Until> {
+fn until(flag: &str, text: Option<&str>) -> Outcome<Until> {
     let Some(text) = text else {
         return Ok(Until::Seq(u64::MAX));
     };
@@ -133,7 +149,7 @@ fn until(text: Option<&str>) -> Outcome<Until> {
     }
     parse_time(text).map(|t| Until::TimeMs(t.0)).ok_or_else(|| {
         Failure::usage(format!(
-            "--as-of {text:?} is neither a sequence nor an RFC 3339 time"
+            "{flag} {text:?} is neither a sequence nor an RFC 3339 time"
         ))
     })
 }

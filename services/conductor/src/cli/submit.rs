@@ -55,6 +55,9 @@ pub(crate) struct SubmitArgs {
     /// Idempotency key: the same key again is the same task
     #[arg(long)]
     key: Option<String>,
+    /// W3C trace context that the task's trace joins
+    #[arg(long, env = "TRACEPARENT", value_name = "CONTEXT")]
+    traceparent: Option<String>,
     /// 0 (lowest) to 9
     #[arg(long)]
     priority: Option<u8>,
@@ -259,6 +262,7 @@ fn from_flags(args: &SubmitArgs) -> Outcome<Order> {
         }),
         slots: args.slots,
         metadata: args.metadata.iter().cloned().collect(),
+        traceparent: args.traceparent.clone(),
     };
     Ok(Order {
         queue: args.queue.clone(),

@@ -107,7 +107,7 @@ pub(crate) async fn run(command: TaskCommand, settings: &Settings) -> Outcome {
             out::rows(settings.output, &columns, &rows);
             Ok(Exit::Ok)
         }
-        TaskCommand::Show { task } => show(&connection, settings.output, &task).await,
+        TaskCommand::Show { task } => show(&connection, settings, &task).await,
         TaskCommand::Watch { task } => {
             let mut reader = read::now(&connection).await?;
             let id = read::find(&reader.state, &task)?;
@@ -189,7 +189,8 @@ fn write(format: Format, entry: &read::Entry) {
     }
 }
 
-async fn show(connection: &Arc<Connection>, format: Format, text: &str) -> Outcome {
+async fn show(connection: &Arc<Connection>, settings: &Settings, text: &str) -> Outcome {
+    let format = settings.output;
     let reader = read::now(connection).await?;
     let id = read::find(&reader.state, text)?;
     let task = reader.state.tasks.get(&id);
@@ -206,6 +207,10 @@ async fn show(connection: &Arc<Connection>, format: Format, text: &str) -> Outco
             json!({"id": id, "state": reader.state.outcome_of(id).map(conductor_domain::state::Outcome::as_str), "why": conductor_domain::explain::why(&reader.state, id)})
         }
     };
+    if let (Some(base), Some(trace)) = (&settings.trace_url, value["trace"].as_str()) {
+        let url = format!("{}/{trace}", base.trim_end_matches('/'));
+        super::put(&mut value, "trace_url", url);
+    }
     if let Some(task) = task.filter(|t| t.spec.run.is_none())
         && let Some(submission) = body(connection, task.submission).await
     {

@@ -14,6 +14,7 @@ use conductor_nats::Server;
 use conductor_protocol::subject::{Role, Subject};
 use conductor_protocol::{AgentId, Control, TaskId};
 use conductor_replica::{ReadFrom, Reader};
+use conductor_telemetry::Otlp;
 use serde_json::json;
 
 use super::local::{local_place, start_server};
@@ -64,7 +65,7 @@ pub(super) async fn run(settings: &Settings) -> Outcome {
         server.url()
     ));
     let mut stop = signals();
-    let mut stack = Stack::start(&place, sample_plan()).await?;
+    let mut stack = Stack::start(&place, sample_plan(Otlp::from_env()?)).await?;
     if !stack.wait_leading(2, Duration::from_secs(30)).await {
         return Err(Failure::new(Exit::Failure, "nobody leads after 30 s"));
     }
@@ -83,7 +84,7 @@ pub(super) async fn run(settings: &Settings) -> Outcome {
     Ok(Exit::Ok)
 }
 
-fn sample_plan() -> Plan {
+fn sample_plan(traces: Option<Otlp>) -> Plan {
     let agent = |name: &str| AgentPlan {
         id: AgentId::from_log(name),
         slots: 3,
@@ -92,6 +93,7 @@ fn sample_plan() -> Plan {
     Plan {
         roles: Role::ALL.to_vec(),
         agents: vec![agent("a1"), agent("a2")],
+        traces,
         replicas: 1,
         accepted_risks: Vec::new(),
         lock_ttl: Duration::from_secs(5),

@@ -9,6 +9,7 @@ use conductor_nats::guard::GuardProgram;
 use conductor_nats::{DataDir, Server, ServerConfig, locate};
 use conductor_protocol::AgentId;
 use conductor_protocol::subject::Role as RoleName;
+use conductor_telemetry::Otlp;
 use tokio::sync::watch;
 
 use super::stack::{AgentPlan, Place, Stack, signals};
@@ -31,6 +32,8 @@ pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
     let mut stop = signals();
     let mut watched = server.map(watch_server);
     let mut plan = up_plan(args);
+    plan.traces = Otlp::from_env()?;
+    let traces = plan.traces.clone();
     // The data directory is ours alone, and so is the server in it.
     plan.takes_over = settings.nats_url.is_none();
     let agents = plan.agents.clone();
@@ -43,6 +46,9 @@ pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
         _ = stop.wait_for(|stop| *stop) => {}
     }
     introduce(&stack, &place, data.path(), &agents, started);
+    if let Some(traces) = traces {
+        out::say(&format!("traces go to {}", traces.endpoint));
+    }
     let outcome = stack.wait(&mut stop).await;
     out::say("draining (again Ctrl-C ends at once) …");
     stack.stop().await;

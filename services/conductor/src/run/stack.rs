@@ -12,12 +12,14 @@ use conductor_agent::service::{Agent, AgentMsg, AgentOptions, PROBE_EVERY, hostn
 use conductor_eventlog::jetstream::provision::{Provision, Provisioned, Risk};
 use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_orchestrator::Orchestrator;
+use conductor_projector::{Projector, ProjectorOptions};
 use conductor_protocol::AgentId;
 use conductor_protocol::subject::Role as RoleName;
 use conductor_replica::replica::{ReplicaArgs, ReplicaMsg};
 use conductor_replica::role::Role;
 use conductor_replica::{Replica, ReplicaOptions, ReplicaStatus};
 use conductor_scheduler::Scheduler;
+use conductor_telemetry::Otlp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -30,6 +32,8 @@ use crate::settings::Settings;
 pub(super) struct Plan {
     pub(super) roles: Vec<RoleName>,
     pub(super) agents: Vec<AgentPlan>,
+    /// Where traces go, if this process makes them.
+    pub(super) traces: Option<Otlp>,
     pub(super) replicas: usize,
     pub(super) accepted_risks: Vec<Risk>,
     pub(super) lock_ttl: Duration,
@@ -77,11 +81,16 @@ pub(super) async fn serve(settings: &Settings, plan: Plan) -> Outcome {
                 .iter()
                 .map(|a| format!("agent {} ({} slots)", a.id, a.slots)),
         )
+        .chain(
+            plan.traces
+                .iter()
+                .map(|to| format!("projector to {}", to.endpoint)),
+        )
         .collect();
     let what = what.join(", ");
     let name = what.split(' ').next().unwrap_or("role");
     let mut connect = settings.connect(&format!("conductor-{name}"));
-    if plan.roles.is_empty() {
+    if plan.roles.is_empty() && plan.traces.is_none() {
         connect.probe_every = PROBE_EVERY;
     }
     let place = Place {
@@ -151,6 +160,17 @@ impl Stack {
         if !plan.roles.is_empty() {
             let (connection, stop) = (Arc::clone(&connection), stop.subscribe());
             parts.spawn(keep_replica(connection, plan.clone(), shown, stop));
+        }
+        if let Some(otlp) = &plan.traces {
+            let options = ProjectorOptions {
+                otlp: otlp.clone(),
+                instance: ReplicaOptions::new_instance(&hostname()),
+                takes_over: plan.takes_over,
+                begins_at_first: provisioned.as_ref().is_some_and(|p| p.is_new),
+                checkpoint_every: plan.snapshot_every,
+            };
+            let (connection, stop) = (Arc::clone(&connection), stop.subscribe());
+            parts.spawn(keep_projector(connection, options, stop));
         }
         let mut superseded = Vec::new();
         for agent in &plan.agents {
@@ -295,6 +315,23 @@ async fn keep_replica(
                 }
             },
             Err(e) => tracing::error!(error = %e, "the replica does not start"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// Keeps a projector running; one that ends by itself is started again.
+async fn keep_projector(
+    connection: Arc<Connection>,
+    options: ProjectorOptions,
+    stop: watch::Receiver<bool>,
+) {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match Projector::run(Arc::clone(&connection), options.clone(), stop.clone()).await {
+            Ok(()) => return,
+            Err(e) => tracing::error!(error = %e, "the projector ended; starting it again"),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(5));

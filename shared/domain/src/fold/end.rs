@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use conductor_protocol::ids::{AgentId, Lease, Position};
 use conductor_protocol::{OutcomeClass, TaskId};
 
-use super::{At, Notice, Word};
+use super::{At, Notice, Passed, PastAttempt, PastTask, Word};
 use crate::planted::{Bug, is_planted};
 use crate::state::{AgentStatus, Ended, Failure, LeaseState, Outcome, Phase, State, Task};
 
@@ -25,23 +25,32 @@ pub(super) enum Slot {
 
 /// What a lease holds.
 struct Held {
-    agent: AgentId,
-    at: Position,
+    attempt: PastAttempt,
     key: Option<String>,
 }
 
 impl Held {
     /// What the lease in force holds, if there is one.
     fn by(task: &Task) -> Option<Self> {
+        let started_ms = match &task.phase {
+            Phase::Running { started_ms, .. } => Some(*started_ms),
+            _ => None,
+        };
         task.assigned().map(|assigned| Self {
-            agent: assigned.agent.clone(),
-            at: assigned.at,
+            attempt: PastAttempt {
+                number: task.attempts,
+                agent: assigned.agent.clone(),
+                assigned: assigned.at,
+                ready_ms: assigned.ready_ms,
+                assigned_ms: assigned.since_ms,
+                started_ms,
+            },
             key: task.spec.concurrency.as_ref().map(|c| c.key.clone()),
         })
     }
 
     /// The lease has ended: frees the key, and the slots or marks them.
-    fn release(self, state: &mut State, slot: Slot) {
+    fn release(self, state: &mut State, slot: Slot) -> PastAttempt {
         if let Some(key) = self.key
             && let Some(n) = state.key_running.get_mut(&key)
         {
@@ -55,7 +64,8 @@ impl Held {
                 state.key_running.remove(&key);
             }
         }
-        free_slot(state, &self.agent, self.at, slot);
+        free_slot(state, &self.attempt.agent, self.attempt.assigned, slot);
+        self.attempt
     }
 }
 
@@ -100,7 +110,14 @@ pub(super) fn attempt_failed(
         held
     });
     if let Some(held) = held.flatten() {
-        held.release(state, slot);
+        let attempt = held.release(state, slot);
+        state.passed.push(Passed {
+            at: at.position,
+            task: lease.task,
+            class: Some(class),
+            attempt: Some(attempt),
+            end: None,
+        });
     }
 }
 
@@ -128,7 +145,9 @@ pub(super) fn finish(
         at_ms: at.time_ms,
     };
     let (mut held, mut reply, mut needs) = (None, None, BTreeSet::new());
+    let mut accepted_ms = 0;
     state.change_task(id, |task| {
+        accepted_ms = task.accepted_ms;
         held = Held::by(task);
         task.phase = Phase::Ended(ended);
         reply.clone_from(&task.spec.reply);
@@ -137,9 +156,17 @@ pub(super) fn finish(
             needs = std::mem::take(&mut task.aside.open_needs);
         }
     });
-    if let Some(held) = held {
-        held.release(state, slot);
-    }
+    let attempt = held.map(|held| held.release(state, slot));
+    state.passed.push(Passed {
+        at: at.position,
+        task: id,
+        class,
+        attempt,
+        end: Some(PastTask {
+            outcome,
+            accepted_ms,
+        }),
+    });
     for need in needs {
         stop_waiting(state, id, need);
     }

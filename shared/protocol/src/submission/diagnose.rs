@@ -53,6 +53,10 @@ const EXPECTED: &[(&str, &str)] = &[
     ),
     ("slots", "a whole number from 1 to 65536"),
     ("metadata", "an object of texts"),
+    (
+        "traceparent",
+        "W3C trace context: 00-<trace>-<span>-<flags>",
+    ),
 ];
 
 /// What is expected at `path`.

@@ -139,8 +139,10 @@ fn resolve(
         },
         key: s.key.map(Into::into),
         reply: context.reply.map(Into::into),
-        traceparent: context
+        traceparent: s
             .traceparent
+            .as_deref()
+            .or(context.traceparent)
             .filter(|t| is_traceparent(t))
             .map(Into::into),
         runtime,

@@ -1,0 +1,176 @@
+//! The exporting half: batches, repeats, remembers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use conductor_eventlog::jetstream::{Connection, ReaderSnapshots};
+use conductor_eventlog::{EventLog, SnapshotName, SnapshotStore};
+use conductor_telemetry::{Exporter, Span};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::claim::{Claim, RENEWED_EVERY};
+use super::{ProjectorError, Step, stopped};
+
+/// How long after it was told to stop it reads on at most, for what ends meanwhile.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long spans wait for others.
+const GATHERS: Duration = Duration::from_millis(200);
+/// Pauses between tries while the collector is away.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+
+/// What is exported at a time.
+#[derive(Default)]
+struct Batch {
+    seq: u64,
+    spans: Vec<Span>,
+    checkpoint: Option<(u64, Bytes)>,
+}
+
+/// The exporting half.
+pub(super) struct Exports<'a> {
+    exporter: &'a Exporter,
+    store: &'a ReaderSnapshots,
+    batch_max: usize,
+    claim: Claim,
+    coming: mpsc::Receiver<Result<Step, String>>,
+    batch: Batch,
+    is_refused: bool,
+    stop: watch::Receiver<bool>,
+}
+
+impl<'a> Exports<'a> {
+    pub(super) fn new(
+        exporter: &'a Exporter,
+        store: &'a ReaderSnapshots,
+        batch_max: usize,
+        claim: Claim,
+        coming: mpsc::Receiver<Result<Step, String>>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        let batch = Batch {
+            seq: claim.seq(),
+            ..Batch::default()
+        };
+        Self {
+            exporter,
+            store,
+            batch_max,
+            claim,
+            coming,
+            batch,
+            is_refused: false,
+            stop,
+        }
+    }
+
+    /// Exports until it is told to stop, or the claim or the log is lost. What is on its way to
+    /// the collector is never given up halfway: it would be sent again.
+    pub(super) async fn run(&mut self, log: &Connection) -> Result<(), ProjectorError> {
+        let mut stop = self.stop.clone();
+        while !*stop.borrow() {
+            tokio::select! {
+                gathered = self.gather(RENEWED_EVERY) => gathered?,
+                () = stopped(&mut stop) => {}
+            }
+            if !self.deliver().await? {
+                return Ok(());
+            }
+        }
+        self.finish(log).await
+    }
+
+    /// Exports what is in the log, and what still comes there for a while.
+    async fn finish(&mut self, log: &Connection) -> Result<(), ProjectorError> {
+        let until = Instant::now() + LAST_WORDS;
+        loop {
+            self.gather(GATHERS).await?;
+            let is_delivered = self.deliver().await?;
+            if is_delivered && self.claim.seq() >= log.last_seq().await? {
+                return Ok(());
+            }
+            if !is_delivered || Instant::now() >= until {
+                tracing::warn!("traces of what ended last are exported by the next start");
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lets another process go on at once.
+    pub(super) async fn release(self) {
+        self.claim.release().await;
+    }
+
+    /// Takes in what comes: until there is enough of it, what there is has waited long enough,
+    /// or nothing came for `at_most`.
+    async fn gather(&mut self, at_most: Duration) -> Result<(), ProjectorError> {
+        let mut until = Instant::now() + at_most;
+        while self.batch.spans.len() < self.batch_max {
+            let Ok(step) = tokio::time::timeout_at(until, self.coming.recv()).await else {
+                return Ok(());
+            };
+            let ended = || ProjectorError::Stopped("the log is read no more".to_owned());
+            let step = step.ok_or_else(ended)?.map_err(ProjectorError::Stopped)?;
+            self.batch.seq = step.seq;
+            if self.batch.spans.is_empty() && !step.spans.is_empty() {
+                until = until.min(Instant::now() + GATHERS);
+            }
+            self.batch.spans.extend(step.spans);
+            if let Some(bytes) = step.checkpoint {
+                self.batch.checkpoint = Some((step.seq, bytes));
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Exports what was gathered, then says so; `false` where the collector is away and nobody
+    /// can wait for it any more.
+    async fn deliver(&mut self) -> Result<bool, ProjectorError> {
+        while !self.batch.spans.is_empty() {
+            // A task of very many spans takes several exports; all before the position moves.
+            let n = self.batch.spans.len().min(self.batch_max);
+            if !self.insist(n).await {
+                return Ok(false);
+            }
+            self.batch.spans.drain(..n);
+        }
+        self.claim.advance(self.batch.seq).await?;
+        if let Some((seq, bytes)) = self.batch.checkpoint.take()
+            && let Err(e) = self.store.save(SnapshotName(seq), bytes).await
+        {
+            tracing::debug!(error = %e, "a checkpoint of traces is not saved; it saves only time");
+        }
+        Ok(true)
+    }
+
+    /// Exports the first spans, however long the collector is away: meanwhile the log keeps
+    /// what follows. `false` when it is away and this process is to end.
+    async fn insist(&mut self, n: usize) -> bool {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let spans = self.batch.spans.get(..n).unwrap_or_default();
+            match self.exporter.export(spans).await {
+                Ok(()) => {
+                    if std::mem::take(&mut self.is_refused) {
+                        tracing::info!("traces are exported again");
+                    }
+                    return true;
+                }
+                Err(e) if self.is_refused => tracing::debug!(error = %e, "traces still wait"),
+                Err(e) => {
+                    self.is_refused = true;
+                    tracing::warn!(error = %e, "traces wait for the collector; the log keeps them");
+                }
+            }
+            if *self.stop.borrow() {
+                return false;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
+                () = stopped(&mut self.stop) => {}
+            }
+        }
+    }
+}

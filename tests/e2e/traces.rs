@@ -1,0 +1,449 @@
+//! One trace of each task, as a collector gets it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conductor_domain::state::Outcome;
+use conductor_harness::otlp::Seen;
+use conductor_harness::system::{new_id, sh};
+use conductor_harness::{Collector, Story, System, until};
+use conductor_protocol::{Control, TaskId, TraceContext};
+use serde_json::json;
+
+const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+/// A system in one process that exports to this endpoint.
+async fn traced(endpoint: &str) -> System {
+    let mut system = System::bare().await;
+    export_to(&mut system, endpoint);
+    system.start_up(&[]).await;
+    system
+}
+
+fn export_to(system: &mut System, endpoint: &str) {
+    let protocol = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+    let set = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    system.env.extend([set(endpoint), set(protocol)]);
+}
+
+fn over_http(system: &mut System) {
+    let http = "http/protobuf".to_owned();
+    system
+        .env
+        .push(("OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), http));
+}
+
+/// The trace of a task, once its root is there: names by span, checked for what holds of all.
+async fn trace(collector: &Collector, task: TaskId, roots: usize) -> Vec<Seen> {
+    let id = task.to_string();
+    let is_root = |s: &Seen| s.name.starts_with("task") && s.attributes["conductor.task.id"] == id;
+    let spans = until(|| {
+        let spans = collector.spans();
+        let found = spans.iter().filter(|s| is_root(s)).count();
+        if found >= roots {
+            Ok(spans)
+        } else {
+            Err(format!("{found} of {roots} roots of {id}"))
+        }
+    })
+    .await;
+    let root = spans.iter().find(|s| is_root(s)).unwrap();
+    let of_trace: Vec<Seen> = spans
+        .iter()
+        .filter(|s| s.trace == root.trace)
+        .cloned()
+        .collect();
+    whole(&of_trace, &root.parent);
+    of_trace
+}
+
+/// What holds of every trace: one root below the caller, no orphan, no span twice, children
+/// within their parents.
+fn whole(spans: &[Seen], caller: &str) {
+    let by_id: BTreeMap<&str, &Seen> = spans.iter().map(|s| (s.id.as_str(), s)).collect();
+    assert_eq!(by_id.len(), spans.len(), "a span twice: {spans:#?}");
+    let roots = spans.iter().filter(|s| s.parent == caller);
+    assert!(roots.count() >= 1, "{spans:#?}");
+    for span in spans.iter().filter(|s| s.parent != caller) {
+        let Some(parent) = by_id.get(span.parent.as_str()) else {
+            panic!("an orphan: {span:#?} in {spans:#?}");
+        };
+        assert!(span.times_ns.0 <= span.times_ns.1, "{span:#?}");
+        let is_again = span.name == "task again";
+        let is_within =
+            parent.times_ns.0 <= span.times_ns.0 && span.times_ns.1 <= parent.times_ns.1;
+        assert!(is_within || is_again, "{span:#?} is not within {parent:#?}");
+    }
+}
+
+/// Names in the order of their beginnings.
+fn names(spans: &[Seen]) -> Vec<&str> {
+    let mut sorted: Vec<&Seen> = spans.iter().collect();
+    sorted.sort_by_key(|s| (s.times_ns.0, std::cmp::Reverse(s.times_ns.1)));
+    sorted.iter().map(|s| s.name.as_str()).collect()
+}
+
+fn named<'a>(spans: &'a [Seen], name: &str) -> Vec<&'a Seen> {
+    let mut found: Vec<&Seen> = spans.iter().filter(|s| s.name == name).collect();
+    found.sort_by_key(|s| s.times_ns);
+    found
+}
+
+/// Counted by name: the order of those that begin together says nothing.
+fn counts(spans: &[Seen]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for span in spans {
+        *counts.entry(span.name.as_str()).or_default() += 1;
+    }
+    counts
+}
+
+#[tokio::test]
+async fn a_task_is_one_trace_with_the_times_of_its_records() {
+    let collector = Collector::start().await;
+    let system = traced(&collector.grpc).await;
+    let mut story = system.story().await;
+    let mut task = sh("echo $TRACEPARENT");
+    task["name"] = "plain".into();
+    let id = system.submit(task).await;
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    let spans = trace(&collector, id, 1).await;
+    let expected = [
+        ("accept", 1),
+        ("attempt", 1),
+        ("run command", 1),
+        ("task", 1),
+        ("wait for an agent", 1),
+    ];
+    assert_eq!(counts(&spans), expected.into(), "{:?}", names(&spans));
+    let context = TraceContext::of(id, None);
+    assert_eq!(spans[0].trace, context.trace_hex());
+    let root = named(&spans, "task")[0];
+    assert_eq!(root.parent, "");
+    let at = |kind: &str| story.find(id, kind).unwrap().time_ms * 1_000_000;
+    let run = named(&spans, "run command")[0];
+    assert_eq!(
+        run.times_ns,
+        (at("attempt.started"), at("attempt.succeeded"))
+    );
+    let attempt = named(&spans, "attempt")[0];
+    assert_eq!(
+        attempt.times_ns,
+        (at("attempt.assigned"), at("attempt.succeeded"))
+    );
+    assert_eq!(root.times_ns.1, at("attempt.succeeded"));
+    for (key, value) in [
+        ("messaging.system", "nats"),
+        (
+            "messaging.destination.name",
+            "conductor.local.submit.default",
+        ),
+        ("messaging.message.id", &id.to_string()),
+        ("conductor.task.name", "plain"),
+        ("conductor.queue", "default"),
+        ("conductor.namespace", "default"),
+        ("conductor.cell", "local"),
+        ("conductor.outcome", "succeeded"),
+        ("conductor.attempts", "1"),
+    ] {
+        assert_eq!(root.attributes[key], value, "{key}");
+    }
+    assert_eq!(run.attributes["process.exit.code"], "0");
+    // What it ran was told the span that stands for it.
+    let logs = system.cli(&["task", "logs", &id.to_string()]).await;
+    let told = format!("00-{}-{}-01", run.trace, run.id);
+    assert_eq!(logs.ok().trim(), told);
+    // No payload, no output.
+    let text = format!("{spans:?}");
+    assert!(!text.contains("echo"), "{text}");
+}
+
+#[tokio::test]
+async fn retries_redrives_pauses_cancels_needs_and_callers_are_seen() {
+    let collector = Collector::start().await;
+    let mut system = System::bare().await;
+    export_to(&mut system, &collector.http);
+    over_http(&mut system);
+    system.start_up(&[]).await;
+    let mut story = system.story().await;
+
+    let mut flaky = sh("test $CONDUCTOR_ATTEMPT = 2");
+    flaky["retry"] = json!({"max_attempts": 3, "backoff": "200ms", "on": ["failed"]});
+    let flaky = system.submit(flaky).await;
+    let mut called = sh("exit 3");
+    called["traceparent"] = CALLER.into();
+    let called = system.submit(called).await;
+    let long = system.submit(sh("sleep 60")).await;
+    story.told(long, "attempt.started").await;
+    system
+        .control(&Control::Cancel {
+            task: long,
+            reason: None,
+        })
+        .await;
+    let first = new_id();
+    let graph = json!([
+        {"id": first, "run": {"command": ["sleep", "0.2"]}},
+        {"id": new_id(), "name": "second", "needs": [first], "run": {"noop": {}}},
+    ]);
+    let second: TaskId = graph[1]["id"].as_str().unwrap().parse().unwrap();
+    system
+        .submit_raw("default", graph.to_string().into_bytes())
+        .await;
+
+    assert_eq!(story.outcome(flaky).await, Outcome::Succeeded);
+    let spans = trace(&collector, flaky, 1).await;
+    assert_eq!(
+        (
+            named(&spans, "attempt").len(),
+            named(&spans, "wait for retry").len()
+        ),
+        (2, 1)
+    );
+    let retry = named(&spans, "wait for retry")[0];
+    assert!(retry.attributes.contains_key("conductor.retry.delay_ms"));
+    let attempts = named(&spans, "attempt");
+    assert!(attempts[0].is_error && !attempts[1].is_error);
+    assert_eq!(attempts[0].attributes["conductor.outcome.class"], "failed");
+    assert!(!named(&spans, "task")[0].is_error);
+
+    story.outcome(called).await;
+    let spans = trace(&collector, called, 1).await;
+    let root = named(&spans, "task")[0];
+    assert_eq!(root.trace, "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(root.parent, "b7ad6b7169203331");
+    assert!(root.is_error);
+    assert_eq!(
+        named(&spans, "run command")[0].attributes["process.exit.code"],
+        "3"
+    );
+    system.control(&Control::Retry { task: called }).await;
+    let spans = trace(&collector, called, 2).await;
+    let again = named(&spans, "task again")[0];
+    assert_eq!(again.parent, root.id);
+    assert_eq!(named(&spans, "attempt").len(), 2);
+
+    assert_eq!(story.outcome(long).await, Outcome::Cancelled);
+    let spans = trace(&collector, long, 1).await;
+    assert_eq!(
+        named(&spans, "task")[0].attributes["conductor.outcome"],
+        "cancelled"
+    );
+    assert_eq!(named(&spans, "attempt").len(), 1);
+
+    story.outcome(second).await;
+    let spans = trace(&collector, second, 1).await;
+    assert_eq!(named(&spans, "wait for needs or time").len(), 1);
+    let of_first = TraceContext::of(first, None).trace_hex();
+    assert_eq!(named(&spans, "task")[0].links, [of_first]);
+
+    let queue: conductor_protocol::QueueName = "default".parse().unwrap();
+    system
+        .control(&Control::PauseQueue {
+            queue: queue.clone(),
+        })
+        .await;
+    let paused = system.submit(sh("true")).await;
+    story.told(paused, "task.accepted").await;
+    system.control(&Control::ResumeQueue { queue }).await;
+    story.outcome(paused).await;
+    let spans = trace(&collector, paused, 1).await;
+    assert_eq!(named(&spans, "queue paused").len(), 1);
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_is_an_attempt_of_its_own() {
+    let collector = Collector::start().await;
+    let mut system = System::bare().await;
+    export_to(&mut system, &collector.grpc);
+    system.start_role("orchestrator", "orchestrator");
+    system.start_role("scheduler", "scheduler");
+    system.start("projector", &["projector"]);
+    system.start_agent("a1");
+    system.wait_ready(1).await;
+    let mut story = system.story().await;
+    let id = system
+        .submit(sh("test $CONDUCTOR_ATTEMPT = 2 || sleep 60"))
+        .await;
+    story.told(id, "attempt.started").await;
+    system.process("a1").kill9();
+    system.process("orchestrator").kill9();
+    system.start_role("orchestrator", "orchestrator");
+    system.start_agent("a1");
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    let spans = trace(&collector, id, 1).await;
+    let attempts = named(&spans, "attempt");
+    assert_eq!(attempts.len(), 2);
+    assert_eq!(
+        attempts[0].attributes["conductor.outcome.class"],
+        "agent_lost"
+    );
+    assert_eq!(attempts[1].attributes["conductor.agent"], "a1");
+}
+
+#[tokio::test]
+async fn while_the_collector_is_away_the_log_keeps_the_traces() {
+    let collector = Collector::start().await;
+    collector.refuse(true);
+    let mut system = traced(&collector.grpc).await;
+    let mut story = system.story().await;
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        ids.push(system.submit(json!({"run": {"noop": {}}})).await);
+    }
+    for id in &ids {
+        story.outcome(*id).await;
+    }
+    until(|| {
+        if collector.asked() >= 2 {
+            Ok(())
+        } else {
+            Err("asked twice".to_owned())
+        }
+    })
+    .await;
+    // Ended without a collector, and started again with one.
+    system.process("up").terminate().await;
+    let said = system.process("up").said();
+    assert_eq!(
+        said.matches("traces wait for the collector").count(),
+        1,
+        "{said}"
+    );
+    collector.refuse(false);
+    system.start_up(&[]).await;
+    for id in &ids {
+        let spans = trace(&collector, *id, 1).await;
+        assert_eq!(counts(&spans)["task"], 1);
+    }
+    replayed(&system, &collector, ids.len()).await;
+}
+
+/// Replay says the same again, span for span.
+async fn replayed(system: &System, collector: &Collector, tasks: usize) {
+    let live: BTreeMap<String, Seen> = collector
+        .spans()
+        .into_iter()
+        .map(|s| (s.id.clone(), s))
+        .collect();
+    let again = Collector::start().await;
+    let env = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", again.http.as_str()),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+    ];
+    let args = [
+        "--nats-url",
+        &system.url,
+        "replay",
+        "--traces",
+        "-o",
+        "json",
+    ];
+    let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
+    let report = conductor_harness::process::run(&args, &env, b"")
+        .await
+        .json();
+    assert_eq!(report["traces"], tasks, "{report}");
+    let replayed: BTreeMap<String, Seen> = again
+        .spans()
+        .into_iter()
+        .map(|s| (s.id.clone(), s))
+        .collect();
+    assert_eq!(replayed, live);
+}
+
+#[tokio::test]
+async fn a_thousand_tasks_through_kills_are_a_thousand_traces() {
+    const TASKS: usize = 1_000;
+    let collector = Collector::start().await;
+    let mut system = System::bare().await;
+    export_to(&mut system, &collector.grpc);
+    system.start("projector", &["projector", "--checkpoint-every", "200"]);
+    system.start_split().await;
+    let mut story = system.story().await;
+    let submitted = submit(&system, TASKS).await;
+    let mut ended = 0;
+    for victim in [
+        "projector",
+        "orchestrator",
+        "projector",
+        "scheduler",
+        "projector",
+    ] {
+        ended += TASKS / 6;
+        story
+            .until("some to end", |s| (count(s) >= ended).then_some(()))
+            .await;
+        system.process(victim).kill9();
+        match victim {
+            "projector" => system.start(victim, &["projector", "--checkpoint-every", "200"]),
+            role => system.start_role(role, role),
+        }
+    }
+    story
+        .until("all to end", |s| (count(s) >= TASKS).then_some(()))
+        .await;
+    let spans = until(|| {
+        let spans = collector.spans();
+        let roots: BTreeSet<&str> = spans
+            .iter()
+            .filter(|s| s.name == "task")
+            .map(|s| s.trace.as_str())
+            .collect();
+        if roots.len() >= TASKS {
+            Ok(spans.clone())
+        } else {
+            Err(format!("{} roots", roots.len()))
+        }
+    })
+    .await;
+    // A kill between an export and the word that it was made has that one export said again:
+    // the same spans, byte for byte, which whoever keeps spans by id sees once.
+    let mut by_id: BTreeMap<(&str, &str), &Seen> = BTreeMap::new();
+    let mut again = 0;
+    for span in &spans {
+        if let Some(before) = by_id.insert((&span.trace, &span.id), span) {
+            assert_eq!(before, span);
+            again += 1;
+        }
+    }
+    assert!(again <= 3 * 2 * 512, "{again} spans came twice");
+    let mut traces: BTreeMap<&str, Vec<Seen>> = BTreeMap::new();
+    for span in by_id.values() {
+        traces.entry(&span.trace).or_default().push((*span).clone());
+    }
+    let expected: BTreeSet<String> = submitted
+        .iter()
+        .map(|id| TraceContext::of(*id, None).trace_hex())
+        .collect();
+    assert_eq!(
+        traces
+            .keys()
+            .map(|t| (*t).to_owned())
+            .collect::<BTreeSet<_>>(),
+        expected
+    );
+    for spans in traces.values() {
+        whole(spans, "");
+        assert_eq!(counts(spans)["task"], 1);
+    }
+}
+
+async fn submit(system: &System, tasks: usize) -> Vec<TaskId> {
+    let mut ids = Vec::new();
+    for _ in 0..tasks / 100 {
+        let some: Vec<TaskId> = (0..100).map(|_| new_id()).collect();
+        let record: Vec<_> = some
+            .iter()
+            .map(|id| json!({"id": id, "run": {"command": ["true"]}}))
+            .collect();
+        let record = serde_json::to_vec(&record).unwrap();
+        system.submit_raw("default", record).await;
+        ids.extend(some);
+    }
+    ids
+}
+
+fn count(story: &Story) -> usize {
+    story.state().counters.ended.values().sum::<u64>() as usize
+}
