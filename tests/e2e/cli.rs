@@ -6,7 +6,7 @@ use conductor_harness::system::sh;
 use expect_test::{expect, expect_file};
 use serde_json::json;
 
-const COMMANDS: [&[&str]; 22] = [
+const COMMANDS: [&[&str]; 23] = [
     &[],
     &["up"],
     &["orchestrator"],
@@ -24,6 +24,7 @@ const COMMANDS: [&[&str]; 22] = [
     &["task", "retry"],
     &["queue"],
     &["log", "tail"],
+    &["top"],
     &["replay"],
     &["config"],
     &["doctor"],

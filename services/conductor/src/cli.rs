@@ -9,6 +9,7 @@ pub(crate) mod replay;
 mod submit;
 mod task;
 mod thread;
+mod top;
 
 use clap::{CommandFactory, Parser};
 
@@ -47,6 +48,7 @@ enum Command {
     #[command(subcommand)]
     Log(log::LogCommand),
     Replay(replay::ReplayArgs),
+    Top(top::TopArgs),
     #[command(subcommand)]
     Config(cell::ConfigCommand),
     /// Check what Conductor runs on
@@ -76,13 +78,21 @@ impl Command {
             _ => false,
         }
     }
+
+    /// Whether it draws on the terminal, where logs would be drawn over it.
+    fn has_the_screen(&self, format: crate::out::Format) -> bool {
+        use std::io::IsTerminal;
+        matches!(self, Self::Top(args) if args.draws(format)) && std::io::stderr().is_terminal()
+    }
 }
 
 /// Runs a command.
 pub(crate) fn main(cli: Cli) -> Outcome {
     crate::out::set_colour(!cli.global.no_color);
     let settings = Settings::resolve(cli.global)?;
-    init_logging(settings.log.as_deref(), cli.command.is_service());
+    if !cli.command.has_the_screen(settings.output) {
+        init_logging(settings.log.as_deref(), cli.command.is_service());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -101,6 +111,7 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Queue(command) => cell::queues(command, &settings).await,
             Command::Log(command) => log::run(command, &settings).await,
             Command::Replay(args) => replay::run(args, &settings).await,
+            Command::Top(args) => top::run(args, &settings).await,
             Command::Config(command) => cell::config(command, &settings).await,
             Command::Doctor => doctor::run(&settings).await,
             Command::Completions { shell } => {
