@@ -1,7 +1,10 @@
 //! `conductor top`, as scripts and as people at a terminal see it.
 
-use conductor_harness::system::sh;
-use conductor_harness::{System, binary, until_asked};
+use conductor_harness::system::{cell, sh};
+use conductor_harness::{PATIENCE, Story, System, binary, until, until_asked};
+use conductor_protocol::event::{Event, LogFormat};
+use conductor_protocol::frame::{self, FrameHead};
+use conductor_protocol::subject::{Role, Subject};
 use serde_json::{Value, json};
 
 /// A system with a task that succeeded, one that failed, one that runs and one that waits.
@@ -97,21 +100,26 @@ async fn rates_are_of_the_last_minute() {
     assert_eq!(rates["ended_per_s"], json!(2.0 / 60.0));
 }
 
-/// Runs it on a terminal of its own, ends it as it is told once it has drawn, and prints what it
-/// drew, how it ended, and whether the terminal is as it was.
+/// Runs it on a terminal of its own. Once it has drawn, says so by a file and ends it as it is
+/// told; then prints how it ended, whether the terminal is as it was and the cursor is back, and
+/// what was said after that.
 const TERMINAL: &str = r#"
-import os, pty, signal, sys, termios, time
-how, args = sys.argv[1], sys.argv[2:]
+import fcntl, os, pty, signal, struct, sys, termios
+how, mark, args = sys.argv[1], sys.argv[2], sys.argv[3:]
 master, slave = pty.openpty()
 before = termios.tcgetattr(slave)
-termios.tcsetwinsize(slave, (40, 120))
+fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
 pid = os.fork()
 if pid == 0:
-    os.login_tty(slave)
+    os.setsid()
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    for stream in range(3):
+        os.dup2(slave, stream)
     os.execv(args[0], args)
 drawn = b""
 while b"last failures" not in drawn or b"a1" not in drawn:
     drawn += os.read(master, 65536)
+open(mark, "w").close()
 if how == "TERM":
     os.kill(pid, signal.SIGTERM)
 else:
@@ -120,27 +128,67 @@ while b"\x1b[?1049l" not in drawn:
     drawn += os.read(master, 65536)
 code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 same = termios.tcgetattr(slave) == before
+os.set_blocking(master, False)
+try:
+    drawn += os.read(master, 65536)
+except BlockingIOError:
+    pass
+after = drawn.split(b"\x1b[?1049l", 1)[1].decode()
 print(f"code {code}, same {same}, cursor {drawn.rfind(b'?25h') > drawn.rfind(b'?25l')}")
+print(after.replace("\x1b[?25h", ""))
 "#;
+
+/// What [`TERMINAL`] prints, with what is done to the system while it draws.
+async fn at_a_terminal(system: &System, how: &str, then: impl Future<Output = ()>) -> String {
+    let mark = system.dir.path().join(format!("drawn-{}", how.len()));
+    let mut python = tokio::process::Command::new("python3");
+    python.args(["-c", TERMINAL, how]).arg(&mark);
+    python.arg(binary::conductor());
+    python.args(["--nats-url", &system.url, "top", "--interval", "500ms"]);
+    python.env("TERM", "xterm-256color").kill_on_drop(true);
+    let meanwhile = async {
+        until(|| mark.exists().then_some(()).ok_or("it draws".to_owned())).await;
+        then.await;
+    };
+    let ran = tokio::time::timeout(PATIENCE, python.output());
+    let (ran, ()) = tokio::join!(ran, meanwhile);
+    let ran = ran.expect("it ends").expect("python3 runs");
+    let errors = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{how:?}: {errors}");
+    std::fs::remove_file(&mark).unwrap();
+    String::from_utf8_lossy(&ran.stdout).into_owned()
+}
 
 #[tokio::test]
 async fn the_terminal_is_given_back_however_it_ends() {
     let (system, _) = busy().await;
     for how in ["q", "\u{1b}", "\u{3}", "TERM"] {
-        let mut python = tokio::process::Command::new("python3");
-        python.args(["-c", TERMINAL, how]);
-        python.arg(binary::conductor());
-        python.args(["--nats-url", &system.url, "top", "--interval", "500ms"]);
-        python.env("TERM", "xterm-256color").kill_on_drop(true);
-        let ran = tokio::time::timeout(conductor_harness::PATIENCE, python.output());
-        let ran = ran.await.expect("it ends").expect("python3 runs");
-        let said = String::from_utf8_lossy(&ran.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&ran.stderr).into_owned();
-        assert_eq!(
-            said, "code 0, same True, cursor True\n",
-            "{how:?}: {errors}"
-        );
+        let said = at_a_terminal(&system, how, async {}).await;
+        assert_eq!(said.trim_end(), "code 0, same True, cursor True", "{how:?}");
     }
+    // A log that goes beyond what this software knows ends it with an error.
+    let epoch = leading(system.story().await).await;
+    let newer = Event::from(LogFormat { format: 999 }).encode();
+    let frame = frame::join(FrameHead::epoch(epoch), &[newer]);
+    let raised = async {
+        let subject = Subject::Orchestrator.render(&cell());
+        system.append(&subject, frame).await;
+    };
+    let said = at_a_terminal(&system, "p", raised).await;
+    assert!(
+        said.starts_with("code 1, same True, cursor True\n"),
+        "{said}"
+    );
+    assert!(
+        said.contains("error: record") && said.contains("use a newer conductor"),
+        "{said}"
+    );
+}
+
+/// The epoch of the orchestrator.
+async fn leading(mut story: Story) -> u64 {
+    let epoch = |s: &Story| s.state().leaders.get(&Role::Orchestrator).map(|l| l.epoch);
+    story.until("an orchestrator", epoch).await
 }
 
 #[tokio::test]

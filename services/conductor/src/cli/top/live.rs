@@ -27,9 +27,9 @@ pub(super) async fn run(mut following: Following, interval: Duration) -> Outcome
     let mut stop = stops()?;
     let (shown, mut views) = watch::channel(Arc::new(following.view(over_s)));
     let mut screen = Screen::new(Arc::clone(&views.borrow_and_update()));
-    let reading = tokio::spawn(follow(following, interval, shown));
     let _restored = Restored;
     let mut terminal = ratatui::try_init().map_err(|e| no_terminal(&e))?;
+    let reading = tokio::spawn(follow(following, interval, shown));
     let mut keys = keys();
     loop {
         terminal
