@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::jetstream::presence::Beat;
-use conductor_protocol::AgentId;
 use conductor_protocol::event::{AttemptAssigned, Event};
 use conductor_protocol::frame::Elements;
 use conductor_protocol::ids::{Lease, Position};
 use conductor_protocol::subject::Subject;
+use conductor_protocol::{AgentId, TraceContext};
 use conductor_replica::appender::AppenderMsg;
+use conductor_telemetry::metrics;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{mpsc, watch};
 
@@ -53,6 +54,8 @@ pub struct AgentOptions {
     /// Set when another process joined under the same name: starting again would only
     /// take the name back and forth.
     pub is_superseded: Arc<AtomicBool>,
+    /// Set once it has joined.
+    pub has_joined: Arc<AtomicBool>,
 }
 
 /// What the actor is told.
@@ -188,6 +191,8 @@ impl AgentState {
     }
 
     fn run(&mut self, myself: &ActorRef<AgentMsg>, lease: Lease, assigned: AttemptAssigned) {
+        let context = TraceContext::of(lease.task, assigned.traceparent.as_deref());
+        let (trace, agent) = (context.trace_hex(), self.options.id.clone());
         let (stop, stopped) = watch::channel(Stop::No);
         self.stops.insert(lease.assigned, stop);
         let (output, pieces) = Output::new();
@@ -216,7 +221,11 @@ impl AgentState {
                     let _ = myself.cast(AgentMsg::Told(Input::Fact(fact)));
                 }
             };
+            tracing::debug!(task = %lease.task, attempt = lease.attempt, trace, %agent, "attempt begins");
+            metrics().attempts_running.inc();
             tokio::join!(attempt.run(), forward);
+            metrics().attempts_running.dec();
+            tracing::debug!(task = %lease.task, attempt = lease.attempt, trace, %agent, "attempt ended");
             let _ = myself.cast(AgentMsg::Told(Input::Ended(lease.assigned)));
         });
     }

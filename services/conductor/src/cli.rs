@@ -12,6 +12,7 @@ mod thread;
 mod top;
 
 use clap::{CommandFactory, Parser};
+use conductor_telemetry::logs::Logs;
 
 use crate::exit::{Failure, Outcome};
 use crate::run::{self, RunCommand};
@@ -70,6 +71,18 @@ struct AgentCommand {
 }
 
 impl Command {
+    /// What its lines of log call it.
+    fn role(&self) -> &'static str {
+        match self {
+            Self::Run(RunCommand::Up(_)) => "up",
+            Self::Run(RunCommand::Orchestrator(_)) => "orchestrator",
+            Self::Run(RunCommand::Scheduler(_)) => "scheduler",
+            Self::Run(RunCommand::Projector(_)) => "projector",
+            Self::Agent(_) => "agent",
+            _ => "cli",
+        }
+    }
+
     /// Whether it runs until it is stopped, and logs as services do.
     fn is_service(&self) -> bool {
         match self {
@@ -91,7 +104,7 @@ pub(crate) fn main(cli: Cli) -> Outcome {
     crate::out::set_colour(!cli.global.no_color);
     let settings = Settings::resolve(cli.global)?;
     if !cli.command.has_the_screen(settings.output) {
-        init_logging(settings.log.as_deref(), cli.command.is_service());
+        init_logging(&settings, &cli.command);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -132,24 +145,18 @@ fn put(object: &mut serde_json::Value, field: &str, value: impl Into<serde_json:
 }
 
 /// Logs on stderr: for people on a terminal, as JSON otherwise when a service runs.
-fn init_logging(level: Option<&str>, is_service: bool) {
-    use std::io::IsTerminal;
-    use tracing_subscriber::EnvFilter;
+fn init_logging(settings: &Settings, command: &Command) {
+    let is_service = command.is_service();
     let default = if is_service {
         "info,async_nats=warn"
     } else {
         "error,async_nats=off"
     };
-    let filter = EnvFilter::new(level.unwrap_or(default));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        // Complaining about a closed standard error on standard error would end the actor
-        // that logged.
-        .log_internal_errors(false);
-    if is_service && !std::io::stderr().is_terminal() {
-        logs.json().init();
-    } else {
-        logs.with_target(false).init();
-    }
+    let logs = Logs {
+        filter: settings.log.clone().unwrap_or_else(|| default.to_owned()),
+        is_service,
+        cell: settings.cell.to_string(),
+        role: command.role().to_owned(),
+    };
+    logs.init();
 }

@@ -2,6 +2,7 @@
 
 mod demo;
 mod local;
+mod sight;
 mod stack;
 
 use std::collections::BTreeMap;

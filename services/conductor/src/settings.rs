@@ -1,5 +1,6 @@
 //! Settings: flags, then `CONDUCTOR_*`, then `conductor.toml`, then defaults.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use conductor_eventlog::jetstream::{Connect, Connection};
@@ -37,6 +38,15 @@ pub(crate) struct Global {
     /// Data of the standalone mode [default: ~/.conductor]
     #[arg(long, global = true, env = "CONDUCTOR_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Where a service shows metrics and health, or `off` [default: 127.0.0.1:9090, or another
+    /// free port where that is taken]
+    #[arg(
+        long,
+        global = true,
+        env = "CONDUCTOR_METRICS_ADDR",
+        value_name = "ADDR"
+    )]
+    pub(crate) metrics_addr: Option<String>,
     /// Where traces are shown, such as http://127.0.0.1:16686/trace
     #[arg(long, global = true, env = "CONDUCTOR_TRACE_URL", value_name = "URL")]
     pub(crate) trace_url: Option<String>,
@@ -68,6 +78,35 @@ struct File {
     data_dir: Option<PathBuf>,
     log: Option<String>,
     trace_url: Option<String>,
+    metrics_addr: Option<String>,
+}
+
+/// Where metrics and health are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MetricsAddr {
+    /// Nowhere.
+    Off,
+    /// Here, or nearby where that is taken: nobody named it.
+    Unnamed(SocketAddr),
+    /// Here.
+    Named(SocketAddr),
+}
+
+impl MetricsAddr {
+    /// Of loopback alone: what is shown is for those who are let in on purpose.
+    const DEFAULT: Self = Self::Unnamed(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090));
+
+    fn read(text: Option<&str>) -> Outcome<Self> {
+        match text {
+            None => Ok(Self::DEFAULT),
+            Some("off") => Ok(Self::Off),
+            Some(text) => text.parse().map(Self::Named).map_err(|_| {
+                Failure::usage(format!(
+                    "--metrics-addr {text:?} is neither an address such as 0.0.0.0:9090 nor off"
+                ))
+            }),
+        }
+    }
 }
 
 /// Settings in force.
@@ -82,6 +121,7 @@ pub(crate) struct Settings {
     pub(crate) output: Format,
     pub(crate) log: Option<String>,
     pub(crate) trace_url: Option<String>,
+    pub(crate) metrics: MetricsAddr,
 }
 
 impl Settings {
@@ -94,6 +134,7 @@ impl Settings {
         let cell = cell
             .parse()
             .map_err(|e| Failure::usage(format!("--cell {cell:?}: {e}")))?;
+        let metrics_addr = global.metrics_addr.or(file.metrics_addr);
         let data_dir = global.data_dir.or(file.data_dir);
         let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
         Ok(Self {
@@ -106,6 +147,7 @@ impl Settings {
             output: global.output,
             log: global.log.or(file.log),
             trace_url: global.trace_url.or(file.trace_url),
+            metrics: MetricsAddr::read(metrics_addr.as_deref())?,
         })
     }
 

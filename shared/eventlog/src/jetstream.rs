@@ -4,9 +4,10 @@
 //! and checks the streams, [`log`] appends and tails, [`locks`] says who may try to
 //! lead, [`presence`] carries heartbeats, [`output`] what attempts print, [`snapshots`]
 //! saved states, [`positions`] how far readers have come that must not repeat themselves,
-//! [`requests`] questions to live replicas.
+//! [`requests`] questions to live replicas, [`figures`] how large all that is.
 
 mod connection;
+pub mod figures;
 pub mod locks;
 mod log;
 pub mod output;

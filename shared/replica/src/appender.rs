@@ -4,13 +4,15 @@
 //! [`GroupCommit`]'s to say. When the writer's time is over the actor is stopped and what it
 //! had in flight no longer matters.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conductor_eventlog::group_commit::repeat_pause;
 use conductor_eventlog::{Append, AppendError, Appended, EventLog, Fate, GroupCommit};
 use conductor_protocol::frame::{Elements, FrameHead};
+use conductor_telemetry::metrics;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 /// What the appender is told.
@@ -32,6 +34,8 @@ pub struct AppenderArgs {
     pub log: Arc<dyn EventLog>,
     /// Authority of the frames.
     pub head: FrameHead,
+    /// What writes, for figures: `orchestrator`, `scheduler` or `agent`.
+    pub kind: &'static str,
     /// Unique to this writer.
     pub writer: String,
     /// On how many subjects an append may be in flight at once.
@@ -80,6 +84,8 @@ pub struct AppenderState {
     args: AppenderArgs,
     commit: GroupCommit,
     appends: tokio::task::JoinSet<()>,
+    /// When what is in flight on a subject was first sent, its events and its bytes.
+    begun: BTreeMap<String, (Instant, usize, usize)>,
 }
 
 /// The actor.
@@ -101,6 +107,7 @@ impl Actor for Appender {
             args,
             commit,
             appends: tokio::task::JoinSet::new(),
+            begun: BTreeMap::new(),
         })
     }
 
@@ -120,17 +127,31 @@ impl Actor for Appender {
                 if let Err(AppendError::Unavailable(problem)) = &answer {
                     tracing::warn!(problem, subject, "append repeated");
                 }
+                let kind = state.args.kind;
                 match state.commit.answered(&subject, answer) {
-                    Fate::Repeat(append, pause) => state.append(&myself, append, pause),
+                    Fate::Repeat(append, pause) => {
+                        metrics().append_repeated(kind);
+                        state.append(&myself, append, pause);
+                    }
                     Fate::Refused(e) => {
+                        state.begun.remove(&subject);
+                        metrics().append_refused(kind);
                         tracing::error!(error = %e, subject, "the log refused a frame");
                         (state.args.on_refused)();
                     }
-                    Fate::Stored(_) | Fate::Unknown => {}
+                    Fate::Stored(_) => {
+                        if let Some((since, events, bytes)) = state.begun.remove(&subject) {
+                            metrics().appended(kind, since.elapsed(), events, bytes);
+                        }
+                    }
+                    Fate::Unknown => {}
                 }
             }
         }
         while let Some(append) = state.commit.next_append() {
+            let events = state.commit.in_flight_len(&append.subject);
+            let begun = (Instant::now(), events, append.payload.len());
+            state.begun.insert(append.subject.clone(), begun);
             state.append(&myself, append, Duration::ZERO);
         }
         while state.appends.try_join_next().is_some() {}

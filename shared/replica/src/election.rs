@@ -13,6 +13,7 @@ use conductor_eventlog::{AppendError, EventLog, LogError};
 use conductor_protocol::CellId;
 use conductor_protocol::event::{Event, LeaderElected};
 use conductor_protocol::subject::{Role, Subject};
+use conductor_telemetry::metrics;
 use tokio::sync::watch;
 
 use crate::bid::Bid;
@@ -158,7 +159,10 @@ impl Candidate {
         loop {
             match self.connection.append(&bid.append).await {
                 Ok(appended) => return Ok(Some(appended.seq)),
-                Err(AppendError::Conflict) => break,
+                Err(AppendError::Conflict) => {
+                    metrics().election_conflicts.inc();
+                    break;
+                }
                 Err(AppendError::Refused(problem)) => return Err(LogError::Refused(problem)),
                 Err(AppendError::Unavailable(problem)) if started.elapsed() > self.ttl => {
                     return Err(LogError::Unavailable(problem));

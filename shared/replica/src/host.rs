@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use conductor_domain::fold::{self, Notice};
+use conductor_domain::fold::{self, Notice, Passed};
 use conductor_domain::planted::{Bug, is_planted};
 use conductor_domain::{Decoded, State};
 use conductor_eventlog::jetstream::presence::Beat;
@@ -60,6 +60,8 @@ pub enum Effect {
     Append(RoleName, Vec<Draft>),
     /// Tell submitters who asked for it.
     Notify(Vec<Notice>),
+    /// Count what ended. Only the leading orchestrator does: others would count it again.
+    Count(Vec<Passed>),
     /// Store a snapshot: its sequence and its bytes.
     Save(u64, Vec<u8>),
 }
@@ -135,6 +137,11 @@ impl Host {
     /// Why it stopped folding, if it did.
     pub fn stopped(&self) -> Option<&str> {
         self.stopped.as_deref()
+    }
+
+    /// The server's time; `None` before anything was read.
+    pub fn server_now_ms(&self, now: Instant) -> Option<u64> {
+        self.clock.now_ms(now)
     }
 
     /// Roles it stands for.
@@ -298,8 +305,14 @@ impl Host {
                 return;
             }
             self.on_folded(record, &folded, now, effects);
-            if self.leads(RoleName::Orchestrator) && !folded.notices.is_empty() {
+            if !self.leads(RoleName::Orchestrator) {
+                continue;
+            }
+            if !folded.notices.is_empty() {
                 effects.push(Effect::Notify(folded.notices));
+            }
+            if !folded.passed.is_empty() {
+                effects.push(Effect::Count(folded.passed));
             }
         }
         if let Some(last) = batch.records.last().filter(|_| batch.pending == 0) {

@@ -3,9 +3,11 @@
 
 mod bodies;
 mod inspect;
+mod measure;
 mod terms;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use conductor_domain::{State, fold::Notice};
@@ -13,6 +15,7 @@ use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_eventlog::jetstream::requests::Question;
 use conductor_eventlog::{EventLog, SnapshotStore};
+use conductor_protocol::AgentId;
 use conductor_protocol::subject::Role as RoleName;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -23,6 +26,7 @@ use crate::host::{Effect, Host, Input};
 use crate::role::Role;
 use crate::snapshot;
 pub use inspect::Answer;
+pub use measure::Measured;
 use terms::Terms;
 
 /// Batches that may wait between the tail and the fold.
@@ -59,6 +63,8 @@ pub struct ReplicaStatus {
     pub is_caught_up: bool,
     /// Roles it leads.
     pub leads: Vec<RoleName>,
+    /// Records the log held beyond the last one when that came.
+    pub behind: u64,
     /// Sequences found missing.
     pub gaps: Vec<Gap>,
     /// Why it stopped folding, if it did.
@@ -81,6 +87,8 @@ pub enum ReplicaMsg {
     PresenceRestored,
     /// Somebody asks.
     Question(Question),
+    /// Somebody watches.
+    Measure(ractor::RpcReplyPort<Measured>),
     /// Something is due.
     Tick,
     /// Finish what is in flight, save a snapshot, give the roles back.
@@ -97,6 +105,7 @@ impl std::fmt::Debug for ReplicaMsg {
             Self::Beat(_) => "Beat",
             Self::PresenceRestored => "PresenceRestored",
             Self::Question(_) => "Question",
+            Self::Measure(_) => "Measure",
             Self::Tick => "Tick",
             Self::Drain(_) => "Drain",
         })
@@ -124,6 +133,10 @@ pub struct ReplicaState {
     terms: Terms,
     wake: Option<(Instant, tokio::task::JoinHandle<()>)>,
     sources: tokio::task::JoinSet<()>,
+    /// When each agent was last heard of.
+    beats: BTreeMap<AgentId, Instant>,
+    /// When this process last saved a snapshot, and how large it was.
+    saved: Arc<Mutex<Option<(Instant, usize)>>>,
 }
 
 impl std::fmt::Debug for ReplicaArgs {
@@ -202,6 +215,8 @@ impl Actor for Replica {
             terms,
             wake: None,
             sources,
+            beats: BTreeMap::new(),
+            saved: Arc::default(),
         })
     }
 
@@ -223,8 +238,12 @@ impl Actor for Replica {
                 replica.wake = None;
                 Input::Tick
             }
-            ReplicaMsg::Question(_) | ReplicaMsg::Drain(_) => {
+            ReplicaMsg::Question(_) | ReplicaMsg::Measure(_) | ReplicaMsg::Drain(_) => {
                 match msg {
+                    ReplicaMsg::Measure(watcher) => {
+                        // Whoever asked may have given up waiting.
+                        let _ = watcher.send(measure::measure(replica));
+                    }
                     ReplicaMsg::Question(question) => inspect::answer(replica, question),
                     ReplicaMsg::Drain(done) => {
                         replica.drain().await;
@@ -237,6 +256,9 @@ impl Actor for Replica {
                 return Ok(());
             }
         };
+        if let Input::Beat(beat) = input {
+            replica.heard(&beat.agent);
+        }
         replica.step(input).await?;
         match &msg {
             ReplicaMsg::Records(batch, _) => replica.show_records(batch),
@@ -268,9 +290,13 @@ impl ReplicaState {
                 Effect::End(role, epoch) => self.terms.end(role, epoch),
                 Effect::Append(role, drafts) => self.terms.append(role, drafts),
                 Effect::Notify(notices) => self.tell_submitters(notices),
+                Effect::Count(ended) => measure::count(self.host.state(), &ended),
                 Effect::Save(seq, bytes) => {
-                    let connection = Arc::clone(&self.connection);
-                    tokio::spawn(async move { save(connection.as_ref(), seq, bytes).await });
+                    let (connection, saved) =
+                        (Arc::clone(&self.connection), Arc::clone(&self.saved));
+                    tokio::spawn(
+                        async move { save(connection.as_ref(), seq, bytes, &saved).await },
+                    );
                 }
             }
         }
@@ -289,6 +315,7 @@ impl ReplicaState {
         self.status.send_if_modified(|status| {
             let has_changed = (is_caught_up && !status.is_caught_up) || !batch.gaps.is_empty();
             status.seq = seq;
+            status.behind = batch.pending;
             status.is_caught_up |= is_caught_up;
             add_gaps(&mut status.gaps, batch.gaps.iter().copied());
             has_changed
@@ -300,6 +327,21 @@ impl ReplicaState {
         self.terms.stop();
         let problem = self.host.stopped().map(str::to_owned);
         self.status.send_modify(|status| status.stopped = problem);
+    }
+
+    /// An agent lives. Those that are forgotten are forgotten here, too.
+    fn heard(&mut self, agent: &AgentId) {
+        self.beats.insert(agent.clone(), Instant::now());
+        let known = &self.host.state().agents;
+        if self.beats.len() > 2 * known.len() + 16 {
+            self.beats.retain(|id, _| known.contains_key(id));
+        }
+    }
+
+    /// The server's time as far as it is known, else that of the last record.
+    fn server_now_ms(&self) -> u64 {
+        let now = self.host.server_now_ms(Instant::now());
+        now.unwrap_or(self.host.state().time_ms)
     }
 
     /// Says which roles it leads: that can change with a record as well as with an
@@ -347,7 +389,7 @@ impl ReplicaState {
     async fn drain(&mut self) {
         self.terms.finish(Duration::from_secs(2)).await;
         if let Some((seq, bytes)) = self.host.last_snapshot() {
-            save(self.connection.as_ref(), seq, bytes).await;
+            save(self.connection.as_ref(), seq, bytes, &self.saved).await;
         }
         for effect in self.host.end_terms() {
             if let Effect::End(role, epoch) = effect {
@@ -360,10 +402,19 @@ impl ReplicaState {
     }
 }
 
-async fn save(store: &dyn SnapshotStore, seq: u64, bytes: Vec<u8>) {
+async fn save(
+    store: &dyn SnapshotStore,
+    seq: u64,
+    bytes: Vec<u8>,
+    saved: &Mutex<Option<(Instant, usize)>>,
+) {
     let size = bytes.len();
     match snapshot::save(store, seq, bytes.into()).await {
-        Ok(()) => tracing::info!(seq, size, "snapshot saved"),
+        Ok(()) => {
+            let now = Some((Instant::now(), size));
+            *saved.lock().unwrap_or_else(PoisonError::into_inner) = now;
+            tracing::info!(seq, size, "snapshot saved");
+        }
         Err(e) => tracing::warn!(seq, error = %e, "snapshot not saved; it would only save time"),
     }
 }

@@ -18,6 +18,7 @@
 )]
 
 pub mod binary;
+pub mod http;
 pub mod otlp;
 pub mod plain;
 pub mod process;

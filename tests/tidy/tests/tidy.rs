@@ -33,6 +33,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
         "conductor-replica",
         &[
             "conductor-protocol",
+            "conductor-telemetry",
             "conductor-domain",
             "conductor-eventlog",
         ],
@@ -43,6 +44,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
         "conductor-agent",
         &[
             "conductor-protocol",
+            "conductor-telemetry",
             "conductor-domain",
             "conductor-eventlog",
             "conductor-replica",

@@ -14,6 +14,7 @@ use conductor_protocol::spec::Runtime;
 use conductor_protocol::subject::{Role, Subject};
 use conductor_replica::Bid;
 use conductor_replica::appender::{Appender, AppenderArgs, AppenderMsg, Load, append_until_known};
+use conductor_telemetry::metrics;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
 
@@ -71,6 +72,7 @@ impl AgentState {
         let args = AppenderArgs {
             log: Arc::clone(&self.connection) as Arc<dyn EventLog>,
             head: FrameHead::incarnation(incarnation),
+            kind: "agent",
             writer: format!("{}-{incarnation}", self.options.id),
             in_flight_max: 1,
             load: Arc::clone(&load),
@@ -101,6 +103,7 @@ impl AgentState {
             load,
             sources,
         });
+        self.options.has_joined.store(true, Ordering::Release);
         tracing::info!(agent = %self.options.id, incarnation, slots = self.options.slots, "joined");
         Ok(Input::Joined(incarnation))
     }
@@ -118,6 +121,7 @@ impl AgentState {
             match append_until_known(log, &bid.append).await {
                 Ok(seq) => return Ok(seq),
                 Err(AppendError::Conflict) => {
+                    metrics().election_conflicts.inc();
                     let last = last_on(log, &self.subject).await;
                     if let Some(seq) = last.and_then(|last| bid.seq_if_won(&last)) {
                         return Ok(seq);

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conductor_eventlog::jetstream::Connect;
@@ -12,6 +13,7 @@ use conductor_protocol::subject::Role as RoleName;
 use conductor_telemetry::Otlp;
 use tokio::sync::watch;
 
+use super::sight::Watched;
 use super::stack::{AgentPlan, Place, Stack, signals};
 use super::{UpArgs, plan};
 use crate::exit::{Exit, Outcome};
@@ -37,8 +39,10 @@ pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
     // The data directory is ours alone, and so is the server in it.
     plan.takes_over = settings.nats_url.is_none();
     let agents = plan.agents.clone();
+    let sight = Arc::new(Watched::default());
+    let shown_at = sight.show(settings).await?;
     let mut stack = tokio::select! {
-        stack = Stack::start(&place, plan) => stack?,
+        stack = Stack::start(&place, plan, &sight) => stack?,
         _ = stop.wait_for(|stop| *stop) => return Ok(Exit::Ok),
     };
     tokio::select! {
@@ -46,6 +50,9 @@ pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
         _ = stop.wait_for(|stop| *stop) => {}
     }
     introduce(&stack, &place, data.path(), &agents, started);
+    if let Some(at) = shown_at {
+        out::say(&format!("metrics on http://{at}/metrics"));
+    }
     if let Some(traces) = traces {
         out::say(&format!("traces go to {}", traces.endpoint));
     }

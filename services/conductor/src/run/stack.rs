@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use conductor_agent::process::ReaperProgram;
@@ -23,6 +23,7 @@ use conductor_telemetry::Otlp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::sight::Watched;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out;
 use crate::settings::Settings;
@@ -99,10 +100,16 @@ pub(super) async fn serve(settings: &Settings, plan: Plan) -> Outcome {
         data: settings.data_dir.join("attempts"),
     };
     let mut stop = signals();
+    // Before there is any link: a process that waits for NATS is alive.
+    let watched = Arc::new(Watched::default());
+    let shown_at = watched.show(settings).await?;
     let mut stack = tokio::select! {
-        stack = Stack::start(&place, plan) => stack?,
+        stack = Stack::start(&place, plan, &watched) => stack?,
         _ = stop.wait_for(|stop| *stop) => return Ok(Exit::Ok),
     };
+    if let Some(at) = shown_at {
+        out::say(&format!("metrics on http://{at}/metrics"));
+    }
     out::say(&format!(
         "{what} on {} in cell {}",
         place.connect.url, place.connect.cell
@@ -140,8 +147,10 @@ pub(super) fn signals() -> watch::Receiver<bool> {
 
 impl Stack {
     /// Connects, provisions where this process leads anything, and starts the parts.
-    pub(super) async fn start(place: &Place, plan: Plan) -> Outcome<Self> {
+    pub(super) async fn start(place: &Place, plan: Plan, watched: &Arc<Watched>) -> Outcome<Self> {
         let connection = Arc::new(Connection::open_patiently(&place.connect).await?);
+        // Nothing is started twice.
+        let _ = watched.connection.set(Arc::clone(&connection));
         let provisioned = if plan.roles.is_empty() {
             None
         } else {
@@ -158,8 +167,10 @@ impl Stack {
         let (shown, status) = watch::channel(ReplicaStatus::default());
         let mut parts = JoinSet::new();
         if !plan.roles.is_empty() {
+            let _ = watched.replica.set(status.clone());
             let (connection, stop) = (Arc::clone(&connection), stop.subscribe());
-            parts.spawn(keep_replica(connection, plan.clone(), shown, stop));
+            let watched = Arc::clone(watched);
+            parts.spawn(keep_replica(connection, plan.clone(), shown, watched, stop));
         }
         if let Some(otlp) = &plan.traces {
             let options = ProjectorOptions {
@@ -176,6 +187,13 @@ impl Stack {
         for agent in &plan.agents {
             let is_superseded = Arc::new(AtomicBool::new(false));
             superseded.push(Arc::clone(&is_superseded));
+            let has_joined = Arc::new(AtomicBool::new(false));
+            let mut joined = watched
+                .joined
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            joined.push(Arc::clone(&has_joined));
+            drop(joined);
             let options = AgentOptions {
                 id: agent.id.clone(),
                 slots: agent.slots,
@@ -185,6 +203,7 @@ impl Stack {
                 host: Host::from_env(),
                 drain_timeout: plan.drain_timeout,
                 is_superseded,
+                has_joined,
             };
             parts.spawn(keep_agent(
                 Arc::clone(&connection),
@@ -192,6 +211,7 @@ impl Stack {
                 stop.subscribe(),
             ));
         }
+        watched.has_started.store(true, Ordering::Release);
         Ok(Self {
             connection,
             provisioned,
@@ -285,6 +305,7 @@ async fn keep_replica(
     connection: Arc<Connection>,
     plan: Plan,
     status: watch::Sender<ReplicaStatus>,
+    watched: Arc<Watched>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut pause = Duration::from_millis(100);
@@ -300,7 +321,10 @@ async fn keep_replica(
             },
             status: status.clone(),
         };
-        match Replica::start(args).await {
+        let started = Replica::start(args).await;
+        let actor = started.as_ref().ok().map(|(actor, _)| actor.clone());
+        *watched.actor.lock().unwrap_or_else(PoisonError::into_inner) = actor;
+        match started {
             Ok((actor, mut handle)) => tokio::select! {
                 _ = &mut handle => tracing::error!("the replica ended; starting it again"),
                 () = stopped(&mut stop) => {

@@ -1,11 +1,13 @@
 //! Who projects, and from where: a position that one process at a time may change.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::jetstream::positions::{Position, Stored};
 use conductor_eventlog::{EventLog, LogError};
+use conductor_telemetry::metrics;
 use tokio::time::Instant;
 
 use super::{ProjectorError, ProjectorOptions, READER};
@@ -115,6 +117,7 @@ impl Claim {
             return Ok(false);
         };
         (self.seq, self.revision) = (seq, revision);
+        metrics().projected_seq.store(seq, Ordering::Relaxed);
         Ok(true)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use conductor_eventlog::jetstream::{Connection, ReaderSnapshots};
 use conductor_eventlog::{EventLog, SnapshotName, SnapshotStore};
-use conductor_telemetry::{Exporter, Span};
+use conductor_telemetry::{Exporter, Span, metrics};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -153,6 +153,7 @@ impl<'a> Exports<'a> {
             let spans = self.batch.spans.get(..n).unwrap_or_default();
             match self.exporter.export(spans).await {
                 Ok(()) => {
+                    metrics().spans_exported.inc_by(n as u64);
                     if std::mem::take(&mut self.is_refused) {
                         tracing::info!("traces are exported again");
                     }
@@ -164,6 +165,7 @@ impl<'a> Exports<'a> {
                     tracing::warn!(error = %e, "traces wait for the collector; the log keeps them");
                 }
             }
+            metrics().export_failures.inc();
             if *self.stop.borrow() {
                 return false;
             }

@@ -101,6 +101,7 @@ impl Terms {
         let args = AppenderArgs {
             log: Arc::clone(&self.connection) as Arc<dyn EventLog>,
             head: FrameHead::epoch(epoch),
+            kind: role.as_str(),
             writer: format!("{}-{role}-{epoch}", self.instance),
             in_flight_max,
             load: Arc::clone(&load),

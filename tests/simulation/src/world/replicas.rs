@@ -242,7 +242,7 @@ impl World {
                 self.pump(n, role);
             }
             // Who is told is not part of the log; the words are the fold's.
-            Effect::Notify(_) => {}
+            Effect::Notify(_) | Effect::Count(_) => {}
             Effect::Save(seq, bytes) => {
                 self.say(|| format!("r{n} saves a snapshot at {seq}"));
                 self.shelf.put(seq, bytes);
