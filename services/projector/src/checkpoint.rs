@@ -12,9 +12,9 @@ const LENGTH: usize = 8;
 
 /// The bytes of a checkpoint: the length of the traces, the traces, the state's snapshot.
 pub fn encode(tracer: &Tracer, state: &State) -> Result<Bytes, rmp_serde::encode::Error> {
-    let traces = rmp_serde::to_vec(tracer)?;
-    let mut out = (traces.len() as u64).to_be_bytes().to_vec();
-    out.extend_from_slice(&traces);
+    let first = rmp_serde::to_vec(tracer)?;
+    let mut out = (first.len() as u64).to_be_bytes().to_vec();
+    out.extend_from_slice(&first);
     out.extend_from_slice(&state.to_snapshot());
     Ok(out.into())
 }
@@ -23,8 +23,8 @@ pub fn encode(tracer: &Tracer, state: &State) -> Result<Bytes, rmp_serde::encode
 pub fn decode(bytes: &[u8]) -> Option<(Tracer, State)> {
     let (length, rest) = bytes.split_first_chunk::<LENGTH>()?;
     let length = usize::try_from(u64::from_be_bytes(*length)).ok()?;
-    let (traces, state) = rest.split_at_checked(length)?;
-    let tracer = rmp_serde::from_slice(traces).ok()?;
+    let (first, state) = rest.split_at_checked(length)?;
+    let tracer = rmp_serde::from_slice(first).ok()?;
     Some((tracer, State::from_snapshot(state).ok()?))
 }
 

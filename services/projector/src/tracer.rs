@@ -124,8 +124,8 @@ impl Tracer {
             Event::TaskAccepted(e) => {
                 let submitted_ms = self.settle(e.submission.seq).unwrap_or(at.time_ms);
                 let live = Live::accepted(e, &state.cell, at.position, submitted_ms, at.time_ms);
-                let links = e.spec.needs.iter().filter_map(|n| self.root_of(*n, state));
-                let live = live.following(links.collect());
+                let links = e.spec.needs.iter().filter_map(|n| context_of(*n, state));
+                let live = live.following(links);
                 self.live.insert(e.task, live);
             }
             Event::TaskRejected(e) => drop(self.settle(e.submission.seq)),
@@ -174,11 +174,11 @@ impl Tracer {
         }
         let end = passed.end.as_ref()?;
         let mut live = self.live.remove(&passed.task)?;
-        let paused = self.paused.get(live.queue()).copied();
+        let paused_ms = self.paused.get(live.queue()).copied();
         let attempts = state.tasks.get(&passed.task).map_or(0, |t| t.attempts);
         live.ended(
             at.position,
-            paused,
+            paused_ms,
             end.outcome,
             passed.class,
             attempts,
@@ -202,17 +202,17 @@ impl Tracer {
         Some(time_ms)
     }
 
-    /// The context of a task that is still known.
-    fn root_of(&self, task: TaskId, state: &State) -> Option<TraceContext> {
-        let spec = &state.tasks.get(&task)?.spec;
-        Some(TraceContext::of(task, spec.traceparent.as_deref()))
-    }
-
     fn with(&mut self, task: TaskId, change: impl FnOnce(&mut Live)) {
         if let Some(live) = self.live.get_mut(&task) {
             change(live);
         }
     }
+}
+
+/// The context of a task that is still known.
+fn context_of(task: TaskId, state: &State) -> Option<TraceContext> {
+    let spec = &state.tasks.get(&task)?.spec;
+    Some(TraceContext::of(task, spec.traceparent.as_deref()))
 }
 
 fn event(items: &[Item<Event>], index: usize) -> Option<&Event> {

@@ -111,7 +111,10 @@ where
     ) -> fmt::Result {
         let mut left_out = 0;
         if self.is_limited {
-            match self.limit.pass(event.metadata().callsite(), Instant::now()) {
+            match self
+                .limit
+                .pass(&event.metadata().callsite(), Instant::now())
+            {
                 Pass::No => {
                     metrics().log_lines_suppressed.inc();
                     return Ok(());

@@ -207,7 +207,10 @@ async fn show(connection: &Arc<Connection>, settings: &Settings, text: &str) -> 
             json!({"id": id, "state": reader.state.outcome_of(id).map(conductor_domain::state::Outcome::as_str), "why": conductor_domain::explain::why(&reader.state, id)})
         }
     };
-    if let (Some(base), Some(trace)) = (&settings.trace_url, value["trace"].as_str()) {
+    if let (Some(base), Some(trace)) = (
+        &settings.trace_url,
+        value.get("trace").and_then(Value::as_str),
+    ) {
         let url = format!("{}/{trace}", base.trim_end_matches('/'));
         super::put(&mut value, "trace_url", url);
     }

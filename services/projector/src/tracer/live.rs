@@ -185,8 +185,8 @@ impl Live {
     }
 
     /// With links to what it waited for.
-    pub(super) fn following(mut self, needs: Vec<TraceContext>) -> Self {
-        let links = needs.iter().take(LINKS_MAX);
+    pub(super) fn following(mut self, needs: impl Iterator<Item = TraceContext>) -> Self {
+        let links = needs.take(LINKS_MAX);
         self.root.links = links
             .map(|need| (need.trace, need.span(SpanKind::Task, 0)))
             .collect();

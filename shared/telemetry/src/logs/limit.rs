@@ -32,7 +32,7 @@ struct Window {
 pub(super) struct Limit(Mutex<BTreeMap<usize, Window>>);
 
 impl Limit {
-    pub(super) fn pass(&self, place: Identifier, now: Instant) -> Pass {
+    pub(super) fn pass(&self, place: &Identifier, now: Instant) -> Pass {
         // Where it stands in memory tells one place from another.
         let place = std::ptr::from_ref(place.0).cast::<()>() as usize;
         self.pass_at(place, now)

@@ -32,15 +32,15 @@ pub(super) async fn run(since: Until, until: Until, settings: &Settings) -> Outc
         ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("conductor.cell", connection.cell().to_string()),
     ];
-    let exporter = otlp.exporter(&resource)?;
+    let collector = otlp.exporter(&resource)?;
     let (spans, mut coming) = mpsc::channel::<Vec<Span>>(EXPORTS_AHEAD);
     let exporting = tokio::spawn(async move {
-        let mut exported = 0_usize;
+        let mut count = 0_usize;
         while let Some(batch) = coming.recv().await {
-            exporter.export(&batch).await?;
-            exported += batch.len();
+            collector.export(&batch).await?;
+            count += batch.len();
         }
-        Ok::<_, conductor_telemetry::ExportError>(exported)
+        Ok::<_, conductor_telemetry::ExportError>(count)
     });
     let (mut tracer, mut found) = (Tracer::default(), Found::default());
     let mut reader = Reader::open(log, ReadFrom::Genesis, 0).await;
