@@ -6,11 +6,12 @@ use conductor_harness::system::sh;
 use expect_test::{expect, expect_file};
 use serde_json::json;
 
-const COMMANDS: [&[&str]; 23] = [
+const COMMANDS: [&[&str]; 24] = [
     &[],
     &["up"],
     &["orchestrator"],
     &["scheduler"],
+    &["projector"],
     &["agent"],
     &["agent", "list"],
     &["demo"],
@@ -110,6 +111,8 @@ async fn tables() {
     }
     let host = system.cli(&["agent", "list", "-o", "json"]).await.json();
     seen = seen.replace(host[0]["host"].as_str().unwrap(), "<host>");
+    let trace = conductor_protocol::TraceContext::of(id, None).trace_hex();
+    seen = seen.replace(&trace, "<trace>");
     expect_file!["cli-tables.txt"].assert_eq(&seen);
 }
 

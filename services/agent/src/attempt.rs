@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::dirs::AttemptDirs;
+use crate::inside::Inside;
 use crate::output::{Channel, Output};
 use crate::process::{Process, ReaperProgram};
 use crate::reaper::Status;
@@ -92,9 +93,11 @@ impl Attempt {
             return;
         };
         let dirs = AttemptDirs::of(&self.base, &lease);
+        let mut inside = Inside::of(&lease, &self.assigned);
         match self.start(runtime.as_mut(), &dirs) {
             Ok(started) => {
-                let (why, status) = self.attend(runtime.as_mut(), started).await;
+                inside.prepared();
+                let (why, status) = self.attend(runtime.as_mut(), started, inside).await;
                 self.report_end(runtime.as_mut(), why, &status);
             }
             Err(problem) => {
@@ -165,13 +168,14 @@ impl Attempt {
             tokio::process::ChildStdout,
             tokio::process::ChildStderr,
         ),
+        inside: Inside,
     ) -> (Why, Status) {
         let run_deadline = self
             .assigned
             .timeouts
             .run
             .map(|t| Instant::now() + Duration::from_millis(t.0));
-        let mut watch = Watch::new(run_deadline, runtime);
+        let mut watch = Watch::new(run_deadline, runtime, inside);
         let (mut out, mut err) = (vec![0_u8; 32 * 1024], vec![0_u8; 32 * 1024]);
         let (mut out_open, mut err_open) = (true, true);
         let mut sweep_at = Instant::now();
@@ -211,6 +215,7 @@ impl Attempt {
                 () = tokio::time::sleep_until(watch.next()) => watch.on_time(&mut process).await,
             }
         };
+        watch.inside.ended(&status);
         (watch.why, status)
     }
 
@@ -239,6 +244,7 @@ impl Attempt {
                     usage,
                 }),
                 Signal::Final => watch.on_final(),
+                Signal::Moment(moment) => watch.inside.saw(moment),
             }
         }
         bytes.is_some()
@@ -314,13 +320,14 @@ struct Watch {
     why: Why,
     ladder: std::slice::Iter<'static, Step>,
     step_deadline: Option<Instant>,
+    inside: Inside,
 }
 
 /// Far enough to mean never.
 const NEVER: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl Watch {
-    fn new(run_deadline: Option<Instant>, runtime: &dyn Runtime) -> Self {
+    fn new(run_deadline: Option<Instant>, runtime: &dyn Runtime, inside: Inside) -> Self {
         Self {
             run_deadline,
             silence: runtime.silence(),
@@ -329,6 +336,7 @@ impl Watch {
             why: Why::Ended,
             ladder: runtime.ladder().iter(),
             step_deadline: None,
+            inside,
         }
     }
 

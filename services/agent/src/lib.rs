@@ -13,6 +13,7 @@
 pub mod attempt;
 pub mod dirs;
 pub mod duty;
+pub mod inside;
 pub mod lines;
 pub mod output;
 pub mod process;

@@ -16,6 +16,7 @@ use conductor_protocol::trace::SpanKind;
 use conductor_protocol::{OutcomeClass, RunSpec, TraceContext};
 
 use crate::dirs::AttemptDirs;
+use crate::inside::Moment;
 use crate::output::Channel;
 use crate::process::Launch;
 use crate::reaper::Status;
@@ -87,6 +88,8 @@ pub enum Signal {
     Usage(Usage),
     /// It said its last word: the process is expected to end soon.
     Final,
+    /// Something that takes time began or ended; for those who watch, no fact.
+    Moment(Moment),
 }
 
 /// How an attempt ended, in the terms of the log.

@@ -19,7 +19,7 @@ use conductor_protocol::ids::{Lease, Position};
 use conductor_protocol::subject::Subject;
 use conductor_protocol::{AgentId, TraceContext};
 use conductor_replica::appender::AppenderMsg;
-use conductor_telemetry::metrics;
+use conductor_telemetry::{live, metrics};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{mpsc, watch};
 
@@ -76,6 +76,8 @@ pub struct AgentState {
     duty: Duty,
     membership: Option<join::Membership>,
     stops: BTreeMap<Position, watch::Sender<Stop>>,
+    /// Attempts whose reports are traced.
+    traced: BTreeMap<Position, TraceContext>,
     drained: Option<RpcReplyPort<()>>,
 }
 
@@ -113,6 +115,7 @@ impl Actor for Agent {
             options,
             membership: None,
             stops: BTreeMap::new(),
+            traced: BTreeMap::new(),
             drained: None,
         })
     }
@@ -134,6 +137,7 @@ impl Actor for Agent {
         while let Some(input) = inputs.pop_front() {
             if let Input::Ended(at) = &input {
                 state.stops.remove(at);
+                state.traced.remove(at);
             }
             for effect in state.duty.step(input, Instant::now()) {
                 inputs.extend(state.perform(&myself, effect).await?);
@@ -175,9 +179,19 @@ impl AgentState {
             return;
         };
         let encoded = Elements::of_events(events);
+        let of_traced = |e: &Event| self.traced.get(&e.lease()?.assigned).copied();
+        let traced: Vec<TraceContext> = if live::is_on() {
+            events.iter().filter_map(of_traced).collect()
+        } else {
+            Vec::new()
+        };
         membership.load.mark_busy();
         // The appender only ends with us.
         let push = AppenderMsg::Push(vec![(self.subject.clone(), encoded)]);
+        if !traced.is_empty() {
+            let trace = AppenderMsg::Trace(self.subject.clone(), traced);
+            let _ = membership.appender.cast(trace);
+        }
         let _ = membership.appender.cast(push);
     }
 
@@ -192,6 +206,9 @@ impl AgentState {
 
     fn run(&mut self, myself: &ActorRef<AgentMsg>, lease: Lease, assigned: AttemptAssigned) {
         let context = TraceContext::of(lease.task, assigned.traceparent.as_deref());
+        if live::wants(&context) {
+            self.traced.insert(lease.assigned, context);
+        }
         let (trace, agent) = (context.trace_hex(), self.options.id.clone());
         let (stop, stopped) = watch::channel(Stop::No);
         self.stops.insert(lease.assigned, stop);

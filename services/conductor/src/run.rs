@@ -124,11 +124,11 @@ pub(crate) async fn main(command: RunCommand, settings: &Settings) -> Outcome {
         RunCommand::Up(args) => local::up(args, settings).await,
         RunCommand::Orchestrator(args) => {
             let roles = vec![conductor_protocol::subject::Role::Orchestrator];
-            stack::serve(settings, plan(args, roles, Vec::new())).await
+            stack::serve(settings, traced(plan(args, roles, Vec::new()))?).await
         }
         RunCommand::Scheduler(args) => {
             let roles = vec![conductor_protocol::subject::Role::Scheduler];
-            stack::serve(settings, plan(args, roles, Vec::new())).await
+            stack::serve(settings, traced(plan(args, roles, Vec::new()))?).await
         }
         RunCommand::Projector(args) => projector(args, settings).await,
         RunCommand::Demo => demo::run(settings).await,
@@ -144,6 +144,7 @@ fn plan(
         roles,
         agents,
         traces: None,
+        live: None,
         replicas: args.replicas,
         accepted_risks: args.accept_risk,
         lock_ttl: args.lock_ttl,
@@ -165,6 +166,12 @@ async fn projector(args: ProjectorArgs, settings: &Settings) -> Outcome {
     plan.snapshot_every = args.checkpoint_every;
     plan.traces = Some(otlp);
     stack::serve(settings, plan).await
+}
+
+/// With live spans where the environment names a collector.
+fn traced(plan: Plan) -> Outcome<Plan> {
+    let live = Otlp::from_env()?;
+    Ok(Plan { live, ..plan })
 }
 
 /// What runs without leading anything.
@@ -192,7 +199,7 @@ pub(crate) async fn agent(args: AgentArgs, settings: &Settings) -> Outcome {
         slots: args.slots,
         labels,
     };
-    let mut plan = no_role_plan(vec![agent]);
+    let mut plan = traced(no_role_plan(vec![agent]))?;
     plan.drain_timeout = args.drain_timeout;
     stack::serve(settings, plan).await
 }

@@ -206,6 +206,19 @@ impl Event {
         }
     }
 
+    /// The lease that an agent's report is of.
+    pub fn lease(&self) -> Option<&crate::ids::Lease> {
+        match self {
+            Self::AttemptStarted(e) => Some(&e.lease),
+            Self::AttemptProgress(e) => Some(&e.lease),
+            Self::AttemptUsage(e) => Some(&e.lease),
+            Self::AttemptSucceeded(e) => Some(&e.lease),
+            Self::AttemptFailed(e) => Some(&e.lease),
+            Self::AttemptStopped(e) => Some(&e.lease),
+            _ => None,
+        }
+    }
+
     /// The event's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);

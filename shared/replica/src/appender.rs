@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 
 use conductor_eventlog::group_commit::repeat_pause;
 use conductor_eventlog::{Append, AppendError, Appended, EventLog, Fate, GroupCommit};
+use conductor_protocol::TraceContext;
 use conductor_protocol::frame::{Elements, FrameHead};
-use conductor_telemetry::metrics;
+use conductor_protocol::trace::SpanKind;
+use conductor_telemetry::span::Side;
+use conductor_telemetry::{Span, live, metrics};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 /// What the appender is told.
@@ -20,6 +23,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 pub enum AppenderMsg {
     /// Append these: subject and encoded events.
     Push(Vec<(String, Elements)>),
+    /// Live spans are wanted of the next append on this subject, for these tasks.
+    Trace(String, Vec<TraceContext>),
     /// The log says this of the append on this subject.
     Answered(String, Result<Appended, AppendError>),
 }
@@ -86,6 +91,10 @@ pub struct AppenderState {
     appends: tokio::task::JoinSet<()>,
     /// When what is in flight on a subject was first sent, its events and its bytes.
     begun: BTreeMap<String, (Instant, usize, usize)>,
+    /// Since when something waits for the next append of a subject, and tasks it speaks of.
+    traced: BTreeMap<String, (u64, Vec<TraceContext>)>,
+    /// The same of what is in flight.
+    traced_in_flight: BTreeMap<String, (u64, Vec<TraceContext>)>,
 }
 
 /// The actor.
@@ -108,6 +117,8 @@ impl Actor for Appender {
             commit,
             appends: tokio::task::JoinSet::new(),
             begun: BTreeMap::new(),
+            traced: BTreeMap::new(),
+            traced_in_flight: BTreeMap::new(),
         })
     }
 
@@ -121,6 +132,16 @@ impl Actor for Appender {
             AppenderMsg::Push(events) => {
                 for (subject, elements) in events {
                     state.commit.push(&subject, elements);
+                }
+            }
+            AppenderMsg::Trace(subject, contexts) => {
+                let now = live::now_ns();
+                let (_, waiting) = state.traced.entry(subject).or_insert((now, Vec::new()));
+                let room = live::TASKS_MAX.saturating_sub(waiting.len());
+                for context in contexts.into_iter().take(room) {
+                    if !waiting.contains(&context) {
+                        waiting.push(context);
+                    }
                 }
             }
             AppenderMsg::Answered(subject, answer) => {
@@ -139,7 +160,8 @@ impl Actor for Appender {
                         tracing::error!(error = %e, subject, "the log refused a frame");
                         (state.args.on_refused)();
                     }
-                    Fate::Stored(_) => {
+                    Fate::Stored(seq) => {
+                        state.trace_stored(&subject, seq);
                         if let Some((since, events, bytes)) = state.begun.remove(&subject) {
                             metrics().appended(kind, since.elapsed(), events, bytes);
                         }
@@ -152,6 +174,11 @@ impl Actor for Appender {
             let events = state.commit.in_flight_len(&append.subject);
             let begun = (Instant::now(), events, append.payload.len());
             state.begun.insert(append.subject.clone(), begun);
+            if let Some(traced) = state.traced.remove(&append.subject) {
+                state
+                    .traced_in_flight
+                    .insert(append.subject.clone(), traced);
+            }
             state.append(&myself, append, Duration::ZERO);
         }
         while state.appends.try_join_next().is_some() {}
@@ -170,6 +197,34 @@ impl Actor for Appender {
 }
 
 impl AppenderState {
+    /// An append that live spans were wanted of is in the log.
+    fn trace_stored(&mut self, subject: &str, seq: u64) {
+        let Some((since_ns, contexts)) = self.traced_in_flight.remove(subject) else {
+            return;
+        };
+        let (_, events, bytes) = self
+            .begun
+            .get(subject)
+            .copied()
+            .unwrap_or((Instant::now(), 0, 0));
+        let now = live::now_ns();
+        for context in contexts {
+            let id = context.span(SpanKind::Append, seq);
+            let root = Some(context.span(SpanKind::Task, 0));
+            let mut span = Span::new(context.trace, id, root, "append", (0, 0))
+                .at_ns(since_ns, now)
+                .with("messaging.system", "nats")
+                .with("messaging.operation.type", "send")
+                .with("messaging.destination.name", subject)
+                .with("messaging.batch.message_count", events as u64)
+                .with("messaging.message.body.size", bytes as u64)
+                .with("conductor.writer", self.args.kind)
+                .with("conductor.sequence", seq);
+            span.side = Side::Producer;
+            live::emit(span);
+        }
+    }
+
     fn append(&mut self, myself: &ActorRef<AppenderMsg>, append: Append, pause: Duration) {
         let (log, myself) = (Arc::clone(&self.args.log), myself.clone());
         self.appends.spawn(async move {

@@ -2,6 +2,7 @@
 //! host says.
 
 mod bodies;
+mod inside;
 mod inspect;
 mod measure;
 mod terms;
@@ -17,6 +18,7 @@ use conductor_eventlog::jetstream::requests::Question;
 use conductor_eventlog::{EventLog, SnapshotStore};
 use conductor_protocol::AgentId;
 use conductor_protocol::subject::Role as RoleName;
+use conductor_telemetry::live;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
@@ -276,6 +278,7 @@ impl Actor for Replica {
 impl ReplicaState {
     /// Tells the host, and does what it says.
     async fn step(&mut self, input: Input<'_>) -> Result<(), ractor::SpawnErr> {
+        let since_ns = if live::is_on() { live::now_ns() } else { 0 };
         let terms = &self.terms;
         let effects = self
             .host
@@ -288,7 +291,9 @@ impl ReplicaState {
                     in_flight_max,
                 } => self.terms.begin(role, epoch, in_flight_max).await?,
                 Effect::End(role, epoch) => self.terms.end(role, epoch),
-                Effect::Append(role, drafts) => self.terms.append(role, drafts),
+                Effect::Append(role, drafts) => {
+                    self.terms.append(role, drafts, self.host.state(), since_ns);
+                }
                 Effect::Notify(notices) => self.tell_submitters(notices),
                 Effect::Count(ended) => measure::count(self.host.state(), &ended),
                 Effect::Save(seq, bytes) => {

@@ -1,6 +1,7 @@
 //! How Conductor is seen: spans and their export, figures and health.
 //!
-//! Reading order: [`span`] (what a span says) → [`otlp`] (how it reaches a collector);
+//! Reading order: [`span`] (what a span says) → [`otlp`] (how it reaches a collector) → [`live`] (those of this
+//! process);
 //! [`metrics`] (what is counted as it happens) and [`sample`] (what is read when somebody asks)
 //! → [`serve`] (where both are shown, and whether the process is well); [`logs`].
 //!
@@ -10,6 +11,7 @@
 //! - No payload, prompt, output or secret becomes part of what is exported.
 
 pub mod host;
+pub mod live;
 pub mod logs;
 pub mod metrics;
 pub mod otlp;

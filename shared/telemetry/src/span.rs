@@ -127,6 +127,13 @@ impl Span {
         }
     }
 
+    /// The same, from and to these nanoseconds since 1970.
+    #[must_use]
+    pub fn at_ns(mut self, start_ns: u64, end_ns: u64) -> Self {
+        (self.start_ns, self.end_ns) = (start_ns, end_ns.max(start_ns));
+        self
+    }
+
     /// With an attribute more.
     #[must_use]
     pub fn with(mut self, name: impl Into<Text>, value: impl Into<Value>) -> Self {

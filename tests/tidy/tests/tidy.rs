@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Packages from the lowest layer up, with the only packages of ours each may name.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     ("conductor-protocol", &[]),
     ("conductor-telemetry", &["conductor-protocol"]),
     ("conductor-domain", &["conductor-protocol"]),
@@ -61,6 +61,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
         ],
     ),
     ("conductor-nats", &[]),
+    ("conductor-observability", &[]),
     ("conductor", EVERYTHING),
     ("conductor-harness", EVERYTHING),
     ("conductor-simulation", SIMULATION),

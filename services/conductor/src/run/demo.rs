@@ -93,6 +93,7 @@ fn sample_plan(traces: Option<Otlp>) -> Plan {
     Plan {
         roles: Role::ALL.to_vec(),
         agents: vec![agent("a1"), agent("a2")],
+        live: traces.clone(),
         traces,
         replicas: 1,
         accepted_risks: Vec::new(),

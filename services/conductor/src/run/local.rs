@@ -35,6 +35,7 @@ pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
     let mut watched = server.map(watch_server);
     let mut plan = up_plan(args);
     plan.traces = Otlp::from_env()?;
+    plan.live.clone_from(&plan.traces);
     let traces = plan.traces.clone();
     // The data directory is ours alone, and so is the server in it.
     plan.takes_over = settings.nats_url.is_none();

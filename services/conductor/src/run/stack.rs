@@ -19,7 +19,7 @@ use conductor_replica::replica::{ReplicaArgs, ReplicaMsg};
 use conductor_replica::role::Role;
 use conductor_replica::{Replica, ReplicaOptions, ReplicaStatus};
 use conductor_scheduler::Scheduler;
-use conductor_telemetry::Otlp;
+use conductor_telemetry::{Otlp, live};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub(super) agents: Vec<AgentPlan>,
     /// Where traces go, if this process makes them.
     pub(super) traces: Option<Otlp>,
+    /// Where spans of what goes on in this process go.
+    pub(super) live: Option<Otlp>,
     pub(super) replicas: usize,
     pub(super) accepted_risks: Vec<Risk>,
     pub(super) lock_ttl: Duration,
@@ -163,6 +165,13 @@ impl Stack {
             tracing::info!(durability = %provisioned.durability, replicas = provisioned.replicas, "the log is there");
             Some(provisioned)
         };
+        if let Some(otlp) = &plan.live {
+            let resource = [
+                ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+                ("conductor.cell", connection.cell().to_string()),
+            ];
+            live::start(otlp, &resource)?;
+        }
         let (stop, _) = watch::channel(false);
         let (shown, status) = watch::channel(ReplicaStatus::default());
         let mut parts = JoinSet::new();

@@ -43,6 +43,13 @@ impl Elements {
         self.ends.extend(more.ends.iter().map(|end| before + end));
     }
 
+    /// Each, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        let ranges = begins.zip(&self.ends);
+        ranges.filter_map(|(begin, end)| self.bytes.get(begin..*end))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.ends.len()

@@ -9,6 +9,7 @@ use conductor_eventlog::EventLog;
 use conductor_eventlog::jetstream::Connection;
 use conductor_protocol::frame::FrameHead;
 use conductor_protocol::subject::Role as RoleName;
+use conductor_telemetry::live;
 use ractor::{Actor, ActorRef, SpawnErr};
 use tokio::sync::watch;
 
@@ -131,11 +132,14 @@ impl Terms {
     }
 
     /// Has what a role decided appended.
-    pub(super) fn append(&self, role: RoleName, drafts: Vec<Draft>) {
+    pub(super) fn append(&self, role: RoleName, drafts: Vec<Draft>, state: &State, since_ns: u64) {
         // A term that has just ended needs nothing appended.
         let Some(term) = self.running.get(&role) else {
             return;
         };
+        if live::is_on() {
+            super::inside::trace(role, &drafts, state, since_ns, &term.appender);
+        }
         let (mut events, mut bodies) = (Vec::new(), BTreeMap::new());
         for draft in drafts {
             match draft {

@@ -6,6 +6,7 @@ use conductor_protocol::event::Usage;
 use conductor_protocol::limits::RESULT_BYTES_MAX;
 use serde_json::Value;
 
+use crate::inside::Moment;
 use crate::output::Channel;
 use crate::reaper::Status;
 use crate::runtime::{Signal, Verdict};
@@ -49,13 +50,14 @@ impl Decoder {
             Some("system") => self.system(&value, out),
             Some("stream_event") => self.partial(&value, out),
             Some("assistant") => self.assistant(&value, out),
+            Some("user") => answers(&value, out),
             Some("result") => {
                 out.push(Signal::Usage(self.usage(&value)));
                 // A later result replaces an earlier one: the last word counts.
                 self.result = Some(value);
                 out.push(Signal::Final);
             }
-            // What tools answered, and whatever a newer CLI may say, is no fact of ours.
+            // Whatever a newer CLI may say is no fact of ours.
             _ => {}
         }
     }
@@ -98,13 +100,19 @@ impl Decoder {
     fn partial(&mut self, value: &Value, out: &mut Vec<Signal>) {
         let event = value.pointer("/event").unwrap_or(&Value::Null);
         match text(event, "/type") {
+            Some("message_start") => out.push(Signal::Moment(Moment::TurnBegan)),
             Some("content_block_delta") => {
                 if let Some(delta) = text(event, "/delta/text") {
                     self.has_partials = true;
                     say(out, delta);
                 }
             }
-            Some("message_stop") if self.has_partials => say(out, "\n"),
+            Some("message_stop") => {
+                out.push(Signal::Moment(Moment::TurnEnded));
+                if self.has_partials {
+                    say(out, "\n");
+                }
+            }
             _ => {}
         }
     }
@@ -123,10 +131,12 @@ impl Decoder {
                         .map(Value::to_string)
                         .unwrap_or_default();
                     let input: String = input.chars().take(200).collect();
-                    say(
-                        out,
-                        &format!("[{} {input}]\n", text(block, "/name").unwrap_or("tool")),
-                    );
+                    let tool = text(block, "/name").unwrap_or("tool");
+                    say(out, &format!("[{tool} {input}]\n"));
+                    if let Some(call) = text(block, "/id") {
+                        let began = Moment::ToolBegan(call.to_owned(), tool.to_owned());
+                        out.push(Signal::Moment(began));
+                    }
                 }
                 _ => {}
             }
@@ -280,4 +290,20 @@ fn cut(text: &str) -> String {
         .find(|i| text.is_char_boundary(*i))
         .unwrap_or(0);
     format!("{}…", text.get(..end).unwrap_or_default())
+}
+
+/// What tools answered: only that they did is of interest.
+fn answers(value: &Value, out: &mut Vec<Signal>) {
+    let blocks = value.pointer("/message/content").and_then(Value::as_array);
+    for block in blocks.into_iter().flatten() {
+        if text(block, "/type") == Some("tool_result")
+            && let Some(call) = text(block, "/tool_use_id")
+        {
+            let has_failed = block.pointer("/is_error") == Some(&Value::Bool(true));
+            out.push(Signal::Moment(Moment::ToolEnded(
+                call.to_owned(),
+                has_failed,
+            )));
+        }
+    }
 }
