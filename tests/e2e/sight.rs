@@ -42,8 +42,8 @@ async fn figures_are_those_of_the_log() {
     system
         .submit_raw("default", br#"{"nonsense": 1}"#.to_vec())
         .await;
-    let wants = json!({"run": {"noop": {}}, "labels": {"gpu": "yes"}});
-    let waits = system.submit(wants).await;
+    let unfit = json!({"run": {"noop": {}}, "labels": {"gpu": "yes"}});
+    let waits = system.submit(unfit).await;
     story.told(waits, "task.accepted").await;
     let page = until_asked(async || {
         let page = http::get(&at, "/metrics", OPEN_METRICS).await.body;
@@ -115,7 +115,9 @@ async fn clean(page: &str) {
         .stdout(Stdio::piped());
     let Ok(mut child) = command.spawn() else {
         assert!(std::env::var_os("CI").is_none(), "CI has promtool");
-        println!("promtool is not installed: the page is not checked with it");
+        use std::io::Write;
+        let said = "promtool is not installed: the page is not checked with it\n";
+        std::io::stderr().write_all(said.as_bytes()).unwrap();
         return;
     };
     let page = page.to_owned();

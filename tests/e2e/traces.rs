@@ -1,5 +1,7 @@
 //! One trace of each task, as a collector gets it.
 
+mod tree;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use conductor_domain::state::Outcome;
@@ -8,6 +10,8 @@ use conductor_harness::system::{new_id, sh};
 use conductor_harness::{Collector, Story, System, until};
 use conductor_protocol::{Control, TaskId, TraceContext};
 use serde_json::json;
+
+use tree::{counts, is_live, named, names, of_log, trace, whole};
 
 const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -31,95 +35,6 @@ fn over_http(system: &mut System) {
     system
         .env
         .push(("OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), http));
-}
-
-/// Spans that processes make as they go: they come when they come, by the process' own clock.
-const LIVE: [&str; 7] = [
-    "append",
-    "chat",
-    "decide",
-    "execute_tool",
-    "plan",
-    "prepare",
-    "process",
-];
-
-fn is_live(span: &Seen) -> bool {
-    LIVE.contains(&span.name.as_str())
-}
-
-/// What the log alone says.
-fn of_log(collector: &Collector) -> Vec<Seen> {
-    let spans = collector.spans().into_iter();
-    spans.filter(|s| !is_live(s)).collect()
-}
-
-/// The trace of a task, once its root is there: names by span, checked for what holds of all.
-async fn trace(collector: &Collector, task: TaskId, roots: usize) -> Vec<Seen> {
-    let id = task.to_string();
-    let is_root = |s: &Seen| s.name.starts_with("task") && s.attributes["conductor.task.id"] == id;
-    let spans = until(|| {
-        let spans = collector.spans();
-        let found = spans.iter().filter(|s| is_root(s)).count();
-        if found >= roots {
-            Ok(spans)
-        } else {
-            Err(format!("{found} of {roots} roots of {id}"))
-        }
-    })
-    .await;
-    let root = spans.iter().find(|s| is_root(s)).unwrap();
-    let of_trace: Vec<Seen> = spans
-        .iter()
-        .filter(|s| s.trace == root.trace)
-        .cloned()
-        .collect();
-    whole(&of_trace, &root.parent);
-    of_trace.into_iter().filter(|s| !is_live(s)).collect()
-}
-
-/// What holds of every trace: one root below the caller, no orphan, no span twice, children
-/// within their parents.
-fn whole(spans: &[Seen], caller: &str) {
-    let by_id: BTreeMap<&str, &Seen> = spans.iter().map(|s| (s.id.as_str(), s)).collect();
-    assert_eq!(by_id.len(), spans.len(), "a span twice: {spans:#?}");
-    let roots = spans.iter().filter(|s| s.parent == caller);
-    assert!(roots.count() >= 1, "{spans:#?}");
-    for span in spans.iter().filter(|s| s.parent != caller) {
-        let Some(parent) = by_id.get(span.parent.as_str()) else {
-            panic!("an orphan: {span:#?} in {spans:#?}");
-        };
-        assert!(span.times_ns.0 <= span.times_ns.1, "{span:#?}");
-        let is_again = span.name == "task again";
-        let is_within =
-            parent.times_ns.0 <= span.times_ns.0 && span.times_ns.1 <= parent.times_ns.1;
-        assert!(
-            is_within || is_again || is_live(span),
-            "{span:#?} is not within {parent:#?}"
-        );
-    }
-}
-
-/// Names in the order of their beginnings.
-fn names(spans: &[Seen]) -> Vec<&str> {
-    let mut sorted: Vec<&Seen> = spans.iter().collect();
-    sorted.sort_by_key(|s| (s.times_ns.0, std::cmp::Reverse(s.times_ns.1)));
-    sorted.iter().map(|s| s.name.as_str()).collect()
-}
-
-fn named<'a>(spans: &'a [Seen], name: &str) -> Vec<&'a Seen> {
-    let mut found: Vec<&Seen> = spans.iter().filter(|s| s.name == name).collect();
-    found.sort_by_key(|s| s.times_ns);
-    found
-}
-
-/// Counted by name: the order of those that begin together says nothing.
-fn counts(spans: &[Seen]) -> BTreeMap<&str, usize> {
-    let mut counts = BTreeMap::new();
-    for span in spans {
-        *counts.entry(span.name.as_str()).or_default() += 1;
-    }
-    counts
 }
 
 #[tokio::test]
@@ -177,7 +92,14 @@ async fn a_task_is_one_trace_with_the_times_of_its_records() {
     let logs = system.cli(&["task", "logs", &id.to_string()]).await;
     let told = format!("00-{}-{}-01", run.trace, run.id);
     assert_eq!(logs.ok().trim(), told);
-    // What the processes saw hangs below.
+    let all = inside(&collector, root, run).await;
+    // No payload, no output.
+    let text = format!("{all:?}");
+    assert!(!text.contains("echo"), "{text}");
+}
+
+/// What the processes saw of a task hangs below what the log says of it.
+async fn inside(collector: &Collector, root: &Seen, run: &Seen) -> Vec<Seen> {
     until(|| {
         let spans = collector.spans();
         let seen: BTreeSet<&str> = spans
@@ -215,13 +137,11 @@ async fn a_task_is_one_trace_with_the_times_of_its_records() {
         appends,
         BTreeSet::from(["agent", "orchestrator", "scheduler"])
     );
-    // No payload, no output.
-    let text = format!("{all:?}");
-    assert!(!text.contains("echo"), "{text}");
+    all
 }
 
 #[tokio::test]
-async fn retries_redrives_pauses_cancels_needs_and_callers_are_seen() {
+async fn retries_redrives_and_callers_are_seen() {
     let collector = Collector::start().await;
     let mut system = System::bare().await;
     export_to(&mut system, &collector.http);
@@ -235,23 +155,6 @@ async fn retries_redrives_pauses_cancels_needs_and_callers_are_seen() {
     let mut called = sh("exit 3");
     called["traceparent"] = CALLER.into();
     let called = system.submit(called).await;
-    let long = system.submit(sh("sleep 60")).await;
-    story.told(long, "attempt.started").await;
-    system
-        .control(&Control::Cancel {
-            task: long,
-            reason: None,
-        })
-        .await;
-    let first = new_id();
-    let graph = json!([
-        {"id": first, "run": {"command": ["sleep", "0.2"]}},
-        {"id": new_id(), "name": "second", "needs": [first], "run": {"noop": {}}},
-    ]);
-    let second: TaskId = graph[1]["id"].as_str().unwrap().parse().unwrap();
-    system
-        .submit_raw("default", graph.to_string().into_bytes())
-        .await;
 
     assert_eq!(story.outcome(flaky).await, Outcome::Succeeded);
     let spans = trace(&collector, flaky, 1).await;
@@ -284,6 +187,30 @@ async fn retries_redrives_pauses_cancels_needs_and_callers_are_seen() {
     let again = named(&spans, "task again")[0];
     assert_eq!(again.parent, root.id);
     assert_eq!(named(&spans, "attempt").len(), 2);
+}
+
+#[tokio::test]
+async fn cancels_needs_and_pauses_are_seen() {
+    let collector = Collector::start().await;
+    let system = traced(&collector.grpc).await;
+    let mut story = system.story().await;
+    let long = system.submit(sh("sleep 60")).await;
+    story.told(long, "attempt.started").await;
+    system
+        .control(&Control::Cancel {
+            task: long,
+            reason: None,
+        })
+        .await;
+    let first = new_id();
+    let graph = json!([
+        {"id": first, "run": {"command": ["sleep", "0.2"]}},
+        {"id": new_id(), "name": "second", "needs": [first], "run": {"noop": {}}},
+    ]);
+    let second: TaskId = graph[1]["id"].as_str().unwrap().parse().unwrap();
+    system
+        .submit_raw("default", graph.to_string().into_bytes())
+        .await;
 
     assert_eq!(story.outcome(long).await, Outcome::Cancelled);
     let spans = trace(&collector, long, 1).await;
