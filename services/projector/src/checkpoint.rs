@@ -12,7 +12,8 @@ const LENGTH: usize = 8;
 
 /// The bytes of a checkpoint: the length of the traces, the traces, the state's snapshot.
 pub fn encode(tracer: &Tracer, state: &State) -> Result<Bytes, rmp_serde::encode::Error> {
-    let first = rmp_serde::to_vec(tracer)?;
+    // By name: some fields are left out where they say nothing.
+    let first = rmp_serde::to_vec_named(tracer)?;
     let mut out = (first.len() as u64).to_be_bytes().to_vec();
     out.extend_from_slice(&first);
     out.extend_from_slice(&state.to_snapshot());

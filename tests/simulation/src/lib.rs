@@ -28,6 +28,7 @@ pub mod scenario;
 pub mod shelf;
 pub mod shrink;
 mod story;
+mod traces;
 mod world;
 
 pub use run::{Run, run};

@@ -12,6 +12,7 @@ use conductor_protocol::{CellId, TaskId};
 
 use crate::checkers::{self, Checker, Violation};
 use crate::ledger::{By, Ledger, Seen, What};
+use crate::traces::Traces;
 
 /// A reader's state is compared at every sequence divisible by this.
 pub const COMPARED_EVERY: u64 = 8;
@@ -32,6 +33,7 @@ pub struct Referee {
     marks: BTreeMap<u64, u64>,
     checkers: Vec<Box<dyn Checker>>,
     phases: BTreeMap<TaskId, &'static str>,
+    traces: Traces,
 }
 
 /// A fingerprint of a state's bytes.
@@ -52,6 +54,7 @@ impl Referee {
             marks: BTreeMap::new(),
             checkers: checkers::all(decides_again),
             phases: BTreeMap::new(),
+            traces: Traces::default(),
         }
     }
 
@@ -68,6 +71,7 @@ impl Referee {
         let is_scheduler = matches!(&decoded.content, Content::Leader { agent: Some(_), .. });
         let before = is_scheduler.then(|| self.state.clone());
         let folded = fold::apply(&mut self.state, decoded);
+        self.traces.see(decoded, &folded, &self.state)?;
         self.ledger.submitted(decoded);
         for (index, verdict) in folded.verdicts.iter().enumerate() {
             let Some((by, what)) = said(decoded, index) else {

@@ -72,12 +72,14 @@ const LAYERS: [(&str, &[&str]); 18] = [
 /// The simulation knows no server.
 const SIMULATION: &[&str] = &[
     "conductor-protocol",
+    "conductor-telemetry",
     "conductor-domain",
     "conductor-eventlog",
     "conductor-replica",
     "conductor-orchestrator",
     "conductor-scheduler",
     "conductor-agent",
+    "conductor-projector",
 ];
 const SERVICE: &[&str] = &[
     "conductor-protocol",
