@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all a newcomer needs; `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test sim chaos bench bench-growth soak instructions build-bench lint fmt deny fuzz ci nats-server need-rust need-python
+.PHONY: help demo run build test sim chaos bench bench-growth soak instructions build-bench lint fmt deny fuzz observability-check jaeger-check ci nats-server need-rust need-python
 
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/conductor
 
@@ -69,6 +69,12 @@ deny: need-rust ## Licences, banned and doubled dependencies (cargo-deny, offlin
 
 fuzz: need-rust ## Fuzz decoding and folding for a minute (needs cargo-fuzz and a nightly compiler)
 	cargo fuzz run --fuzz-dir tests/fuzz fold -- -max_total_time=60
+
+observability-check: ## Whether Prometheus understands rules and dashboards (needs promtool)
+	@bash nats/observability/check.sh
+
+jaeger-check: build nats-server ## Run the demo against a real Jaeger and ask it for each task's trace (needs Go)
+	@python3 tests/jaeger/check.py $(RELEASE)
 
 ci: ## What runs on every change
 	bash .ci/run

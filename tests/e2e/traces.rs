@@ -418,6 +418,26 @@ async fn a_thousand_tasks_through_kills_are_a_thousand_traces() {
     }
 }
 
+#[tokio::test]
+async fn every_task_of_the_demo_is_a_trace() {
+    let collector = Collector::start().await;
+    let env = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.grpc.as_str()),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+    ];
+    let ran = conductor_harness::process::run(&["demo".to_owned()], &env, b"").await;
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let mut traces: BTreeMap<String, Vec<Seen>> = BTreeMap::new();
+    for span in of_log(&collector) {
+        traces.entry(span.trace.clone()).or_default().push(span);
+    }
+    assert_eq!(traces.len(), 10, "{traces:#?}");
+    for spans in traces.values() {
+        whole(spans, "");
+        assert_eq!(counts(spans)["task"], 1);
+    }
+}
+
 async fn submit(system: &System, tasks: usize) -> Vec<TaskId> {
     let mut ids = Vec::new();
     for _ in 0..tasks / 100 {
