@@ -76,6 +76,7 @@ async fn start(target: &Target, plan: &AgentsPlan, number: u32) -> Outcome<Actor
         host: Host::from_env(),
         drain_timeout: DRAIN,
         is_superseded: Arc::new(AtomicBool::new(false)),
+        has_joined: Arc::default(),
     };
     let (actor, _) = Agent::start(connection, options).await?;
     Ok(actor)

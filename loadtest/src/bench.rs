@@ -111,9 +111,10 @@ pub(crate) struct Bench {
 type Step = fn(&mut Bench) -> Outcome<()>;
 
 /// In the order in which later steps need figures of earlier ones.
-const STEPS: [(&str, Step); 11] = [
+const STEPS: [(&str, Step); 12] = [
     ("bare client", throughput::bare),
     ("sustained throughput", throughput::sustained),
+    ("unseen", throughput::unseen),
     ("lazy sync", throughput::lazy),
     ("single publishes", throughput::single),
     ("one at a time", latencies::alone),

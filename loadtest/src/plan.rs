@@ -146,6 +146,8 @@ pub(crate) struct SystemPlan {
     pub(crate) sync: Sync,
     /// Replicas of the log, and so how many servers: 1 or 3.
     pub(crate) replicas: usize,
+    /// Whether it can be watched, as it can unless told otherwise: metrics, health, log.
+    pub(crate) is_seen: bool,
 }
 
 impl Default for SystemPlan {
@@ -156,6 +158,7 @@ impl Default for SystemPlan {
             slots: 1_024,
             sync: Sync::Always,
             replicas: 1,
+            is_seen: true,
         }
     }
 }

@@ -95,6 +95,7 @@ impl SystemArgs {
             slots: self.slots,
             sync: self.sync,
             replicas: self.replicas,
+            ..SystemPlan::default()
         }
     }
 }

@@ -107,8 +107,6 @@ impl System {
             "0",
             "--data-dir",
             &data.display().to_string(),
-            "--log",
-            "warn",
         ];
         let mut up = Process::start("up", &conductor()?, &args.map(str::to_owned), dir)?;
         let ready = up.wait_says(UP, START)?;
@@ -183,9 +181,10 @@ fn against(plan: &SystemPlan, ground: &Ground, data: &Path) -> Vec<String> {
         data.display().to_string(),
         "--replicas".to_owned(),
         plan.replicas.to_string(),
-        "--log".to_owned(),
-        "warn".to_owned(),
     ];
+    if !plan.is_seen {
+        args.extend(["--log", "off", "--metrics-addr", "off"].map(str::to_owned));
+    }
     if let Some(monitor) = ground.monitor_url() {
         args.extend(["--nats-monitor-url".to_owned(), monitor]);
     }

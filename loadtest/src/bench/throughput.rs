@@ -164,6 +164,36 @@ fn sustained_then_steady(
     Ok((first, steady))
 }
 
+/// The same system as it is by default, and with all by which it can be seen switched off: in
+/// turns, since a machine is not the same from minute to minute.
+pub(super) fn unseen(bench: &mut Bench) -> Outcome<()> {
+    let (mut seen, mut unseen) = (Vec::new(), Vec::new());
+    for _ in 0..bench.scale.runs {
+        for (is_seen, into) in [(true, &mut seen), (false, &mut unseen)] {
+            let system = SystemPlan {
+                is_seen,
+                ..SystemPlan::default()
+            };
+            let result = run::run(&system, &brief(bench))?;
+            let name = if is_seen { "seen" } else { "unseen" };
+            bench.note(name, &result);
+            into.push(result.load.ended_per_s);
+        }
+    }
+    let (seen, unseen) = (Spread::of(seen), Spread::of(unseen));
+    let ratio = seen.median() / unseen.median();
+    let wanted = format!(
+        ">= 0.9 times what it does with all that switched off ({})",
+        unseen.show("/s", number)
+    );
+    let what = "no-op tasks with metrics, health and log as they are by default";
+    let figure = seen.show("/s", number);
+    bench
+        .rows
+        .push(Row::new(what, &wanted, figure, seen.runs(), ratio >= 0.9).ratio(ratio));
+    Ok(())
+}
+
 /// Both sides with a server that syncs every two minutes.
 pub(super) fn lazy(bench: &mut Bench) -> Outcome<()> {
     let raw = baseline::raw(&RawArgs {

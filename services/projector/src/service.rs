@@ -30,8 +30,6 @@ pub struct ProjectorOptions {
     pub instance: String,
     /// Whether it is alone by its nature, so that who held the position before is dead.
     pub takes_over: bool,
-    /// Whether one that is the first ever begins with the first record instead of the log's end.
-    pub begins_at_first: bool,
     /// Records between checkpoints; 0 for none.
     pub checkpoint_every: u64,
 }

@@ -186,7 +186,6 @@ impl Stack {
                 otlp: otlp.clone(),
                 instance: ReplicaOptions::new_instance(&hostname()),
                 takes_over: plan.takes_over,
-                begins_at_first: provisioned.as_ref().is_some_and(|p| p.is_new),
                 checkpoint_every: plan.snapshot_every,
             };
             let (connection, stop) = (Arc::clone(&connection), stop.subscribe());

@@ -16,6 +16,9 @@ use super::{ProjectorError, ProjectorOptions, READER};
 pub(super) const RENEWED_EVERY: Duration = Duration::from_secs(5);
 /// How long a position may stay as it is until another process goes on from it.
 const DEAD_AFTER: Duration = Duration::from_secs(15);
+/// A log of so many records is as good as new: whoever starts a cell and its projector together
+/// misses nothing, however long either takes.
+const YOUNG_RECORDS: u64 = 10_000;
 /// How often one that waits looks.
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
 
@@ -29,8 +32,8 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Waits until nobody else projects. Where nobody ever did, it begins at the log's end:
-    /// what came before is `conductor replay --traces`'s to tell.
+    /// Waits until nobody else projects. Where nobody ever did, it begins with the first record
+    /// of a young log, and at the end of an old one.
     pub(super) async fn take(
         connection: &Arc<Connection>,
         options: &ProjectorOptions,
@@ -39,8 +42,7 @@ impl Claim {
         loop {
             let stored = patiently(|| connection.position(READER)).await;
             let (seq, over) = match &stored {
-                None if options.begins_at_first => (0, None),
-                None => (patiently(|| connection.last_seq()).await, None),
+                None => (first(patiently(|| connection.last_seq()).await), None),
                 Some(stored) if is_free(stored, options, seen) => {
                     (stored.position.seq, Some(stored.revision))
                 }
@@ -120,6 +122,18 @@ impl Claim {
         metrics().projected_seq.store(seq, Ordering::Relaxed);
         Ok(true)
     }
+}
+
+/// Up to where what is in a log of this length is not exported by the first projector ever.
+fn first(last_seq: u64) -> u64 {
+    if last_seq <= YOUNG_RECORDS {
+        return 0;
+    }
+    tracing::info!(
+        up_to = last_seq,
+        "traces of what ended before are not exported; `conductor replay --traces` does"
+    );
+    last_seq
 }
 
 /// Whether nobody goes on from it: it was given back, its holder is known to be dead, or has
