@@ -106,7 +106,8 @@ fn no_leader() -> Alert {
                    up (dashboard \"Log and readers\")?",
             act: "Start one more process of the role: `conductor orchestrator` or `conductor \
                   scheduler`. If several run and none leads, the LOCKS or the log stream does not take \
-                  writes: see to NATS (quorum, disk). Restarting a process of the role is always safe.",
+                  writes: see to NATS (quorum, disk). Restarting a process of the role is always safe. \
+                  With a `--lock-ttl` near a minute a takeover takes as long: give this alert a longer `for`.",
         },
         fires: Story {
             // The scheduler is gone; the orchestrator knows of its role.
