@@ -104,6 +104,70 @@ async fn figures_are_those_of_the_log() {
     clean(&plain).await;
 }
 
+#[tokio::test]
+async fn every_metric_of_a_dashboard_or_rule_is_there_and_none_is_forgotten() {
+    let collector = conductor_harness::Collector::start().await;
+    let mut system = System::bare().await;
+    system
+        .env
+        .push(("OTEL_EXPORTER_OTLP_ENDPOINT".into(), collector.http.clone()));
+    system.start_up(&["--snapshot-every", "5"]).await;
+    let mut story = system.story().await;
+    let at = shown_at(system.process("up")).await;
+    for script in ["true", "exit 1"] {
+        let id = system.submit(sh(script)).await;
+        story.outcome(id).await;
+    }
+    system
+        .submit(json!({"run": {"noop": {}}, "labels": {"gpu": "yes"}}))
+        .await;
+    let used = conductor_observability::metrics_used();
+    assert!(used.len() > 20, "{used:?}");
+    let page = until_asked(async || {
+        let page = http::get(&at, "/metrics", OPEN_METRICS).await.body;
+        let names = names(&page);
+        let missing: Vec<&String> = used
+            .iter()
+            .filter(|n| !names.contains(n.as_str()))
+            .collect();
+        if missing.is_empty() {
+            Ok(page)
+        } else {
+            Err(format!("{missing:?}"))
+        }
+    })
+    .await;
+    // The list that dashboards and rules are made from is the page, no more and no less.
+    let listed: BTreeSet<String> = conductor_observability::metrics::METRICS
+        .iter()
+        .flat_map(conductor_observability::metrics::Metric::series)
+        .collect();
+    let shown: BTreeSet<String> = names(&page).into_iter().map(str::to_owned).collect();
+    let unlisted: Vec<&String> = shown.difference(&listed).collect();
+    assert!(
+        unlisted.is_empty(),
+        "on the page, not in the list: {unlisted:?}"
+    );
+    for metric in conductor_observability::metrics::METRICS {
+        for series in metric.series() {
+            let of_it = page
+                .lines()
+                .filter(|l| l.split(['{', ' ']).next() == Some(&series));
+            for line in of_it {
+                for label in metric.labels {
+                    assert!(line.contains(&format!("{label}=\"")), "{label} of {line}");
+                }
+            }
+        }
+    }
+}
+
+/// The names of all series of a page.
+fn names(page: &str) -> BTreeSet<&str> {
+    let samples = page.lines().filter(|l| !l.starts_with('#'));
+    samples.filter_map(|l| l.split(['{', ' ']).next()).collect()
+}
+
 /// What Prometheus' own tool says of a page, where there is one.
 async fn clean(page: &str) {
     use std::process::{Command, Stdio};

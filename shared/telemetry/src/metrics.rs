@@ -113,8 +113,15 @@ pub struct Metrics {
 /// What this process has counted; the same for all of it.
 pub fn metrics() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
-    METRICS.get_or_init(Metrics::new)
+    METRICS.get_or_init(|| {
+        let metrics = Metrics::new();
+        metrics.begin();
+        metrics
+    })
 }
+
+/// All that append.
+const WRITERS: [&str; 3] = ["orchestrator", "scheduler", "agent"];
 
 impl Metrics {
     fn new() -> Self {
@@ -135,6 +142,15 @@ impl Metrics {
             spans_dropped: Counter::default(),
             log_lines_suppressed: Counter::default(),
             projected_seq: AtomicU64::new(0),
+        }
+    }
+
+    /// Begins at 0 what may never happen: a rate is seen only of what was there before.
+    fn begin(&self) {
+        for writer in WRITERS {
+            let by = ByWriter { writer };
+            drop(self.append_repeats.get_or_create(&by));
+            drop(self.append_refused.get_or_create(&by));
         }
     }
 

@@ -99,6 +99,7 @@ const EVERYTHING: &[&str] = &[
     "conductor-agent",
     "conductor-projector",
     "conductor-nats",
+    "conductor-observability",
 ];
 /// A program on top of the harness.
 const CHAOS: &[&str] = &[
