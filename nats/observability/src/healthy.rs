@@ -37,7 +37,10 @@ conductor_queue_paused{queue="default"} 0+0x400
 conductor_queue_paused{queue="held"} 1+0x400
 conductor_void_events_total{reason="stale_epoch"} 40+0x400
 conductor_void_events_total{reason="duplicate"} 5+1x400
-conductor_void_events_total{reason="wrong_writer"} 0+0x400
+conductor_void_events_total{reason="wrong_writer"} 2+0x400
+conductor_void_events_total{reason="malformed"} 0+0x400
+conductor_void_events_total{reason="unknown_kind"} 0+0x400
+conductor_void_events_total{reason="format_not_reached"} 0+0x400
 conductor_leader_epoch{role="orchestrator"} 12+0x400
 conductor_leader_epoch{role="scheduler"} 15+0x400
 conductor_log_last_sequence 5000+90x400
@@ -85,7 +88,6 @@ p1 conductor_tail_lag_records{reader="projector"} 40+0x400
 o1 conductor_tail_lag_seconds{reader="orchestrator"} 0.002+0x400
 o2 conductor_tail_lag_seconds{reader="replica"} 0.003+0x400
 s1 conductor_tail_lag_seconds{reader="scheduler"} 0.002+0x400
-p1 conductor_tail_lag_seconds{reader="projector"} 0.4+0x400
 o1 conductor_snapshot_age_seconds 60+30x100 0+30x299
 o1 conductor_snapshot_bytes 120000+0x400
 o1 conductor_presence_age_seconds 14+0x400

@@ -2,8 +2,8 @@
 
 /// A reader of the log that a role decides from is this many seconds behind.
 pub const TAIL_LAG_S: f64 = 10.0;
-/// The trace projector is this many seconds behind: traces come late, nothing waits for them.
-pub const PROJECTOR_LAG_S: f64 = 60.0;
+/// The trace projector is this many records behind: traces come late, nothing waits for them.
+pub const PROJECTOR_LAG_RECORDS: u64 = 10_000;
 /// A ready task has waited this many seconds.
 pub const OLDEST_S: f64 = 900.0;
 /// So many tasks have to wait before a growing backlog is worth a word.

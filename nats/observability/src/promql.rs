@@ -157,22 +157,6 @@ pub fn grown(metric: &str, by: &str, selector: &str, window: &str) -> String {
     )
 }
 
-/// Like [`grown`], of a metric whose series do not exist before there is something to count: what
-/// was not there counts as 0.
-pub fn grown_from_nothing(metric: &str, by: &str, selector: &str, window: &str) -> String {
-    format!(
-        "max by ({by}) ({metric}{selector})\n  - (\n    max by ({by}) (max_over_time({metric}{selector}[{window}] offset {window}))\n    or 0 * max by ({by}) ({metric}{selector})\n  )"
-    )
-}
-
-/// How often something was counted within `window` by all processes together, where a series may
-/// have come to be within it.
-pub fn counted(metric: &str, by: &str, selector: &str, window: &str) -> String {
-    format!(
-        "sum by ({by}) (\n  increase({metric}{selector}[{window}]) > 0\n  or ({metric}{selector} unless {metric}{selector} offset {window})\n)"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,6 @@
 
 use super::{Alert, Group, Runbook, Severity, Story};
 use crate::limits;
-use crate::promql::counted;
 
 pub(super) fn group() -> Group {
     Group {
@@ -64,10 +63,8 @@ fn appends_refused() -> Alert {
     Alert {
         name: "ConductorAppendsRefused",
         severity: Severity::Critical,
-        expr: format!(
-            "{} > 0",
-            counted("conductor_append_refused_total", "cell, writer", "", "10m")
-        ),
+        expr: "sum by (cell, writer) (increase(conductor_append_refused_total[10m])) > 0"
+            .to_owned(),
         lasts: "1m",
         summary: "The log of cell {{ $labels.cell }} refuses what {{ $labels.writer }} writes",
         description: "{{ $value | printf \"%.0f\" }} append(s) of {{ $labels.writer }} in cell \
@@ -83,9 +80,8 @@ fn appends_refused() -> Alert {
                   not be deleted from.",
         },
         fires: Story {
-            // The series does not exist before there is something to count.
             series: &[
-                r#"conductor_append_refused_total{cell="local",instance="s1:9090",writer="scheduler"} _x30 1+0x30"#,
+                r#"conductor_append_refused_total{cell="local",instance="s1:9090",writer="scheduler"} 0+0x30 1+0x30"#,
             ],
             at: "18m",
         },
@@ -189,13 +185,13 @@ fn projector_lag() -> Alert {
         name: "ConductorTracesLate",
         severity: Severity::Info,
         expr: format!(
-            "min by (cell) (conductor_tail_lag_seconds{{reader=\"projector\"}}) > {}",
-            limits::PROJECTOR_LAG_S
+            "min by (cell) (conductor_tail_lag_records{{reader=\"projector\"}}) > {}",
+            limits::PROJECTOR_LAG_RECORDS
         ),
         lasts: "10m",
         summary: "Traces of cell {{ $labels.cell }} come late",
-        description: "The trace projector of cell {{ $labels.cell }} stands {{ $value | humanizeDuration }} \
-                      behind the end of the log.",
+        description: "The trace projector of cell {{ $labels.cell }} has {{ $value | humanize }} records of \
+                      the log still to read.",
         runbook: Runbook {
             means: "Tasks are not touched by it. Traces of what ended lately are not in Jaeger yet; none \
                     is lost, the projector reads on where it stands.",
@@ -206,17 +202,17 @@ fn projector_lag() -> Alert {
         },
         fires: Story {
             series: &[
-                r#"conductor_tail_lag_seconds{cell="local",instance="p1:9090",reader="projector"} 0+0x10 120+0x60"#,
+                r#"conductor_tail_lag_records{cell="local",instance="p1:9090",reader="projector"} 0+0x10 20000+0x60"#,
             ],
             at: "20m",
         },
         labels: &[("cell", "local")],
-        value: "2m 0s",
+        value: "20k",
         quiet: Story {
             // One of two keeps up.
             series: &[
-                r#"conductor_tail_lag_seconds{cell="local",instance="p1:9090",reader="projector"} 0+30x60"#,
-                r#"conductor_tail_lag_seconds{cell="local",instance="p2:9090",reader="projector"} 1+0x60"#,
+                r#"conductor_tail_lag_records{cell="local",instance="p1:9090",reader="projector"} 0+3000x60"#,
+                r#"conductor_tail_lag_records{cell="local",instance="p2:9090",reader="projector"} 1+0x60"#,
             ],
             at: "20m",
         },

@@ -2,7 +2,7 @@
 
 use super::{Alert, Group, Runbook, Severity, Story};
 use crate::limits;
-use crate::promql::grown_from_nothing;
+use crate::promql::grown;
 
 pub(super) fn group() -> Group {
     Group {
@@ -12,7 +12,7 @@ pub(super) fn group() -> Group {
 }
 
 fn wrong_writer() -> Alert {
-    let grown = grown_from_nothing(
+    let grown = grown(
         "conductor_void_events_total",
         "cell, reason",
         "{reason=\"wrong_writer\"}",
@@ -37,7 +37,7 @@ fn wrong_writer() -> Alert {
         },
         fires: Story {
             series: &[
-                r#"conductor_void_events_total{cell="local",instance="o1:9090",reason="wrong_writer"} _x100 1+0x60"#,
+                r#"conductor_void_events_total{cell="local",instance="o1:9090",reason="wrong_writer"} 0+0x100 1+0x60"#,
             ],
             at: "60m",
         },
@@ -55,7 +55,7 @@ fn wrong_writer() -> Alert {
 }
 
 fn stale_epoch() -> Alert {
-    let grown = grown_from_nothing(
+    let grown = grown(
         "conductor_void_events_total",
         "cell, reason",
         "{reason=\"stale_epoch\"}",
@@ -96,7 +96,7 @@ fn stale_epoch() -> Alert {
 }
 
 fn unreadable() -> Alert {
-    let grown = grown_from_nothing(
+    let grown = grown(
         "conductor_void_events_total",
         "cell, reason",
         "{reason=~\"malformed|unknown_kind|format_not_reached\"}",
@@ -121,7 +121,7 @@ fn unreadable() -> Alert {
         },
         fires: Story {
             series: &[
-                r#"conductor_void_events_total{cell="local",instance="o1:9090",reason="malformed"} _x100 2+0x60"#,
+                r#"conductor_void_events_total{cell="local",instance="o1:9090",reason="malformed"} 0+0x100 2+0x60"#,
             ],
             at: "60m",
         },
