@@ -290,6 +290,9 @@ async fn health_says_whether_nats_is_there_and_life_does_not_depend_on_it() {
         page.contains("conductor_nats_connected{cell=\"local\"} 0"),
         "{page}"
     );
+    // What the replica knows it knows without the servers.
+    assert!(page.contains("conductor_is_leader{"), "{page}");
+    assert!(page.contains("pending_tasks{"), "{page}");
 }
 
 #[tokio::test]
@@ -315,7 +318,7 @@ async fn lines_are_json_name_their_task_and_their_level_can_be_changed() {
         .collect();
     assert!(!lines.is_empty());
     for line in &lines {
-        for field in ["time", "level", "message", "cell", "process"] {
+        for field in ["time", "level", "message", "cell", "role"] {
             assert!(
                 line.get(field).is_some_and(Value::is_string),
                 "{field} of {line}"

@@ -386,6 +386,7 @@ async fn a_thousand_tasks_through_kills_are_a_thousand_traces() {
         }
     })
     .await;
+    let all = collector.spans();
     // A kill between an export and the word that it was made has that one export said again:
     // the same spans, byte for byte, which whoever keeps spans by id sees once.
     let mut by_id: BTreeMap<(&str, &str), &Seen> = BTreeMap::new();
@@ -396,11 +397,16 @@ async fn a_thousand_tasks_through_kills_are_a_thousand_traces() {
             again += 1;
         }
     }
-    assert!(again <= 3 * 2 * 512, "{again} spans came twice");
+    assert!(again <= 3 * 600, "{again} spans came twice");
     let mut traces: BTreeMap<&str, Vec<Seen>> = BTreeMap::new();
     for span in by_id.values() {
         traces.entry(&span.trace).or_default().push((*span).clone());
     }
+    // Of what the processes saw no span is without its parent.
+    let ids: BTreeSet<&str> = spans.iter().map(|s| s.id.as_str()).collect();
+    let is_orphan = |s: &&Seen| is_live(s) && !ids.contains(s.parent.as_str());
+    let orphans: Vec<&Seen> = all.iter().filter(is_orphan).collect();
+    assert!(orphans.is_empty(), "{orphans:#?}");
     let expected: BTreeSet<String> = submitted
         .iter()
         .map(|id| TraceContext::of(*id, None).trace_hex())
@@ -436,6 +442,74 @@ async fn every_task_of_the_demo_is_a_trace() {
         whole(spans, "");
         assert_eq!(counts(spans)["task"], 1);
     }
+}
+
+#[tokio::test]
+async fn of_two_projectors_one_exports_though_the_collector_was_long_away() {
+    let collector = Collector::start().await;
+    collector.refuse(true);
+    let mut system = System::bare().await;
+    export_to(&mut system, &collector.grpc);
+    system.start("first", &["projector"]);
+    system.start("second", &["projector"]);
+    system.env.clear();
+    system.start_split().await;
+    let mut story = system.story().await;
+    let ids = submit(&system, 100).await;
+    story
+        .until("all to end", |s| (count(s) >= 100).then_some(()))
+        .await;
+    // Longer than one that says nothing is waited for.
+    let since = std::time::Instant::now();
+    until(|| {
+        let is_long = since.elapsed() > std::time::Duration::from_secs(20);
+        if is_long && collector.asked() >= 2 {
+            Ok(())
+        } else {
+            Err("a long outage".to_owned())
+        }
+    })
+    .await;
+    collector.refuse(false);
+    for id in &ids {
+        trace(&collector, *id, 1).await;
+    }
+    let said = ["first", "second"].map(|name| system.process(name).said());
+    let begun = said
+        .iter()
+        .filter(|s| s.contains("traces are exported from here"));
+    assert_eq!(begun.count(), 1, "{said:?}");
+}
+
+#[tokio::test]
+async fn what_exports_traces_ends_when_told_though_nats_is_away() {
+    let collector = Collector::start().await;
+    let mut system = traced(&collector.grpc).await;
+    let mut story = system.story().await;
+    let id = system.submit(sh("true")).await;
+    story.outcome(id).await;
+    trace(&collector, id, 1).await;
+    system.server.as_mut().unwrap().server.kill();
+    // Not for ever: how it ends where it can say nothing more is another matter.
+    system.process("up").terminate().await;
+}
+
+#[tokio::test]
+async fn a_file_of_tasks_joins_the_caller_s_trace() {
+    let system = System::up().await;
+    let mut story = system.story().await;
+    let args = ["--nats-url", &system.url, "submit", "-f", "-", "-o", "json"].map(str::to_owned);
+    let file = br#"[{"name": "of-file", "run": {"noop": {}}}]"#;
+    let ran = conductor_harness::process::run(&args, &[("TRACEPARENT", CALLER)], file).await;
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    story
+        .until("the task", |s| (count(s) >= 1).then_some(()))
+        .await;
+    let shown = system
+        .cli(&["task", "show", "of-file", "-o", "json"])
+        .await
+        .json();
+    assert_eq!(shown["trace"], "0af7651916cd43dd8448eb211c80319c");
 }
 
 async fn submit(system: &System, tasks: usize) -> Vec<TaskId> {

@@ -215,7 +215,8 @@ impl Attempt {
                 () = tokio::time::sleep_until(watch.next()) => watch.on_time(&mut process).await,
             }
         };
-        watch.inside.ended(&status);
+        let is_known = watch.why != Why::Stopped(Stop::Revoked);
+        watch.inside.ended(&status, is_known);
         (watch.why, status)
     }
 

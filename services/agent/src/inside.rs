@@ -7,10 +7,12 @@ use conductor_protocol::event::AttemptAssigned;
 use conductor_protocol::ids::Lease;
 use conductor_protocol::trace::{SpanId, SpanKind};
 use conductor_telemetry::span::Side;
-use conductor_telemetry::{Span, live};
+use conductor_telemetry::{Span, live, metrics};
 
 use crate::reaper::Status;
 
+/// Most spans of one attempt; what is beyond is counted as dropped.
+const SPANS_MAX: usize = 1_024;
 /// Most calls of tools that may be open at once.
 const OPEN_MAX: usize = 256;
 
@@ -27,7 +29,8 @@ pub enum Moment {
     ToolEnded(String, bool),
 }
 
-/// Makes the live spans of one attempt; does nothing where nobody wants them.
+/// Makes the live spans of one attempt; does nothing where nobody wants them. They leave when it
+/// has ended: only then it is known whether the log says of it that it ran.
 #[derive(Debug, Default)]
 pub(crate) struct Inside {
     of: Option<(TraceContext, SpanId, u64)>,
@@ -36,6 +39,7 @@ pub(crate) struct Inside {
     tools: BTreeMap<String, (u64, String)>,
     turns: u64,
     calls: u64,
+    made: Vec<Span>,
 }
 
 impl Inside {
@@ -57,13 +61,14 @@ impl Inside {
     pub(crate) fn prepared(&mut self) {
         let now = live::now_ns();
         if let Some(span) = self.span(SpanKind::Prepare, 0, "prepare", self.began_ns) {
-            live::emit(span);
+            self.keep(span);
         }
         self.began_ns = now;
     }
 
-    /// The program is gone.
-    pub(crate) fn ended(&mut self, status: &Status) {
+    /// The program is gone. `is_known` says that the log is told of its end; of one that was
+    /// revoked it may not even say that it began.
+    pub(crate) fn ended(&mut self, status: &Status, is_known: bool) {
         let Some(span) = self.span(SpanKind::Process, 0, "process", self.began_ns) else {
             return;
         };
@@ -75,7 +80,23 @@ impl Inside {
         let span = span
             .with_some("process.exit.code", code)
             .with_some("conductor.signal", signal);
-        live::emit(span);
+        self.keep(span);
+        let Some((context, ..)) = self.of else { return };
+        let root = context.span(SpanKind::Task, 0);
+        for mut span in std::mem::take(&mut self.made) {
+            if !is_known {
+                span.parent = Some(root);
+            }
+            live::emit(span);
+        }
+    }
+
+    fn keep(&mut self, span: Span) {
+        if self.made.len() < SPANS_MAX {
+            self.made.push(span);
+        } else {
+            metrics().spans_dropped.inc();
+        }
     }
 
     pub(crate) fn saw(&mut self, moment: Moment) {
@@ -95,7 +116,7 @@ impl Inside {
                         .with("gen_ai.operation.name", "chat")
                         .with("conductor.model.turn", self.turns);
                     span.side = Side::Client;
-                    live::emit(span);
+                    self.keep(span);
                 }
             }
             Moment::ToolBegan(call, tool) => {
@@ -115,7 +136,7 @@ impl Inside {
                         .with("gen_ai.tool.name", tool)
                         .with("gen_ai.tool.call.id", call);
                     span.error = has_failed.then(|| "tool failed".into());
-                    live::emit(span);
+                    self.keep(span);
                 }
             }
         }

@@ -14,6 +14,7 @@ use conductor_protocol::event::{AttemptAssigned, Usage};
 use conductor_protocol::ids::Lease;
 use conductor_protocol::trace::SpanKind;
 use conductor_protocol::{OutcomeClass, RunSpec, TraceContext};
+use conductor_telemetry::Otlp;
 
 use crate::dirs::AttemptDirs;
 use crate::inside::Moment;
@@ -34,6 +35,8 @@ pub struct Host {
     pub claude: PathBuf,
     /// Longest silence of a model.
     pub silence: Duration,
+    /// Which traces are recorded, where any are.
+    pub otlp: Option<Otlp>,
 }
 
 /// Variables the claude runtime needs to reach its service.
@@ -62,6 +65,8 @@ impl Host {
             claude_env,
             claude,
             silence: Duration::from_secs(300),
+            // Whoever starts the agent says what is wrong with it.
+            otlp: Otlp::from_env().ok().flatten(),
         }
     }
 }
@@ -166,7 +171,10 @@ fn base_env(job: &Job<'_>) -> BTreeMap<String, String> {
         set("CONDUCTOR_NAME", name.to_string());
     }
     // What the program does belongs below what we say of it.
-    let trace = TraceContext::of(job.lease.task, assigned.traceparent.as_deref());
+    let mut trace = TraceContext::of(job.lease.task, assigned.traceparent.as_deref());
+    if let Some(otlp) = &job.host.otlp {
+        trace.is_sampled = Some(otlp.records(&trace));
+    }
     let run = trace.span(SpanKind::Run, job.lease.attempt.into());
     set("TRACEPARENT", trace.traceparent(run));
     env

@@ -52,8 +52,6 @@ pub enum SpanKind {
     Tool = 15,
     /// An agent preparing what an attempt needs.
     Prepare = 16,
-    /// The time a decision took from its record to its reader.
-    Tail = 17,
 }
 
 /// The trace of a task.

@@ -156,6 +156,7 @@ impl Actor for Appender {
                     }
                     Fate::Refused(e) => {
                         state.begun.remove(&subject);
+                        state.traced_in_flight.remove(&subject);
                         metrics().append_refused(kind);
                         tracing::error!(error = %e, subject, "the log refused a frame");
                         (state.args.on_refused)();

@@ -242,6 +242,7 @@ impl Actor for Replica {
             }
             ReplicaMsg::Question(_) | ReplicaMsg::Measure(_) | ReplicaMsg::Drain(_) => {
                 match msg {
+                    ReplicaMsg::Measure(watcher) if watcher.is_closed() => {}
                     ReplicaMsg::Measure(watcher) => {
                         // Whoever asked may have given up waiting.
                         let _ = watcher.send(measure::measure(replica));

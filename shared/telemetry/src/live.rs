@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use conductor_protocol::TraceContext;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::metrics::metrics;
@@ -21,7 +21,13 @@ const GATHERS: Duration = Duration::from_millis(500);
 
 struct Live {
     otlp: Otlp,
-    spans: mpsc::Sender<Span>,
+    spans: mpsc::Sender<Item>,
+}
+
+enum Item {
+    Span(Box<Span>),
+    /// Told once all before it is exported, or given up.
+    Flush(oneshot::Sender<()>),
 }
 
 static LIVE: OnceLock<Live> = OnceLock::new();
@@ -53,9 +59,25 @@ pub fn wants(context: &TraceContext) -> bool {
 /// Has a span exported, if there is room.
 pub fn emit(span: Span) {
     if let Some(live) = LIVE.get()
-        && live.spans.try_send(span).is_err()
+        && live.spans.try_send(Item::Span(Box::new(span))).is_err()
     {
         metrics().spans_dropped.inc();
+    }
+}
+
+/// Waits until what was made so far is exported, at most so long.
+pub async fn flush(at_most: Duration) {
+    let Some(live) = LIVE.get() else { return };
+    let (done, is_done) = oneshot::channel();
+    let flushed = async {
+        if live.spans.send(Item::Flush(done)).await.is_ok() {
+            // An exporter that is gone flushes nothing more.
+            let _ = is_done.await;
+        }
+    };
+    if tokio::time::timeout(at_most, flushed).await.is_err() {
+        let left = WAITING_MAX - live.spans.capacity();
+        metrics().spans_dropped.inc_by(left as u64);
     }
 }
 
@@ -65,17 +87,36 @@ pub fn now_ns() -> u64 {
     since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
 }
 
-async fn export(exporter: Exporter, mut coming: mpsc::Receiver<Span>, batch_max: usize) {
+async fn export(exporter: Exporter, mut coming: mpsc::Receiver<Item>, batch_max: usize) {
     let mut is_refused = false;
     while let Some(first) = coming.recv().await {
-        let (mut batch, until) = (vec![first], Instant::now() + GATHERS);
-        while batch.len() < batch_max {
-            match tokio::time::timeout_at(until, coming.recv()).await {
-                Ok(Some(span)) => batch.push(span),
-                _ => break,
+        let (mut batch, mut flushed) = (Vec::new(), None);
+        let (mut next, until) = (Some(first), Instant::now() + GATHERS);
+        while let Some(item) = next.take() {
+            match item {
+                Item::Span(span) => batch.push(*span),
+                Item::Flush(waiting) => {
+                    flushed = Some(waiting);
+                    break;
+                }
+            }
+            if batch.len() < batch_max {
+                next = tokio::time::timeout_at(until, coming.recv())
+                    .await
+                    .ok()
+                    .flatten();
             }
         }
-        match exporter.export(&batch).await {
+        let done = if batch.is_empty() {
+            Ok(())
+        } else {
+            exporter.export(&batch).await
+        };
+        if let Some(waiting) = flushed {
+            // Whoever waited may have given up.
+            let _ = waiting.send(());
+        }
+        match done {
             Ok(()) => {
                 metrics().spans_exported.inc_by(batch.len() as u64);
                 is_refused = false;

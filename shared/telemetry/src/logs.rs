@@ -5,7 +5,7 @@ mod mask;
 
 use std::fmt;
 use std::io::IsTerminal;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use serde_json::{Map, Value};
@@ -45,6 +45,7 @@ impl Logs {
     pub fn init(self) {
         let (filter, handle) = reload::Layer::new(EnvFilter::new(&self.filter));
         let is_json = self.is_service && !std::io::stderr().is_terminal();
+        let mask = Arc::new(Mask::of_env(std::env::vars()));
         let lines = Lines {
             is_json,
             is_limited: self.is_service,
@@ -52,9 +53,10 @@ impl Logs {
             cell: self.cell,
             role: self.role,
             limit: Limit::default(),
+            mask: Arc::clone(&mask),
         };
         let fmt = tracing_subscriber::fmt::layer()
-            .with_writer(Masked::new(Mask::of_env(std::env::vars())))
+            .with_writer(Masked(mask))
             .with_ansi(!is_json && std::io::stderr().is_terminal())
             // Complaining about a closed standard error on standard error would end the actor
             // that logged.
@@ -96,6 +98,7 @@ struct Lines {
     cell: String,
     role: String,
     limit: Limit,
+    mask: Arc<Mask>,
 }
 
 impl<S, N> FormatEvent<S, N> for Lines
@@ -109,12 +112,13 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
+        let mut said = Said::default();
+        event.record(&mut said);
         let mut left_out = 0;
         if self.is_limited {
-            match self
-                .limit
-                .pass(&event.metadata().callsite(), Instant::now())
-            {
+            let of = said.0.get("task").map(Value::to_string).unwrap_or_default();
+            let place = event.metadata().callsite();
+            match self.limit.pass(&place, &of, Instant::now()) {
                 Pass::No => {
                     metrics().log_lines_suppressed.inc();
                     return Ok(());
@@ -123,7 +127,7 @@ where
             }
         }
         if self.is_json {
-            writeln!(writer, "{}", self.json(event, left_out))
+            writeln!(writer, "{}", self.json(event, said, left_out))
         } else {
             self.plain.format_event(context, writer, event)
         }
@@ -131,23 +135,29 @@ where
 }
 
 impl Lines {
+    /// Before it is written as JSON: behind its escapes a secret is not known again.
+    fn masked(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => self.mask.apply(&text).into_owned().into(),
+            other => other,
+        }
+    }
+
     /// `time`, `level`, `message`, whose it is, then what the event says.
-    fn json(&self, event: &Event<'_>, left_out: u64) -> Value {
+    fn json(&self, event: &Event<'_>, mut said: Said, left_out: u64) -> Value {
         let mut time = String::new();
         // A clock that cannot be read leaves an empty text.
         let _ = SystemTime.format_time(&mut Writer::new(&mut time));
         let meta = event.metadata();
-        let mut said = Said::default();
-        event.record(&mut said);
         let mut line = Map::new();
         line.insert("time".into(), time.into());
         line.insert("level".into(), meta.level().as_str().into());
         line.insert(
             "message".into(),
-            said.0.remove("message").unwrap_or_default(),
+            self.masked(said.0.remove("message").unwrap_or_default()),
         );
         line.insert("cell".into(), self.cell.clone().into());
-        line.insert("process".into(), self.role.clone().into());
+        line.insert("role".into(), self.role.clone().into());
         line.insert("target".into(), meta.target().into());
         if left_out > 0 {
             line.insert("left_out".into(), left_out.into());
@@ -159,7 +169,7 @@ impl Lines {
             } else {
                 name
             };
-            line.insert(name, value);
+            line.insert(name, self.masked(value));
         }
         Value::Object(line)
     }

@@ -6,9 +6,11 @@ use opentelemetry::trace::{
     Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_otlp::{Protocol, SpanExporter as Transport, WithExportConfig};
+use opentelemetry_otlp::{Protocol, SpanExporter as Transport, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _, SpanLinks};
+
+use tonic::transport::ClientTlsConfig;
 
 use crate::span::{Side, Span, Value};
 
@@ -103,15 +105,34 @@ impl Otlp {
         alone.is_recorded(self.ratio)
     }
 
+    fn is_secured(&self) -> bool {
+        self.endpoint.starts_with("https://")
+    }
+
     /// The exporter. Connects only when it first exports.
     pub fn exporter(&self, resource: &[(&'static str, String)]) -> Result<Exporter, ExportError> {
         let setup = |e: opentelemetry_otlp::ExporterBuildError| ExportError::Setup {
             endpoint: self.endpoint.clone(),
             problem: e.to_string(),
         };
+        if self.is_secured() && !self.is_grpc {
+            return Err(ExportError::Setup {
+                endpoint: self.endpoint.clone(),
+                problem:
+                    "https is spoken over gRPC only: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or \
+                          export to a collector nearby"
+                        .to_owned(),
+            });
+        }
         // Endpoint, headers, timeout and compression are read from the environment by it.
         let mut transport = if self.is_grpc {
-            Transport::builder().with_tonic().build().map_err(setup)?
+            let grpc = Transport::builder().with_tonic();
+            let grpc = if self.is_secured() {
+                grpc.with_tls_config(ClientTlsConfig::new().with_enabled_roots())
+            } else {
+                grpc
+            };
+            grpc.build().map_err(setup)?
         } else {
             let http = Transport::builder().with_http();
             let http = http.with_protocol(Protocol::HttpBinary);
@@ -139,7 +160,9 @@ type Env<'a> = &'a dyn Fn(&'static str) -> Option<String>;
 /// The specification's samplers, as far as they say something of a whole task.
 fn sampler(env: Env<'_>) -> Result<(f64, bool), ExportError> {
     let name = env("OTEL_TRACES_SAMPLER").unwrap_or_else(|| "parentbased_always_on".into());
-    let ratio = match env("OTEL_TRACES_SAMPLER_ARG") {
+    // Other samplers' arguments are none of ours.
+    let argument = env("OTEL_TRACES_SAMPLER_ARG").filter(|_| name.ends_with("traceidratio"));
+    let ratio = match argument {
         None => 1.0,
         Some(text) => match text.parse::<f64>() {
             Ok(ratio) if (0.0..=1.0).contains(&ratio) => ratio,
@@ -318,6 +341,7 @@ mod tests {
             Ok(Some((0.25, true)))
         );
         assert_eq!(of("always_off", "0.25"), Ok(Some((0.0, false))));
+        assert_eq!(of("always_on", "endpoint=x"), Ok(Some((1.0, false))));
         assert!(of("sometimes", "1").is_err());
         assert!(of("traceidratio", "2").is_err());
         assert_eq!(

@@ -162,6 +162,12 @@ pub(crate) async fn run(args: SubmitArgs, settings: &Settings) -> Outcome {
         None => vec![from_flags(&args)?],
     };
     file::name_all(&mut orders)?;
+    if args.file.is_some() {
+        let orders = orders.iter_mut();
+        for order in orders.filter(|o| o.submission.traceparent.is_none()) {
+            order.submission.traceparent.clone_from(&args.traceparent);
+        }
+    }
     let ordered = file::needs_first(&mut orders);
     validate(&orders, settings)?;
     let connection = Arc::new(settings.open().await?);
@@ -176,6 +182,8 @@ pub(crate) async fn run(args: SubmitArgs, settings: &Settings) -> Outcome {
 fn check_flags(args: &SubmitArgs) -> Outcome<()> {
     let plain = Submission {
         run: None,
+        // It may come from the environment, and goes with a file, too.
+        traceparent: None,
         ..from_flags(&SubmitArgs {
             noop: true,
             file: None,

@@ -65,7 +65,8 @@ pub(super) async fn run(settings: &Settings) -> Outcome {
         server.url()
     ));
     let mut stop = signals();
-    let mut stack = Stack::start(&place, sample_plan(Otlp::from_env()?), &Arc::default()).await?;
+    let mut stack =
+        Stack::start(&place, sample_plan(super::otlp_if_any()), &Arc::default()).await?;
     if !stack.wait_leading(2, Duration::from_secs(30)).await {
         return Err(Failure::new(Exit::Failure, "nobody leads after 30 s"));
     }

@@ -10,7 +10,6 @@ use conductor_nats::guard::GuardProgram;
 use conductor_nats::{DataDir, Server, ServerConfig, locate};
 use conductor_protocol::AgentId;
 use conductor_protocol::subject::Role as RoleName;
-use conductor_telemetry::Otlp;
 use tokio::sync::watch;
 
 use super::sight::Watched;
@@ -34,7 +33,7 @@ pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
     let mut stop = signals();
     let mut watched = server.map(watch_server);
     let mut plan = up_plan(args);
-    plan.traces = Otlp::from_env()?;
+    plan.traces = super::otlp_if_any();
     plan.live.clone_from(&plan.traces);
     let traces = plan.traces.clone();
     // The data directory is ours alone, and so is the server in it.

@@ -24,7 +24,9 @@ use crate::settings::{MetricsAddr, Settings};
 /// Records behind the log's end at which a process still counts as ready.
 const BEHIND_MAX: u64 = 10_000;
 /// How long a replica may take to answer.
-const ANSWER_MS: u64 = 1_500;
+const ANSWER_MS: u64 = 1_000;
+/// How long the servers may take to say how large a stream is.
+const LINK_MAX: Duration = Duration::from_millis(700);
 /// How long the streams' sizes are good for.
 const SIZES_KEPT: Duration = Duration::from_secs(10);
 
@@ -136,39 +138,45 @@ impl Source for Cell {
             let Some(connection) = self.0.connection.get() else {
                 return Vec::new();
             };
-            let mut samples = Vec::new();
-            let log = connection.log_size().await;
-            if let Some((size, round_trip)) = &log {
-                samples.push(Sample::gauge(
-                    "conductor_nats_rtt_seconds",
-                    "Round trip of a request to JetStream",
-                    round_trip.as_secs_f64(),
-                ));
-                samples.push(Sample::gauge(
-                    "conductor_log_last_sequence",
-                    "Last record of the log",
-                    size.last_seq as f64,
-                ));
-            }
-            let last_seq = log.as_ref().map_or(0, |(size, _)| size.last_seq);
+            // The replica answers though the servers do not.
+            let log = tokio::time::timeout(LINK_MAX, connection.log_size());
+            let (measured, log) = tokio::join!(self.0.measured(), log);
+            let log = log.ok().flatten();
+            let mut samples = log
+                .iter()
+                .flat_map(|(size, took)| link(size, *took))
+                .collect::<Vec<_>>();
             let projected = metrics().projected_seq.load(Ordering::Relaxed);
-            if projected > 0 {
-                samples.push(lag("projector", last_seq.saturating_sub(projected)));
-            }
-            let Some(measured) = self.0.measured().await else {
-                return samples;
-            };
-            if let Some((size, _)) = log {
-                samples.extend(lags(&measured, size.last_seq));
-                samples.extend(sizes(&size));
-                for size in self.0.sizes(connection).await {
-                    samples.extend(sizes(&size));
+            if let Some((size, _)) = &log {
+                if projected > 0 {
+                    samples.push(lag("projector", size.last_seq.saturating_sub(projected)));
+                }
+                if let Some(measured) = &measured {
+                    samples.extend(lags(measured, size.last_seq));
+                    samples.extend(sizes(size));
+                    let beside = tokio::time::timeout(LINK_MAX, self.0.sizes(connection)).await;
+                    samples.extend(beside.iter().flatten().flat_map(sizes));
                 }
             }
-            samples.extend(measured.samples);
+            samples.extend(measured.into_iter().flat_map(|m| m.samples));
             samples
         })
     }
+}
+
+fn link(size: &StreamSize, round_trip: Duration) -> [Sample; 2] {
+    [
+        Sample::gauge(
+            "conductor_nats_rtt_seconds",
+            "Round trip of a request to JetStream",
+            round_trip.as_secs_f64(),
+        ),
+        Sample::gauge(
+            "conductor_log_last_sequence",
+            "Last record of the log",
+            size.last_seq as f64,
+        ),
+    ]
 }
 
 fn lag(reader: &str, records: u64) -> Sample {

@@ -165,13 +165,7 @@ impl Stack {
             tracing::info!(durability = %provisioned.durability, replicas = provisioned.replicas, "the log is there");
             Some(provisioned)
         };
-        if let Some(otlp) = &plan.live {
-            let resource = [
-                ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
-                ("conductor.cell", connection.cell().to_string()),
-            ];
-            live::start(otlp, &resource)?;
-        }
+        start_live_spans(plan.live.as_ref(), &connection);
         let (stop, _) = watch::channel(false);
         let (shown, status) = watch::channel(ReplicaStatus::default());
         let mut parts = JoinSet::new();
@@ -269,7 +263,19 @@ impl Stack {
     pub(super) async fn stop(mut self) {
         self.stop.send_replace(true);
         while self.parts.join_next().await.is_some() {}
+        live::flush(Duration::from_secs(2)).await;
         self.connection.flush().await;
+    }
+}
+
+/// Exports what goes on in this process; nobody is kept from working by that.
+fn start_live_spans(otlp: Option<&Otlp>, connection: &Connection) {
+    let resource = [
+        ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("conductor.cell", connection.cell().to_string()),
+    ];
+    if let Some(Err(e)) = otlp.map(|otlp| live::start(otlp, &resource)) {
+        tracing::warn!(error = %e, "no live spans are exported");
     }
 }
 

@@ -8,6 +8,7 @@ use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::jetstream::positions::{Position, Stored};
 use conductor_eventlog::{EventLog, LogError};
 use conductor_telemetry::metrics;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{ProjectorError, ProjectorOptions, READER};
@@ -29,6 +30,7 @@ pub(super) struct Claim {
     holder: String,
     seq: u64,
     revision: u64,
+    renewed: Instant,
 }
 
 impl Claim {
@@ -59,10 +61,13 @@ impl Claim {
                 holder: options.instance.clone(),
                 seq,
                 revision: 0,
+                renewed: Instant::now(),
             };
             if claim.put(seq, &options.instance, over).await? {
                 return Ok(claim);
             }
+            // Somebody was faster.
+            tokio::time::sleep(LOOKS_EVERY).await;
         }
     }
 
@@ -71,17 +76,38 @@ impl Claim {
         self.seq
     }
 
+    /// Says that this process is still there, where that was not said for a while.
+    pub(super) async fn renew(
+        &mut self,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<bool, ProjectorError> {
+        if self.renewed.elapsed() < RENEWED_EVERY {
+            return Ok(true);
+        }
+        self.advance(self.seq, stop).await
+    }
+
     /// Says that all up to `seq` is dealt with. While the servers are away it waits: whether
-    /// this was heard decides whether anything is exported twice.
-    pub(super) async fn advance(&mut self, seq: u64) -> Result<(), ProjectorError> {
+    /// this was heard decides whether anything is exported twice. `false` where they are away
+    /// and this process is to end.
+    pub(super) async fn advance(
+        &mut self,
+        seq: u64,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<bool, ProjectorError> {
         let (holder, over) = (self.holder.clone(), Some(self.revision));
         let mut pause = Duration::from_millis(50);
         loop {
             match self.put(seq, &holder, over).await {
-                Ok(true) => return Ok(()),
+                Ok(true) => return Ok(true),
                 // An earlier try may have been heard though its answer was lost.
-                Ok(false) if self.is_ours(seq).await => return Ok(()),
-                Ok(false) => return Err(ProjectorError::Superseded),
+                Ok(false) if self.is_ours(seq).await => return Ok(true),
+                Ok(false) => {
+                    // The other one says how far it is.
+                    metrics().projected_seq.store(0, Ordering::Relaxed);
+                    return Err(ProjectorError::Superseded);
+                }
+                Err(_) if *stop.borrow() => return Ok(false),
                 Err(e) => {
                     tracing::debug!(error = %e, "the position is not stored yet");
                     tokio::time::sleep(pause).await;
@@ -119,6 +145,7 @@ impl Claim {
             return Ok(false);
         };
         (self.seq, self.revision) = (seq, revision);
+        self.renewed = Instant::now();
         metrics().projected_seq.store(seq, Ordering::Relaxed);
         Ok(true)
     }

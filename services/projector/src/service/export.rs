@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use conductor_eventlog::jetstream::{Connection, ReaderSnapshots};
 use conductor_eventlog::{EventLog, SnapshotName, SnapshotStore};
-use conductor_telemetry::{Exporter, Span, metrics};
+use conductor_telemetry::{ExportError, Exporter, Span, metrics};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -131,12 +131,20 @@ impl<'a> Exports<'a> {
         while !self.batch.spans.is_empty() {
             // A task of very many spans takes several exports; all before the position moves.
             let n = self.batch.spans.len().min(self.batch_max);
-            if !self.insist(n).await {
+            if !self.insist(n).await? {
                 return Ok(false);
             }
             self.batch.spans.drain(..n);
         }
-        self.claim.advance(self.batch.seq).await?;
+        let is_new = self.batch.seq > self.claim.seq();
+        let is_heard = if is_new {
+            self.claim.advance(self.batch.seq, &self.stop).await?
+        } else {
+            self.claim.renew(&self.stop).await?
+        };
+        if !is_heard {
+            return Ok(false);
+        }
         if let Some((seq, bytes)) = self.batch.checkpoint.take()
             && let Err(e) = self.store.save(SnapshotName(seq), bytes).await
         {
@@ -147,17 +155,16 @@ impl<'a> Exports<'a> {
 
     /// Exports the first spans, however long the collector is away: meanwhile the log keeps
     /// what follows. `false` when it is away and this process is to end.
-    async fn insist(&mut self, n: usize) -> bool {
+    async fn insist(&mut self, n: usize) -> Result<bool, ProjectorError> {
         let mut pause = PAUSE_MIN;
         loop {
-            let spans = self.batch.spans.get(..n).unwrap_or_default();
-            match self.exporter.export(spans).await {
+            match self.export(n).await? {
                 Ok(()) => {
                     metrics().spans_exported.inc_by(n as u64);
                     if std::mem::take(&mut self.is_refused) {
                         tracing::info!("traces are exported again");
                     }
-                    return true;
+                    return Ok(true);
                 }
                 Err(e) if self.is_refused => tracing::debug!(error = %e, "traces still wait"),
                 Err(e) => {
@@ -167,11 +174,28 @@ impl<'a> Exports<'a> {
             }
             metrics().export_failures.inc();
             if *self.stop.borrow() {
-                return false;
+                return Ok(false);
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
                 () = stopped(&mut self.stop) => {}
+            }
+        }
+    }
+
+    /// Exports the first spans once. Meanwhile it is said that this process is there: another
+    /// that took over would export the same.
+    async fn export(&mut self, n: usize) -> Result<Result<(), ExportError>, ProjectorError> {
+        let spans = self.batch.spans.get(..n).unwrap_or_default();
+        self.claim.renew(&self.stop).await?;
+        let export = self.exporter.export(spans);
+        tokio::pin!(export);
+        loop {
+            tokio::select! {
+                done = &mut export => return Ok(done),
+                () = tokio::time::sleep(RENEWED_EVERY) => {
+                    self.claim.renew(&self.stop).await?;
+                }
             }
         }
     }

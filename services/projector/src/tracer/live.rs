@@ -369,7 +369,12 @@ impl Live {
     fn pause(&mut self, at: Position, paused_ms: UnixMs, now: UnixMs) {
         let since_ms = self.waiting.map_or(now, |w| w.since_ms.max(paused_ms));
         let span = self
-            .span(SpanKind::Pause, at.seq, "queue paused", (since_ms, now))
+            .span(
+                SpanKind::Pause,
+                at.seq << 16 | u64::from(at.index),
+                "queue paused",
+                (since_ms, now),
+            )
             .with("conductor.queue", self.about.queue.as_str());
         self.keep(span);
     }

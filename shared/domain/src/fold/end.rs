@@ -113,6 +113,7 @@ pub(super) fn attempt_failed(
         let attempt = held.release(state, slot);
         state.passed.push(Passed {
             at: at.position,
+            time_ms: at.time_ms,
             task: lease.task,
             class: Some(class),
             attempt: Some(attempt),
@@ -159,6 +160,7 @@ pub(super) fn finish(
     let attempt = held.map(|held| held.release(state, slot));
     state.passed.push(Passed {
         at: at.position,
+        time_ms: at.time_ms,
         task: id,
         class,
         attempt,

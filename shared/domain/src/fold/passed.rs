@@ -11,6 +11,8 @@ use crate::state::Outcome;
 pub struct Passed {
     /// By which event.
     pub at: Position,
+    /// When.
+    pub time_ms: UnixMs,
     /// The task.
     pub task: TaskId,
     /// Why, where it did not succeed.

@@ -44,11 +44,12 @@ pub(super) fn trace(
         Role::Orchestrator => (SpanKind::Decide, "decide"),
         Role::Scheduler => (SpanKind::Plan, "plan"),
     };
-    let now = live::now_ns();
+    let (now, mut n) = (live::now_ns(), 0);
     for (subject, contexts) in by_subject {
         for context in &contexts {
-            // What is decided of a task at one record is decided once.
-            let id = context.span(kind, state.seq);
+            // A task may be decided about more than once at a record, and in a step.
+            n += 1;
+            let id = context.span(kind, since_ns.wrapping_add(n));
             let root = Some(context.span(SpanKind::Task, 0));
             let behind_ns = since_ns.saturating_sub(state.time_ms.saturating_mul(1_000_000));
             let span = Span::new(context.trace, id, root, name, (0, 0))

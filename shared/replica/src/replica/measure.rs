@@ -20,6 +20,8 @@ const OTHER_QUEUES: &str = "_other";
 /// How many of each lane are looked at for the one that has waited longest. Within a lane they
 /// stand by rank: what is not among them waits behind so many.
 const LANE_LOOK: usize = 1_000;
+/// How many of all lanes: whoever decides does nothing else meanwhile.
+const LOOK_MAX: usize = 20_000;
 
 /// What a replica says of itself and the cell.
 #[derive(Clone, Debug, Default)]
@@ -37,10 +39,13 @@ pub struct Measured {
 /// Everything, as of now.
 pub(super) fn measure(replica: &ReplicaState) -> Measured {
     let state = replica.host.state();
-    let mut samples = tasks(state);
-    samples.extend(queues(state, replica.server_now_ms()));
-    samples.extend(agents(state));
-    samples.extend(leaders(replica));
+    let mut samples = leaders(replica);
+    // What is counted while it catches up is what was, not what is.
+    if replica.status.borrow().is_caught_up {
+        samples.extend(tasks(state));
+        samples.extend(queues(state, replica.server_now_ms()));
+        samples.extend(agents(state));
+    }
     samples.extend(saved(replica));
     samples.extend(silence(replica));
     Measured {
@@ -122,8 +127,11 @@ fn tasks(state: &State) -> Vec<Sample> {
 /// Backlog, age and pause of each queue; of very many the longest, and the rest together.
 fn queues(state: &State, now_ms: u64) -> Vec<Sample> {
     let mut oldest: BTreeMap<&QueueName, u64> = BTreeMap::new();
+    let mut left = LOOK_MAX;
     for (lane, ready) in &state.index.ready {
-        let looked = ready.iter().take(LANE_LOOK);
+        let look = ready.len().min(LANE_LOOK).min(left);
+        left -= look;
+        let looked = ready.iter().take(look);
         let since = looked.filter_map(|(_, _, id)| match state.tasks.get(id)?.phase {
             conductor_domain::state::Phase::Ready { since_ms, .. } => Some(since_ms),
             _ => None,
@@ -277,8 +285,8 @@ fn silence(replica: &ReplicaState) -> Option<Sample> {
 /// Counts what ended. Of each record one is an example of its trace.
 pub(super) fn count(state: &State, ended: &[Passed]) {
     let between = |from: u64, to: u64| Duration::from_millis(to.saturating_sub(from));
-    let now = state.time_ms;
     for (n, passed) in ended.iter().enumerate() {
+        let now = passed.time_ms;
         let trace = (n == 0).then(|| {
             let task = state.tasks.get(&passed.task);
             let caller = task.and_then(|t| t.spec.traceparent.as_deref());

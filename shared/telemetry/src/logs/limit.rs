@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use tracing::callsite::Identifier;
 
-/// Lines of one place in the code within a window; what is beyond is left out.
+/// Lines of one place in the code, about one task or none, within a window; what is beyond is left out.
 const LINES_MAX: u64 = 50;
+/// Most windows kept: of more tasks than that some are forgotten, and their lines written.
+const WINDOWS_MAX: usize = 10_000;
 /// The window.
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -27,20 +29,26 @@ struct Window {
     left_out: u64,
 }
 
-/// Counts lines by the place in the code that writes them: there are only so many.
+/// Counts lines by the place in the code that writes them, and the task they speak of.
 #[derive(Debug, Default)]
-pub(super) struct Limit(Mutex<BTreeMap<usize, Window>>);
+pub(super) struct Limit(Mutex<BTreeMap<(usize, String), Window>>);
 
 impl Limit {
-    pub(super) fn pass(&self, place: &Identifier, now: Instant) -> Pass {
+    pub(super) fn pass(&self, place: &Identifier, of: &str, now: Instant) -> Pass {
         // Where it stands in memory tells one place from another.
         let place = std::ptr::from_ref(place.0).cast::<()>() as usize;
-        self.pass_at(place, now)
+        self.pass_at(place, of, now)
     }
 
-    fn pass_at(&self, place: usize, now: Instant) -> Pass {
+    fn pass_at(&self, place: usize, of: &str, now: Instant) -> Pass {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let window = windows.entry(place).or_insert(Window {
+        if windows.len() >= WINDOWS_MAX {
+            windows.retain(|_, w| now.saturating_duration_since(w.since) < WINDOW);
+        }
+        if windows.len() >= WINDOWS_MAX {
+            windows.clear();
+        }
+        let window = windows.entry((place, of.to_owned())).or_insert(Window {
             since: now,
             lines: 0,
             left_out: 0,
@@ -66,12 +74,17 @@ mod tests {
     fn what_repeats_is_left_out_and_counted() {
         let (limit, begin) = (Limit::default(), Instant::now());
         for _ in 0..LINES_MAX {
-            assert_eq!(limit.pass_at(1, begin), Pass::Yes(0));
+            assert_eq!(limit.pass_at(1, "", begin), Pass::Yes(0));
         }
-        assert_eq!(limit.pass_at(1, begin), Pass::No);
-        assert_eq!(limit.pass_at(1, begin), Pass::No);
-        assert_eq!(limit.pass_at(2, begin), Pass::Yes(0), "another place");
-        assert_eq!(limit.pass_at(1, begin + WINDOW), Pass::Yes(2));
-        assert_eq!(limit.pass_at(1, begin + WINDOW), Pass::Yes(0));
+        assert_eq!(limit.pass_at(1, "", begin), Pass::No);
+        assert_eq!(limit.pass_at(1, "", begin), Pass::No);
+        assert_eq!(limit.pass_at(2, "", begin), Pass::Yes(0), "another place");
+        assert_eq!(
+            limit.pass_at(1, "task", begin),
+            Pass::Yes(0),
+            "another task"
+        );
+        assert_eq!(limit.pass_at(1, "", begin + WINDOW), Pass::Yes(2));
+        assert_eq!(limit.pass_at(1, "", begin + WINDOW), Pass::Yes(0));
     }
 }

@@ -12,7 +12,17 @@ const MASKED: &str = "[masked]";
 /// Shorter values of variables are no secrets, and would mask half of everything.
 const SECRET_LEN_MIN: usize = 8;
 /// Names of variables that hold secrets end so.
-const SECRET_NAMES: [&str; 5] = ["_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS"];
+const SECRET_NAMES: [&str; 7] = [
+    "KEY",
+    "TOKEN",
+    "SECRET",
+    "PASSWORD",
+    "PASS",
+    "PWD",
+    "CREDENTIALS",
+];
+/// … but for those of places.
+const PLACES: [&str; 2] = ["PWD", "OLDPWD"];
 /// What looks like a secret, and what of it is kept.
 const PATTERNS: [(&str, &str); 6] = [
     // Keys by the prefixes their makers gave them.
@@ -51,7 +61,9 @@ impl Mask {
     /// Everything that looks like a secret, and the values of variables that are named like one.
     pub(super) fn of_env(vars: impl Iterator<Item = (String, String)>) -> Self {
         let is_secret = |(name, value): &(String, String)| {
-            value.len() >= SECRET_LEN_MIN && SECRET_NAMES.iter().any(|end| name.ends_with(end))
+            value.len() >= SECRET_LEN_MIN
+                && !PLACES.contains(&name.as_str())
+                && SECRET_NAMES.iter().any(|end| name.ends_with(end))
         };
         let patterns = PATTERNS
             .iter()
@@ -82,13 +94,7 @@ impl Mask {
 
 /// Standard error, without secrets.
 #[derive(Clone, Debug)]
-pub(super) struct Masked(Arc<Mask>);
-
-impl Masked {
-    pub(super) fn new(mask: Mask) -> Self {
-        Self(Arc::new(mask))
-    }
-}
+pub(super) struct Masked(pub(super) Arc<Mask>);
 
 impl<'a> MakeWriter<'a> for Masked {
     type Writer = Self;
