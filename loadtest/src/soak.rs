@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use crate::bench::rows::{self, Row, Spread};
+use crate::bench::rows::{self, Row};
 use crate::describe;
 use crate::ground::Ground;
 use crate::outcome::{Outcome, put};
@@ -75,12 +75,15 @@ struct Drift {
 
 fn drift(usage: &Usage, seconds: f64) -> Drift {
     let quarter = usage.series.len().div_ceil(4);
-    // The median: a snapshot is made in memory now and then, which is no growth.
-    let middle =
-        |points: &[(f64, f64, u64)]| Spread::of(points.iter().map(|p| p.2 as f64)).median();
+    // The least: a snapshot is made in memory now and then, which is no growth; what is never
+    // given back is.
+    let floor = |points: &[(f64, f64, u64)]| {
+        let each = points.iter().map(|p| p.2 as f64);
+        each.reduce(f64::min).unwrap_or_default()
+    };
     let first = usage.series.get(..quarter).unwrap_or_default();
     let last = usage.series.get(usage.series.len() - quarter..);
-    let (first, last) = (middle(first), middle(last.unwrap_or_default()));
+    let (first, last) = (floor(first), floor(last.unwrap_or_default()));
     Drift {
         ratio: last / first.max(1.0),
         // From the middle of the first quarter to the middle of the last.
@@ -102,7 +105,7 @@ pub(crate) fn row(result: &RunResult) -> Row {
     });
     let is_flat = drifts.iter().all(|(_, d)| (d.ratio - 1.0).abs() <= FLAT);
     let what = format!(
-        "memory at {} tasks a second over {:.0} s: median of the last quarter over the first",
+        "memory at {} tasks a second over {:.0} s: least of the last quarter over that of the first",
         number(result.load.ended_per_s),
         result.load.seconds
     );

@@ -495,6 +495,36 @@ async fn what_exports_traces_ends_when_told_though_nats_is_away() {
 }
 
 #[tokio::test]
+async fn a_task_that_failed_is_exported_whatever_the_sampler_says() {
+    let collector = Collector::start().await;
+    let mut system = System::bare().await;
+    export_to(&mut system, &collector.grpc);
+    let sampler = ("OTEL_TRACES_SAMPLER", "parentbased_always_off");
+    system
+        .env
+        .push((sampler.0.to_owned(), sampler.1.to_owned()));
+    system.start_up(&[]).await;
+    let mut story = system.story().await;
+    let good = system.submit(sh("echo $TRACEPARENT")).await;
+    assert_eq!(story.outcome(good).await, Outcome::Succeeded);
+    let mut asked = sh("true");
+    asked["traceparent"] = CALLER.into();
+    let asked = system.submit(asked).await;
+    story.outcome(asked).await;
+    let bad = system.submit(sh("exit 1")).await;
+    assert_eq!(story.outcome(bad).await, Outcome::Failed);
+    trace(&collector, bad, 1).await;
+    trace(&collector, asked, 1).await;
+    let of = |id: TaskId| TraceContext::of(id, None).trace_hex();
+    let spans = collector.spans();
+    assert!(spans.iter().all(|s| s.trace != of(good)), "{spans:#?}");
+    // Nothing inside a process is recorded that nobody may want.
+    assert!(!spans.iter().any(|s| s.trace == of(bad) && is_live(s)));
+    let logs = system.cli(&["task", "logs", &good.to_string()]).await.ok();
+    assert!(logs.trim().ends_with("-00"), "{logs}");
+}
+
+#[tokio::test]
 async fn a_file_of_tasks_joins_the_caller_s_trace() {
     let system = System::up().await;
     let mut story = system.story().await;

@@ -16,9 +16,10 @@ use super::{ProjectorError, Step, stopped};
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long spans wait for others.
 const GATHERS: Duration = Duration::from_millis(200);
-/// Pauses between tries while the collector is away.
+/// Pauses between tries while the collector is away: short beside the time after which another
+/// process would take over.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
-const PAUSE_MAX: Duration = Duration::from_secs(15);
+const PAUSE_MAX: Duration = Duration::from_secs(4);
 
 /// What is exported at a time.
 #[derive(Default)]
@@ -37,6 +38,8 @@ pub(super) struct Exports<'a> {
     coming: mpsc::Receiver<Result<Step, String>>,
     batch: Batch,
     is_refused: bool,
+    /// Most spans of the next export: fewer after one that was refused.
+    size: usize,
     stop: watch::Receiver<bool>,
 }
 
@@ -61,6 +64,7 @@ impl<'a> Exports<'a> {
             coming,
             batch,
             is_refused: false,
+            size: batch_max,
             stop,
         }
     }
@@ -130,10 +134,9 @@ impl<'a> Exports<'a> {
     async fn deliver(&mut self) -> Result<bool, ProjectorError> {
         while !self.batch.spans.is_empty() {
             // A task of very many spans takes several exports; all before the position moves.
-            let n = self.batch.spans.len().min(self.batch_max);
-            if !self.insist(n).await? {
+            let Some(n) = self.insist().await? else {
                 return Ok(false);
-            }
+            };
             self.batch.spans.drain(..n);
         }
         let is_new = self.batch.seq > self.claim.seq();
@@ -154,17 +157,19 @@ impl<'a> Exports<'a> {
     }
 
     /// Exports the first spans, however long the collector is away: meanwhile the log keeps
-    /// what follows. `false` when it is away and this process is to end.
-    async fn insist(&mut self, n: usize) -> Result<bool, ProjectorError> {
+    /// what follows. Says how many those were; `None` when it is away and this process is to end.
+    async fn insist(&mut self) -> Result<Option<usize>, ProjectorError> {
         let mut pause = PAUSE_MIN;
         loop {
+            let n = self.batch.spans.len().min(self.size);
             match self.export(n).await? {
                 Ok(()) => {
                     metrics().spans_exported.inc_by(n as u64);
                     if std::mem::take(&mut self.is_refused) {
                         tracing::info!("traces are exported again");
                     }
-                    return Ok(true);
+                    self.size = (self.size * 2).min(self.batch_max);
+                    return Ok(Some(n));
                 }
                 Err(e) if self.is_refused => tracing::debug!(error = %e, "traces still wait"),
                 Err(e) => {
@@ -173,8 +178,10 @@ impl<'a> Exports<'a> {
                 }
             }
             metrics().export_failures.inc();
+            // It may be too much at once for the collector.
+            self.size = (n / 2).max(1);
             if *self.stop.borrow() {
-                return Ok(false);
+                return Ok(None);
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
