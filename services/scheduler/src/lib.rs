@@ -20,7 +20,6 @@ use conductor_protocol::compact::Pairs;
 use conductor_protocol::event::{AttemptAssigned, Event};
 use conductor_protocol::frame::Elements;
 use conductor_protocol::subject::{Role as Name, Subject};
-use conductor_protocol::submission::Submission;
 use conductor_protocol::{AgentId, CellId, RunSpec, UnixMs};
 use conductor_replica::role::{Draft, Now, Role};
 
@@ -73,9 +72,10 @@ impl Scheduler {
         words.to_read.push(Draft::WithBody {
             seq: task.submission.seq,
             complete: Box::new(move |record| {
-                let Submission { run, metadata, .. } = record.get(index)?;
-                let event = assigned(&assignment, &task, Arc::new(run?), metadata);
-                Some((subject, Elements::from(&event)))
+                let body = record.get(index).and_then(|s| Some((s.run?, s.metadata)));
+                let (run, metadata) = body.ok_or(assignment.task)?;
+                let event = assigned(&assignment, &task, Arc::new(run), metadata);
+                Ok((subject, Elements::from(&event)))
             }),
         });
     }

@@ -65,8 +65,6 @@ pub struct ReplicaStatus {
     pub is_caught_up: bool,
     /// Roles it leads.
     pub leads: Vec<RoleName>,
-    /// Records the log held beyond the last one when that came.
-    pub behind: u64,
     /// Sequences found missing.
     pub gaps: Vec<Gap>,
     /// Why it stopped folding, if it did.
@@ -321,7 +319,6 @@ impl ReplicaState {
         self.status.send_if_modified(|status| {
             let has_changed = (is_caught_up && !status.is_caught_up) || !batch.gaps.is_empty();
             status.seq = seq;
-            status.behind = batch.pending;
             status.is_caught_up |= is_caught_up;
             add_gaps(&mut status.gaps, batch.gaps.iter().copied());
             has_changed

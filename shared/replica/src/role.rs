@@ -6,9 +6,9 @@ use conductor_domain::fold::Folded;
 use conductor_domain::record::Submissions;
 use conductor_domain::{Decoded, State};
 use conductor_eventlog::jetstream::presence::Beat;
-use conductor_protocol::UnixMs;
 use conductor_protocol::frame::Elements;
 use conductor_protocol::subject::Role as Name;
+use conductor_protocol::{TaskId, UnixMs};
 
 /// What a role wants appended.
 pub enum Draft {
@@ -28,8 +28,9 @@ pub enum Draft {
     },
 }
 
-/// Makes subject and event from a submit record; `None` if the record is of no use.
-pub type Complete = Box<dyn FnOnce(&Submissions) -> Option<(String, Elements)> + Send>;
+/// Makes subject and event from a submit record; the task it was meant for if the record is of no
+/// use.
+pub type Complete = Box<dyn FnOnce(&Submissions) -> Result<(String, Elements), TaskId> + Send>;
 
 impl std::fmt::Debug for Draft {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -108,6 +108,8 @@ pub struct Metrics {
     pub log_lines_suppressed: Counter,
     /// Record up to which this process has exported traces; 0 where it exports none.
     pub projected_seq: AtomicU64,
+    /// That record's time, in milliseconds since 1970.
+    pub projected_ms: AtomicU64,
 }
 
 /// What this process has counted; the same for all of it.
@@ -142,6 +144,7 @@ impl Metrics {
             spans_dropped: Counter::default(),
             log_lines_suppressed: Counter::default(),
             projected_seq: AtomicU64::new(0),
+            projected_ms: AtomicU64::new(0),
         }
     }
 

@@ -1,6 +1,7 @@
 //! `/metrics`, `/livez`, `/readyz`, `/startupz`, `/log`: one small server beside every role.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,9 +28,12 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 pub trait Health: Send + Sync {
     /// Why it has not begun yet, if it has not.
     fn not_started(&self) -> Option<String>;
-    /// Why it cannot do its work now, if it cannot.
-    fn not_ready(&self) -> Option<String>;
+    /// Why it cannot do its work now, if it cannot. Never waits long.
+    fn not_ready(&self) -> Answer<'_>;
 }
+
+/// A problem, if there is one.
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Option<String>> + Send + 'a>>;
 
 /// What is served.
 pub struct Sight {
@@ -137,13 +141,11 @@ async fn set_log_filter(
 }
 
 async fn ready(State(served): State<Arc<Served>>) -> (StatusCode, String) {
-    answer(
-        served
-            .sight
-            .health
-            .not_started()
-            .or_else(|| served.sight.health.not_ready()),
-    )
+    let health = &served.sight.health;
+    match health.not_started() {
+        Some(problem) => answer(Some(problem)),
+        None => answer(health.not_ready().await),
+    }
 }
 
 async fn started(State(served): State<Arc<Served>>) -> (StatusCode, String) {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use conductor_eventlog::jetstream::presence::Beat;
+use conductor_protocol::TaskId;
 use conductor_protocol::ids::Position;
 use conductor_protocol::spec::HEARTBEAT_INTERVAL_MS_DEFAULT;
 
@@ -58,14 +59,14 @@ impl Duty {
             let silent = now.saturating_duration_since(heard_beat.max(r.started));
             silent > r.lease_length && r.stop == Stop::No
         };
-        let expired: Vec<Position> = self
+        let expired: Vec<(Position, TaskId)> = self
             .running
             .iter()
             .filter(|(_, r)| is_expired(r))
-            .map(|(at, _)| *at)
+            .map(|(at, r)| (*at, r.lease.task))
             .collect();
-        for at in expired {
-            tracing::warn!(%at, "the log is away for longer than the lease; stopping the attempt");
+        for (at, task) in expired {
+            tracing::warn!(%task, %at, "the log is away for longer than the lease; stopping the attempt");
             self.stop(at, Stop::LeaseExpired, effects);
         }
     }

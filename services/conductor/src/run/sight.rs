@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use conductor_eventlog::EventLog;
 use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::jetstream::figures::StreamSize;
 use conductor_replica::ReplicaStatus;
@@ -14,7 +15,7 @@ use conductor_replica::replica::{Measured, ReplicaMsg};
 use conductor_telemetry::host::ThisProcess;
 use conductor_telemetry::metrics;
 use conductor_telemetry::sample::{Sample, Source};
-use conductor_telemetry::serve::{self, Health, Sight};
+use conductor_telemetry::serve::{self, Answer, Health, Sight};
 use ractor::ActorRef;
 use tokio::sync::watch;
 
@@ -149,7 +150,8 @@ impl Source for Cell {
             let projected = metrics().projected_seq.load(Ordering::Relaxed);
             if let Some((size, _)) = &log {
                 if projected > 0 {
-                    samples.push(lag("projector", size.last_seq.saturating_sub(projected)));
+                    let time_ms = metrics().projected_ms.load(Ordering::Relaxed);
+                    samples.extend(lag("projector", (projected, time_ms), size.last_seq));
                 }
                 if let Some(measured) = &measured {
                     samples.extend(lags(measured, size.last_seq));
@@ -179,28 +181,33 @@ fn link(size: &StreamSize, round_trip: Duration) -> [Sample; 2] {
     ]
 }
 
-fn lag(reader: &str, records: u64) -> Sample {
-    let help = "Records of the log that are not read yet";
-    Sample::gauge("conductor_tail_lag_records", help, records as f64).label("reader", reader)
-}
-
-fn lags(measured: &Measured, last_seq: u64) -> Vec<Sample> {
+fn lags(measured: &Measured, last_seq: u64) -> [Sample; 2] {
     let reader = match measured.roles.as_slice() {
         [role] => role.as_str(),
         _ => "replica",
     };
-    let records = last_seq.saturating_sub(measured.seq);
+    lag(reader, (measured.seq, measured.time_ms), last_seq)
+}
+
+/// How far a reader that stands at this record, of this time, is behind the log's last.
+fn lag(reader: &str, (seq, time_ms): (u64, u64), last_seq: u64) -> [Sample; 2] {
+    let records = last_seq.saturating_sub(seq);
     let behind_ms = if records == 0 {
         0
     } else {
-        now_ms().saturating_sub(measured.time_ms)
+        now_ms().saturating_sub(time_ms)
     };
+    let records = Sample::gauge(
+        "conductor_tail_lag_records",
+        "Records of the log that are not read yet",
+        records as f64,
+    );
     let seconds = Sample::gauge(
         "conductor_tail_lag_seconds",
         "Age of the last record read, where there are later ones",
         behind_ms as f64 / 1_000.0,
     );
-    vec![lag(reader, records), seconds.label("reader", reader)]
+    [records, seconds].map(|sample| sample.label("reader", reader))
 }
 
 fn sizes(size: &StreamSize) -> Vec<Sample> {
@@ -242,15 +249,22 @@ impl Health for Well {
         None
     }
 
-    fn not_ready(&self) -> Option<String> {
-        let is_up = |c: &Arc<Connection>| *c.is_up().borrow();
-        if !self.0.connection.get().is_some_and(is_up) {
-            return Some("the link to NATS is down".to_owned());
-        }
-        let status = self.0.replica.get().map(|r| r.borrow().clone())?;
-        if let Some(problem) = status.stopped {
-            return Some(problem);
-        }
-        (status.behind > BEHIND_MAX).then(|| format!("{} records behind the log", status.behind))
+    fn not_ready(&self) -> Answer<'_> {
+        Box::pin(async {
+            let connection = self.0.connection.get();
+            let Some(connection) = connection.filter(|c| *c.is_up().borrow()) else {
+                return Some("the link to NATS is down".to_owned());
+            };
+            let last = tokio::time::timeout(LINK_MAX, connection.last_seq()).await;
+            let Ok(Ok(last)) = last else {
+                return Some("the log does not answer".to_owned());
+            };
+            let status = self.0.replica.get().map(|r| r.borrow().clone())?;
+            if let Some(problem) = status.stopped {
+                return Some(problem);
+            }
+            let behind = last.saturating_sub(status.seq);
+            (behind > BEHIND_MAX).then(|| format!("{behind} records behind the log"))
+        })
     }
 }

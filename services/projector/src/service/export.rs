@@ -1,5 +1,6 @@
 //! The exporting half: batches, repeats, remembers.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(4);
 #[derive(Default)]
 struct Batch {
     seq: u64,
+    time_ms: u64,
     spans: Vec<Span>,
     checkpoint: Option<(u64, Bytes)>,
 }
@@ -117,6 +119,7 @@ impl<'a> Exports<'a> {
             let ended = || ProjectorError::Stopped("the log is read no more".to_owned());
             let step = step.ok_or_else(ended)?.map_err(ProjectorError::Stopped)?;
             self.batch.seq = step.seq;
+            self.batch.time_ms = step.time_ms;
             if self.batch.spans.is_empty() && !step.spans.is_empty() {
                 until = until.min(Instant::now() + GATHERS);
             }
@@ -148,6 +151,8 @@ impl<'a> Exports<'a> {
         if !is_heard {
             return Ok(false);
         }
+        let time_ms = self.batch.time_ms;
+        metrics().projected_ms.store(time_ms, Ordering::Relaxed);
         if let Some((seq, bytes)) = self.batch.checkpoint.take()
             && let Err(e) = self.store.save(SnapshotName(seq), bytes).await
         {

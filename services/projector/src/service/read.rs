@@ -17,6 +17,8 @@ use crate::tracer::{Trace, Tracer};
 pub(super) struct Step {
     /// Its sequence.
     pub(super) seq: u64,
+    /// Its time.
+    pub(super) time_ms: u64,
     /// What is to be exported before this record counts as dealt with.
     pub(super) spans: Vec<Span>,
     /// What to save once it does.
@@ -57,6 +59,7 @@ impl Reading {
             }
             let mut step = Step {
                 seq,
+                time_ms: reader.state.time_ms,
                 spans: self.wanted(finished),
                 checkpoint: None,
             };

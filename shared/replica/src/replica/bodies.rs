@@ -126,8 +126,10 @@ impl Bodies {
         let mut by_subject: BTreeMap<String, Elements> = BTreeMap::new();
         for decision in decisions {
             match decision(submissions) {
-                Some((subject, events)) => by_subject.entry(subject).or_default().append(events),
-                None => tracing::error!(seq, "a submission's body cannot be read"),
+                Ok((subject, events)) => by_subject.entry(subject).or_default().append(events),
+                Err(task) => {
+                    tracing::error!(%task, seq, "its body cannot be read: it cannot run");
+                }
             }
         }
         // An appender that is gone needs nothing.

@@ -282,7 +282,7 @@ impl World {
             return Ok(());
         }
         let record = self.log.read(fetch.seq).and_then(Submissions::of);
-        let event = record.and_then(|record| (fetch.complete)(&record));
+        let event = record.and_then(|record| (fetch.complete)(&record).ok());
         let term = self.replica(n).and_then(|r| r.terms.get_mut(&fetch.role));
         if let (Some((epoch, commit)), Some((subject, event))) = (term, event)
             && *epoch == fetch.epoch
