@@ -71,7 +71,6 @@ impl Referee {
         let is_scheduler = matches!(&decoded.content, Content::Leader { agent: Some(_), .. });
         let before = is_scheduler.then(|| self.state.clone());
         let folded = fold::apply(&mut self.state, decoded);
-        self.traces.see(decoded, &folded, &self.state)?;
         self.ledger.submitted(decoded);
         for (index, verdict) in folded.verdicts.iter().enumerate() {
             let Some((by, what)) = said(decoded, index) else {
@@ -99,6 +98,8 @@ impl Referee {
             let ruling = checker.on_record(&self.ledger, &self.state);
             ruling.map_err(|what| violation(checker.as_ref(), decoded.seq, what))?;
         }
+        // Last: a rule that was broken says more than a trace that shows it.
+        self.traces.see(decoded, &folded, &self.state)?;
         if decoded.seq.is_multiple_of(COMPARED_EVERY) {
             self.marks.insert(decoded.seq, mark(&self.state));
         }
