@@ -29,10 +29,10 @@ use crate::output::{Joiner, Output};
 use crate::process::ReaperProgram;
 use crate::runtime::Host;
 
-/// How often a process that runs agents alone probes a silent link: a dead one is noticed within
-/// 36 s, in time to be back before leases of 45 s end, and a thousand idle agents cost the server
-/// less than by probing as often as those do that decide (loadtest).
-pub const PROBE_EVERY: Duration = Duration::from_secs(12);
+/// How often a process that runs agents alone probes a silent link. Its beats notice a dead one long
+/// before (within 15 s and two acknowledgements' time, before leases of 45 s end), so that a thousand
+/// idle agents need not cost the server a probe every few seconds each (loadtest).
+pub const PROBE_EVERY: Duration = Duration::from_secs(40);
 
 /// How to run an agent.
 #[derive(Clone, Debug)]

@@ -1,6 +1,8 @@
 //! The one connection of a process.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::{self, Context, context::ContextBuilder};
@@ -13,6 +15,8 @@ pub(crate) const ACK_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a silent link is probed unless told otherwise: the client's default of 60 s would
 /// notice a dead one after 180 s (nats-facts 9.3).
 const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// A link over which so many beats in a row failed in silence is dead.
+const SILENT_BEATS_MAX: u32 = 2;
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -73,6 +77,8 @@ pub struct Connection {
     pub(crate) js: Context,
     pub(crate) cell: CellId,
     is_up: watch::Receiver<bool>,
+    /// Beats in a row while which nothing at all arrived.
+    silent_beats: Arc<AtomicU32>,
 }
 
 impl Connection {
@@ -123,6 +129,7 @@ impl Connection {
             js,
             cell: connect.cell.clone(),
             is_up,
+            silent_beats: Arc::default(),
         })
     }
 
@@ -149,6 +156,26 @@ impl Connection {
     /// Whether the link is up; changes are seen.
     pub fn is_up(&self) -> watch::Receiver<bool> {
         self.is_up.clone()
+    }
+
+    /// What the server has sent so far, whatever it was.
+    pub(super) fn bytes_heard(&self) -> u64 {
+        self.client.statistics().in_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of a beat: whether it failed and nothing arrived meanwhile. A link that was silent
+    /// for two beats is taken for dead and made anew, long before its probes would notice.
+    pub(super) async fn note_beat(&self, is_silent: bool) {
+        if !is_silent {
+            self.silent_beats.store(0, Ordering::Relaxed);
+            return;
+        }
+        if self.silent_beats.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT_BEATS_MAX {
+            self.silent_beats.store(0, Ordering::Relaxed);
+            tracing::warn!("nothing arrives from NATS, connecting anew");
+            // Refused only where the client has ended.
+            let _ = self.client.force_reconnect().await;
+        }
     }
 
     /// Version of the server connected to.

@@ -56,12 +56,18 @@ impl Connection {
             .map_err(unavailable)
     }
 
-    /// Publishes a beat. Success means that the servers have it: the lease goes on.
+    /// Publishes a beat. Success means that the servers have it: the lease goes on. Failures in
+    /// silence have the connection made anew: whoever beats need not be probed often.
     pub async fn beat(&self, beat: &Beat) -> Result<(), LogError> {
         let payload: bytes::Bytes = serde_json::to_vec(beat).map_err(unavailable)?.into();
         let subject = presence(&self.cell, beat.agent.as_str());
-        self.publish_beside(subject, HeaderMap::new(), payload, self.ensure_presence())
-            .await
+        let heard = self.bytes_heard();
+        let sent = self
+            .publish_beside(subject, HeaderMap::new(), payload, self.ensure_presence())
+            .await;
+        let is_silent = sent.is_err() && self.bytes_heard() == heard;
+        self.note_beat(is_silent).await;
+        sent
     }
 
     /// Publishes into a stream beside the log and waits until the server has it. A stream that
