@@ -79,10 +79,7 @@ impl Attempt {
     pub async fn run(mut self) {
         let lease = self.lease;
         let Some(mut runtime) = runtime::of(&self.assigned.run, &self.host) else {
-            self.tell(AttemptStarted {
-                lease,
-                session: None,
-            });
+            self.tell(AttemptStarted::new(lease, None));
             self.tell(AttemptSucceeded {
                 lease,
                 result: None,
@@ -101,10 +98,7 @@ impl Attempt {
                 self.report_end(runtime.as_mut(), why, &status);
             }
             Err(problem) => {
-                self.tell(AttemptStarted {
-                    lease,
-                    session: None,
-                });
+                self.tell(AttemptStarted::new(lease, None));
                 let status = Status::NotStarted(problem);
                 self.report_end(runtime.as_mut(), Why::Ended, &status);
             }
@@ -129,10 +123,11 @@ impl Attempt {
         ),
         String,
     > {
+        let paths = dirs.paths();
         let job = Job {
             lease: self.lease,
             assigned: &self.assigned,
-            dirs,
+            paths: &paths,
             host: &self.host,
         };
         let launch = runtime.prepare(&job)?;
@@ -152,10 +147,7 @@ impl Attempt {
             ),
             _ => None,
         };
-        self.tell(AttemptStarted {
-            lease: self.lease,
-            session,
-        });
+        self.tell(AttemptStarted::new(self.lease, session));
         Ok(started)
     }
 

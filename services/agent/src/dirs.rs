@@ -17,10 +17,26 @@ pub struct AttemptDirs {
     pub home: PathBuf,
     /// Its `TMPDIR`.
     pub tmp: PathBuf,
-    /// What it reads on standard input.
+    /// What it shares with the agent: sockets, and the two files below.
+    pub run: PathBuf,
+    /// What it reads on standard input, within `run`.
     pub stdin: PathBuf,
-    /// Where the reaper leaves how it ended.
+    /// Where the reaper leaves how it ended, within `run`.
     pub status: PathBuf,
+}
+
+/// Where a program finds the directories of its attempt: where they are, or where its sandbox
+/// puts them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// Where it begins.
+    pub workspace: PathBuf,
+    /// Its `HOME`.
+    pub home: PathBuf,
+    /// Its `TMPDIR`.
+    pub tmp: PathBuf,
+    /// What it shares with the agent.
+    pub run: PathBuf,
 }
 
 impl AttemptDirs {
@@ -31,9 +47,20 @@ impl AttemptDirs {
             workspace: root.join("workspace"),
             home: root.join("home"),
             tmp: root.join("tmp"),
-            stdin: root.join("stdin"),
-            status: root.join("status.json"),
+            run: root.join("run"),
+            stdin: root.join("run/stdin"),
+            status: root.join("run/status.json"),
             root,
+        }
+    }
+
+    /// The directories as they are.
+    pub fn paths(&self) -> Paths {
+        Paths {
+            workspace: self.workspace.clone(),
+            home: self.home.clone(),
+            tmp: self.tmp.clone(),
+            run: self.run.clone(),
         }
     }
 
@@ -42,7 +69,7 @@ impl AttemptDirs {
         if self.root.exists() {
             fs::remove_dir_all(&self.root)?;
         }
-        for dir in [&self.workspace, &self.home, &self.tmp] {
+        for dir in [&self.workspace, &self.home, &self.tmp, &self.run] {
             fs::create_dir_all(dir)?;
         }
         fs::write(&self.stdin, stdin)

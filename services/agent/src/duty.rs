@@ -226,8 +226,7 @@ impl Duty {
         }
         self.remember(attempt, lease.assigned);
         if matches!(*assigned.run, RunSpec::Noop(_)) {
-            let session = None;
-            reports.push(AttemptStarted { lease, session }.into());
+            reports.push(AttemptStarted::new(lease, None).into());
             let (result, exit_code, usage, output) = (None, None, None, None);
             let succeeded = AttemptSucceeded {
                 lease,

@@ -16,7 +16,7 @@ use conductor_protocol::trace::SpanKind;
 use conductor_protocol::{OutcomeClass, RunSpec, TraceContext};
 use conductor_telemetry::Otlp;
 
-use crate::dirs::AttemptDirs;
+use crate::dirs::Paths;
 use crate::inside::Moment;
 use crate::output::Channel;
 use crate::process::Launch;
@@ -78,8 +78,8 @@ pub struct Job<'a> {
     pub lease: Lease,
     /// The assignment.
     pub assigned: &'a AttemptAssigned,
-    /// Its directories.
-    pub dirs: &'a AttemptDirs,
+    /// Where its program finds its directories.
+    pub paths: &'a Paths,
     /// What the agent lends it.
     pub host: &'a Host,
 }
@@ -146,13 +146,13 @@ pub fn of(run: &RunSpec, host: &Host) -> Option<Box<dyn Runtime>> {
             (**spec).clone(),
             host.silence,
         ))),
-        RunSpec::Noop(_) => None,
+        RunSpec::Codex(_) | RunSpec::Acp(_) | RunSpec::Noop(_) => None,
     }
 }
 
 /// The environment every program gets: an allow-list, never the agent's own.
 fn base_env(job: &Job<'_>) -> BTreeMap<String, String> {
-    let (dirs, assigned) = (job.dirs, job.assigned);
+    let (dirs, assigned) = (job.paths, job.assigned);
     let mut env: BTreeMap<String, String> = BTreeMap::new();
     let mut set = |name: &str, value: String| {
         env.insert(name.to_owned(), value);
@@ -182,6 +182,6 @@ fn base_env(job: &Job<'_>) -> BTreeMap<String, String> {
 
 /// Where the program starts: relative to the workspace.
 fn cwd(job: &Job<'_>, cwd: Option<&String>) -> PathBuf {
-    let workspace = &job.dirs.workspace;
+    let workspace = &job.paths.workspace;
     cwd.map_or_else(|| workspace.clone(), |cwd| workspace.join(cwd))
 }

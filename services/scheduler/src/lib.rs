@@ -114,6 +114,9 @@ fn assigned(assignment: &Assignment, task: &Task, run: Arc<RunSpec>, metadata: P
         name: spec.name.clone(),
         metadata,
         traceparent: spec.traceparent.clone(),
+        terms: spec.terms.clone(),
+        before: None,
+        inputs: Vec::new(),
     }
     .into()
 }

@@ -16,6 +16,7 @@ use crate::class::{Classes, OutcomeClass};
 use crate::compact::{Pairs, Rare, Usual};
 use crate::human::DurationMs;
 use crate::ids::{Namespace, QueueName, TaskId, UnixMs};
+use crate::terms::Terms;
 
 /// What an attempt runs. Boxed, since every task that waits has one.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -25,6 +26,10 @@ pub enum RunSpec {
     Command(Box<CommandSpec>),
     /// The Claude Code CLI, headless.
     Claude(Box<ClaudeSpec>),
+    /// The Codex CLI, headless.
+    Codex(Box<CodexSpec>),
+    /// Any agent that speaks the Agent Client Protocol over its standard input and output.
+    Acp(Box<AcpSpec>),
     /// Nothing: succeeds at once. Measures the system around it.
     Noop(NoopSpec),
 }
@@ -35,6 +40,8 @@ impl RunSpec {
         match self {
             Self::Command(_) => Runtime::Command,
             Self::Claude(_) => Runtime::Claude,
+            Self::Codex(_) => Runtime::Codex,
+            Self::Acp(_) => Runtime::Acp,
             Self::Noop(_) => Runtime::Noop,
         }
     }
@@ -50,6 +57,10 @@ pub enum Runtime {
     Claude,
     /// Nothing.
     Noop,
+    /// The Codex CLI.
+    Codex,
+    /// Agents that speak the Agent Client Protocol.
+    Acp,
 }
 
 impl Runtime {
@@ -59,6 +70,8 @@ impl Runtime {
             Self::Command => "command",
             Self::Claude => "claude",
             Self::Noop => "noop",
+            Self::Codex => "codex",
+            Self::Acp => "acp",
         }
     }
 }
@@ -171,6 +184,49 @@ pub struct ClaudeSpec {
     /// Whether denied tools still allow success.
     #[serde(default, skip_serializing_if = "is_false")]
     pub allow_denials: bool,
+    /// Environment added to the agent's allow-listed one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Working directory; relative to the attempt's workspace, which is the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+}
+
+/// One headless run of the Codex CLI (agent-facts 2.3).
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct CodexSpec {
+    /// What the model is asked; given on standard input, never in the arguments.
+    pub prompt: String,
+    /// Model name; absent means the CLI's own default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Thread to resume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<String>,
+    /// JSON schema of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json_schema: Option<String>,
+    /// Environment added to the agent's allow-listed one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Working directory; relative to the attempt's workspace, which is the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+}
+
+/// One prompt to an agent that speaks the Agent Client Protocol, version 1 (agent-facts 2.4).
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct AcpSpec {
+    /// The agent and its arguments, such as `["gemini", "--experimental-acp"]`.
+    pub argv: Vec<String>,
+    /// What the model is asked.
+    pub prompt: String,
+    /// What is answered when the agent asks for permission: whether tools may run.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_tools: bool,
+    /// Session to load, where the agent can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<String>,
     /// Environment added to the agent's allow-listed one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -410,6 +466,9 @@ pub struct TaskSpec {
     /// W3C trace context of the submitter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<Arc<str>>,
+    /// What it asks for beyond what it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Arc<Terms>>,
     /// The runtime an agent must offer.
     pub runtime: Runtime,
     /// What it runs; absent when the submission is above `BODY_INLINE_BYTES_MAX` and is read from the

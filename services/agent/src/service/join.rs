@@ -154,6 +154,9 @@ impl AgentState {
             slots: self.options.slots.min(SLOTS_MAX),
             labels: self.options.labels.clone(),
             runtimes,
+            sandboxes: std::collections::BTreeMap::new(),
+            sandbox: None,
+            format: FORMAT_KNOWN,
         }
     }
 }

@@ -403,6 +403,8 @@ impl Live {
         match self.about.runtime {
             Runtime::Command => "run command",
             Runtime::Claude => "invoke_agent claude",
+            Runtime::Codex => "invoke_agent codex",
+            Runtime::Acp => "invoke_agent acp",
             Runtime::Noop => "run noop",
         }
     }
@@ -410,14 +412,17 @@ impl Live {
 
 /// What the conventions for generative AI ask for.
 fn of_model(span: Span, runtime: Runtime, session: Option<&str>, usage: Option<&Usage>) -> Span {
-    if runtime != Runtime::Claude {
-        return span;
-    }
+    let (provider, agent) = match runtime {
+        Runtime::Claude => (Some("anthropic"), "claude"),
+        Runtime::Codex => (Some("openai"), "codex"),
+        Runtime::Acp => (None, "acp"),
+        Runtime::Command | Runtime::Noop => return span,
+    };
     let session = usage.and_then(|u| u.session.as_deref()).or(session);
     let mut span = span
         .with("gen_ai.operation.name", "invoke_agent")
-        .with("gen_ai.provider.name", "anthropic")
-        .with("gen_ai.agent.name", "claude")
+        .with_some("gen_ai.provider.name", provider)
+        .with("gen_ai.agent.name", agent)
         .with_some("gen_ai.conversation.id", session);
     if let Some(usage) = usage {
         span = span

@@ -39,6 +39,10 @@ pub(super) fn apply(
         }
         Event::AttemptStarted(e) => started(state, at, id, e.lease),
         Event::AttemptProgress(e) => current(state, id, e.lease),
+        // What was made and changed stands in the log; no decision depends on it.
+        Event::AttemptArtifact(e) => current(state, id, e.lease),
+        Event::AttemptChanged(e) => current(state, id, e.lease),
+        Event::AttemptThrottled(e) => current(state, id, e.lease),
         Event::AttemptUsage(e) => {
             current(state, id, e.lease)?;
             note_usage(state, e.lease, Some(&e.usage));

@@ -176,10 +176,7 @@ const EVENTS: [(&str, When); 25] = [
     ("attempt.started", |g| {
         g.world.agent_says(
             "a1",
-            AttemptStarted {
-                lease: g.lease,
-                session: None,
-            },
+            AttemptStarted::new(g.lease, None),
         )
     }),
     ("attempt.progress", |g| {

@@ -69,10 +69,7 @@ fn case(reason: VoidReason) -> Case {
             let lease = w.run(task, "a1");
             w.agent_says(
                 "a1",
-                AttemptStarted {
-                    lease,
-                    session: None,
-                },
+                AttemptStarted::new(lease, None),
             )
         },
         VoidReason::AlreadyFinal => |w| {

@@ -261,6 +261,9 @@ impl World {
             name: None,
             metadata: conductor_protocol::compact::Pairs::default(),
             traceparent: None,
+            terms: None,
+            before: None,
+            inputs: Vec::new(),
         }
     }
 
@@ -282,10 +285,7 @@ impl World {
         assert_eq!(
             self.agent_says(
                 on,
-                AttemptStarted {
-                    lease,
-                    session: None
-                }
+                AttemptStarted::new(lease, None)
             ),
             Verdict::Applied
         );

@@ -5,10 +5,7 @@ use conductor_protocol::event::{AttemptFailed, AttemptStarted, AttemptSucceeded,
 use conductor_protocol::ids::Lease;
 
 pub(super) fn started(lease: Lease) -> Event {
-    AttemptStarted {
-        lease,
-        session: None,
-    }
+    AttemptStarted::new(lease, None)
     .into()
 }
 

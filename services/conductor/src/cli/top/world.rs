@@ -161,7 +161,7 @@ impl World {
         self.say(&Subject::Scheduler(agent(on)), head, assigned);
         let lease = self.state.tasks[&task].lease(task).unwrap();
         let session = None;
-        self.report(on, AttemptStarted { lease, session });
+        self.report(on, AttemptStarted::new(lease, session));
     }
 
     /// Its attempt fails; once more, that is of a lease that is over.
