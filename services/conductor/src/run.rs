@@ -1,5 +1,6 @@
 //! Long-running commands: the whole system, one role, or a demonstration.
 
+pub(crate) mod access;
 mod demo;
 mod local;
 mod sight;
@@ -73,6 +74,9 @@ pub(crate) struct UpArgs {
     /// Client port of the server it starts; another free one when it is taken
     #[arg(long, default_value_t = 4222)]
     nats_port: u16,
+    /// Start the server without accounts: whoever reaches it may do everything
+    #[arg(long)]
+    open_server: bool,
     /// How long running attempts may go on after Ctrl-C
     #[arg(long, default_value = "10s", value_parser = duration)]
     drain_timeout: Duration,
