@@ -135,6 +135,19 @@ pub fn user(
     expires_s: Option<u64>,
     now_s: u64,
 ) -> Result<String, AccessError> {
+    let who = (name, user_key.to_owned());
+    tagged_user(who, account, rights, &[], expires_s, now_s)
+}
+
+/// A user's token, by name and public key, with words that tell it from others.
+pub(crate) fn tagged_user(
+    (name, user_key): (&str, String),
+    account: &KeyPair,
+    rights: &Rights,
+    tags: &[&str],
+    expires_s: Option<u64>,
+    now_s: u64,
+) -> Result<String, AccessError> {
     let list = |allow: &[String], deny: &[String]| {
         let mut map = serde_json::Map::new();
         for (key, subjects) in [("allow", allow), ("deny", deny)] {
@@ -147,7 +160,7 @@ pub fn user(
     let mut claims = json!({
         "sub": user_key, "name": name,
         "nats": {
-            "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1,
+            "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1, "tags": tags,
             "pub": list(&rights.publish, &rights.publish_not),
             "sub": list(&rights.subscribe, &rights.subscribe_not),
         },

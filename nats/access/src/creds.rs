@@ -26,6 +26,25 @@ impl std::fmt::Debug for Credentials {
 }
 
 impl Credentials {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Self, AccessError> {
+        let text = std::fs::read_to_string(path).map_err(|e| AccessError::File {
+            path: path.display().to_string(),
+            problem: e.to_string(),
+        })?;
+        let part = |name: &str| {
+            let (_, rest) = text.split_once(&format!("-----BEGIN {name}-----"))?;
+            let (part, _) = rest.split_once("---")?;
+            Some(part.trim().to_owned())
+        };
+        let shown = path.display().to_string();
+        let lacks = |what: &str| invalid(&shown, format!("it holds no {what}"));
+        Ok(Self {
+            jwt: part("NATS USER JWT").ok_or(lacks("token"))?,
+            seed: part("USER NKEY SEED").ok_or(lacks("seed"))?,
+        })
+    }
+
     /// The file's text.
     pub fn render(&self) -> String {
         format!(
@@ -46,6 +65,13 @@ impl Credentials {
     pub fn write(&self, path: &Path) -> Result<(), AccessError> {
         write_private(path, self.render().as_bytes())
     }
+}
+
+/// A user's key of our making: public key and seed.
+pub fn new_user() -> Result<(String, String), AccessError> {
+    let user = KeyPair::new_user();
+    let seed = user.seed().map_err(|e| invalid("a key", e))?;
+    Ok((user.public_key(), seed))
 }
 
 /// Writes a file for its owner alone, whole or not at all.

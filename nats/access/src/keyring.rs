@@ -3,7 +3,8 @@
 //! ```text
 //! operator.nk  system.nk  cell.nk     seeds of the operator and the two accounts
 //! agents/<name>.nk                    seed of each agent's account
-//! admin.creds  services.creds  operator.creds  client.creds  system.creds
+//! used/<id>                           one-time tokens that are used up
+//! admin.creds  services.creds  operator.creds  client.creds  issuer.creds  system.creds
 //! ```
 
 use std::fs::{self, DirBuilder};
@@ -142,7 +143,7 @@ impl Keyring {
         Ok(path)
     }
 
-    fn agent_key(&self, agent: &AgentId) -> Result<KeyPair, AccessError> {
+    pub(crate) fn agent_key(&self, agent: &AgentId) -> Result<KeyPair, AccessError> {
         let path = self.dir.join("agents").join(format!("{agent}.nk"));
         key(&path, KeyPairType::Account)
     }
@@ -258,6 +259,7 @@ impl Keyring {
             ("services", rights::service(cell)),
             ("operator", rights::operator(cell)),
             ("client", rights::client(cell, &["*".to_owned()])),
+            ("issuer", rights::issuer(cell)),
         ] {
             let path = self.path(&format!("{name}.creds"));
             self.credentials(name, &rights, None, now_s)?.write(&path)?;

@@ -18,6 +18,7 @@
 
 pub mod claims;
 pub mod creds;
+pub mod issuer;
 pub mod jwt;
 pub mod keyring;
 pub mod rights;

@@ -71,6 +71,24 @@ pub fn agent(cell: &CellId, agent: &AgentId) -> Rights {
     }
 }
 
+/// The rights of an agent that is not enrolled yet: to ask for credentials, and nothing else.
+pub fn enrolment(cell: &CellId, agent: &AgentId) -> Rights {
+    Rights {
+        publish: vec![credential(cell, agent.as_str())],
+        subscribe: vec!["_INBOX.>".to_owned()],
+        ..Rights::default()
+    }
+}
+
+/// The rights of whoever issues credentials to agents.
+pub fn issuer(cell: &CellId) -> Rights {
+    Rights {
+        publish: vec!["_INBOX.>".to_owned(), "_R_.>".to_owned()],
+        subscribe: vec![credential(cell, "*"), "_INBOX.>".to_owned()],
+        ..Rights::default()
+    }
+}
+
 /// The rights of orchestrators, schedulers and projectors. They speak for no agent, and may make,
 /// change, purge or delete no stream; but for two on which nothing depends: signs of life, which a
 /// server that restarts forgets, and old snapshots.
@@ -109,34 +127,22 @@ pub fn administrator() -> Rights {
     Rights::default()
 }
 
-/// What reading the log and what stands beside it takes.
+/// What reading the log and what stands beside it takes: an account has the streams of one cell
+/// alone, and a server takes no more than 4 KiB of whoever introduces himself.
 fn reading(cell: &CellId) -> Vec<String> {
-    let streams = [
-        "LOG",
-        "OUTPUT",
-        "ARTIFACTS",
-        "PRESENCE",
-        "OBJ_SNAPSHOTS",
-        "KV_LOCKS",
-        "KV_POSITIONS",
-    ];
-    let of_stream = |of: &str| {
-        let name = format!("{of}_{cell}");
-        [
-            format!("$JS.API.STREAM.INFO.{name}"),
-            format!("$JS.API.STREAM.MSG.GET.{name}"),
-            format!("$JS.API.DIRECT.GET.{name}"),
-            format!("$JS.API.DIRECT.GET.{name}.>"),
-            format!("$JS.API.CONSUMER.CREATE.{name}"),
-            format!("$JS.API.CONSUMER.CREATE.{name}.>"),
-            format!("$JS.API.CONSUMER.DELETE.{name}.>"),
-            format!("$JS.API.CONSUMER.INFO.{name}.>"),
-            format!("$JS.API.CONSUMER.MSG.NEXT.{name}.>"),
-        ]
-    };
-    let mut all: Vec<String> = streams.into_iter().flat_map(of_stream).collect();
-    all.push("$JS.ACK.>".to_owned());
-    all.push("$JS.API.INFO".to_owned());
+    let mut all: Vec<String> = [
+        "$JS.API.INFO",
+        "$JS.API.STREAM.INFO.*",
+        "$JS.API.STREAM.MSG.GET.*",
+        "$JS.API.DIRECT.GET.>",
+        "$JS.API.CONSUMER.CREATE.>",
+        "$JS.API.CONSUMER.DELETE.>",
+        "$JS.API.CONSUMER.INFO.>",
+        "$JS.API.CONSUMER.MSG.NEXT.>",
+        "$JS.ACK.>",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     all.push(conductor_protocol::subject::inspect(cell));
     all
 }

@@ -50,6 +50,16 @@ pub struct Cluster {
     pub is_hidden: bool,
 }
 
+impl OperatorMode {
+    /// What a server's configuration says of it.
+    pub fn render(&self) -> String {
+        OPERATOR
+            .replace("{operator}", &self.token)
+            .replace("{system_account}", &self.system_account)
+            .replace("{jwt_dir}", &self.jwt_dir.display().to_string())
+    }
+}
+
 impl ServerConfig {
     /// A single durable node.
     pub fn standalone(name: impl Into<String>, store_dir: PathBuf) -> Self {
@@ -79,10 +89,7 @@ impl ServerConfig {
             text = text.replacen("jetstream {\n", &limit, 1);
         }
         if let Some(operator) = &self.operator {
-            text += &OPERATOR
-                .replace("{operator}", &operator.token)
-                .replace("{system_account}", &operator.system_account)
-                .replace("{jwt_dir}", &operator.jwt_dir.display().to_string());
+            text += &operator.render();
         }
         if let Some(cluster) = &self.cluster {
             let routes: Vec<String> = cluster

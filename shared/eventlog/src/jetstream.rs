@@ -6,6 +6,7 @@
 //! saved states, [`positions`] how far readers have come that must not repeat themselves,
 //! [`requests`] questions to live replicas, [`figures`] how large all that is.
 
+pub mod accounts;
 mod connection;
 mod credentials;
 pub mod ears;

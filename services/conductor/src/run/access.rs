@@ -42,7 +42,8 @@ impl LocalAccess {
         let mut tokens = keys.account_tokens(now)?.to_vec();
         for agent in agents {
             tokens.push(keys.agent_account(agent, now)?);
-            keys.write_agent_credentials(agent, None, now)?;
+            let expires = now + super::issuer::GOOD_FOR.as_secs();
+            keys.write_agent_credentials(agent, Some(expires), now)?;
         }
         // Those that were enrolled before.
         for agent in keys.agents() {
@@ -59,6 +60,16 @@ impl LocalAccess {
             jwt_dir,
         };
         Ok(Self { keys, operator })
+    }
+
+    /// The keys.
+    pub(super) fn keys(&self) -> &Keyring {
+        &self.keys
+    }
+
+    /// The keys, for whoever issues credentials.
+    pub(super) fn into_keys(self) -> Keyring {
+        self.keys
     }
 
     /// What the server is told.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conductor_eventlog::jetstream::Connect;
+use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_nats::guard::GuardProgram;
 use conductor_nats::{DataDir, Server, ServerConfig, locate};
 use conductor_protocol::AgentId;
@@ -54,6 +54,9 @@ pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
     let agents = plan.agents.clone();
     let sight = Arc::new(Watched::default());
     let shown_at = sight.show(settings).await?;
+    if let Some(access) = access {
+        tokio::spawn(issue(access, place.connect.clone(), stop.clone()));
+    }
     let mut stack = tokio::select! {
         stack = Stack::start(&place, plan, &sight) => stack?,
         _ = stop.wait_for(|stop| *stop) => return Ok(Exit::Ok),
@@ -83,6 +86,22 @@ pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
     }
     out::say("stopped");
     outcome
+}
+
+/// Gives agents credentials for as long as this process runs.
+async fn issue(access: LocalAccess, connect: Connect, stop: watch::Receiver<bool>) {
+    let connect = Connect {
+        name: "conductor-issuer".to_owned(),
+        credentials: Some(access.keys().path("issuer.creds")),
+        ..connect
+    };
+    match Connection::open_patiently(&connect).await {
+        Ok(connection) => {
+            let (keys, connection) = (Arc::new(access.into_keys()), Arc::new(connection));
+            super::issuer::serve(keys, connection, super::issuer::GOOD_FOR, stop).await;
+        }
+        Err(e) => tracing::error!(error = %e, "agents cannot be given credentials"),
+    }
 }
 
 fn up_plan(args: UpArgs) -> super::stack::Plan {

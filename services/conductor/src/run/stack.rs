@@ -23,6 +23,7 @@ use conductor_telemetry::{Otlp, live};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::enrolment::renew;
 use super::sight::Watched;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out;
@@ -89,14 +90,22 @@ impl Place {
         Ok(Arc::new(Connection::open_patiently(&connect).await?))
     }
 
+    /// Where the credentials of an agent are.
+    fn agent_credentials(&self, id: &AgentId) -> Option<PathBuf> {
+        match &self.credentials {
+            Some(credentials) => Some(credentials.agents.join(format!("{id}.creds"))),
+            None => self.connect.credentials.clone(),
+        }
+    }
+
     /// The connection of an agent: its own, where it has credentials of its own.
     async fn agent(&self, id: &AgentId, services: &Arc<Connection>) -> Outcome<Arc<Connection>> {
-        let Some(credentials) = &self.credentials else {
+        if self.credentials.is_none() {
             return Ok(Arc::clone(services));
-        };
+        }
         let connect = Connect {
             name: format!("conductor-agent-{id}"),
-            credentials: Some(credentials.agents.join(format!("{id}.creds"))),
+            credentials: self.agent_credentials(id),
             probe_every: PROBE_EVERY,
             ..self.connect.clone()
         };
@@ -252,6 +261,16 @@ impl Stack {
                 has_joined,
             };
             let connection = place.agent(&agent.id, &connection).await?;
+            if let Some(path) = place.agent_credentials(&agent.id) {
+                let renewing = renew(Arc::clone(&connection), agent.id.clone(), path);
+                let mut stop = stop.subscribe();
+                parts.spawn(async move {
+                    tokio::select! {
+                        () = renewing => {}
+                        () = stopped(&mut stop) => {}
+                    }
+                });
+            }
             parts.spawn(keep_agent(connection, options, stop.subscribe()));
         }
         watched.has_started.store(true, Ordering::Release);
@@ -350,7 +369,7 @@ fn role(name: RoleName, connection: &Connection) -> Box<dyn Role> {
 }
 
 /// Returns once it is true, or nobody is left to say so.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // The value itself is a lock that must not be held over an await.
     let _ = stop.wait_for(|stop| *stop).await;
 }
