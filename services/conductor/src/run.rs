@@ -1,5 +1,6 @@
 //! Long-running commands: the whole system, one role, or a demonstration.
 
+mod boxes;
 mod demo;
 mod local;
 mod sight;
@@ -13,6 +14,7 @@ use conductor_telemetry::Otlp;
 
 use crate::exit::{Failure, Outcome};
 use crate::settings::Settings;
+use boxes::BoxArgs;
 use stack::{AgentPlan, Plan};
 
 /// What to run.
@@ -76,6 +78,8 @@ pub(crate) struct UpArgs {
     /// How long running attempts may go on after Ctrl-C
     #[arg(long, default_value = "10s", value_parser = duration)]
     drain_timeout: Duration,
+    #[command(flatten)]
+    boxes: BoxArgs,
 }
 
 /// How to run an agent.
@@ -93,6 +97,8 @@ pub(crate) struct AgentArgs {
     /// How long running attempts may go on after SIGTERM
     #[arg(long, default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
+    #[command(flatten)]
+    boxes: BoxArgs,
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -143,6 +149,7 @@ fn plan(
     Plan {
         roles,
         agents,
+        boxes: BoxArgs::default(),
         traces: None,
         live: None,
         replicas: args.replicas,
@@ -211,5 +218,6 @@ pub(crate) async fn agent(args: AgentArgs, settings: &Settings) -> Outcome {
     };
     let mut plan = traced(no_role_plan(vec![agent]));
     plan.drain_timeout = args.drain_timeout;
+    plan.boxes = args.boxes;
     stack::serve(settings, plan).await
 }
