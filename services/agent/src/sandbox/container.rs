@@ -23,6 +23,9 @@ pub struct Engine {
     pub user: (u32, u32),
     /// Whether the engine runs without root's rights.
     pub is_rootless: bool,
+    /// Most open files and processes that the agent may hand on; engines ask for more by themselves,
+    /// and fail where they must not.
+    pub ulimits_max: (u64, u64),
     /// What the engine's command needs of the agent's environment, to find its own things.
     pub env: Vec<(String, String)>,
 }
@@ -32,6 +35,9 @@ pub(super) const IMAGE_DEFAULT: &str = "docker.io/library/debian:stable-slim";
 
 /// An image that is a directory: podman runs it as it is.
 pub(super) const ROOTFS: &str = "rootfs:";
+
+/// Processes of the user that a container may see itself beside of.
+const PROCESSES_OF_USER: u64 = 4_096;
 
 /// Where the kernel counts kills for want of memory, as seen inside.
 pub(super) fn oom_files() -> Vec<PathBuf> {
@@ -69,9 +75,12 @@ impl Engine {
         let name = container_name(&boxing.lease);
         let mut args = Args::default();
         args.add(["run", "--rm", "-i", "--name", &name, "--pull", "missing"]);
-        if !boxing.is_network_open() {
-            args.add(["--network", "none"]);
-        }
+        let network = if boxing.is_network_open() {
+            "host"
+        } else {
+            "none"
+        };
+        args.add(["--network", network]);
         args.add(["--read-only", "--cap-drop", "all"]);
         args.add([
             "--security-opt",
@@ -84,7 +93,7 @@ impl Engine {
         if self.is_rootless && self.kind == SandboxKind::Podman {
             args.add(["--userns", "keep-id"]);
         }
-        limits(&mut args, boxing);
+        self.limits(&mut args, boxing);
         for bind in binds(boxing, dirs) {
             args.bind(&bind);
         }
@@ -108,32 +117,36 @@ impl Engine {
             remove: Some(remove),
         }
     }
-}
 
-/// Both the limit and the most it can be raised to: engines take neither from the agent.
-fn limits(args: &mut Args, boxing: &Boxing) {
-    let limits = &boxing.limits;
-    if let Some(memory) = limits.memory {
-        let memory = memory.to_string();
-        args.add(["--memory", &memory, "--memory-swap", &memory]);
-    }
-    if let Some(millis) = limits.cpu_millis {
-        args.add([
-            "--cpus",
-            &format!("{}.{:03}", millis / 1_000, millis % 1_000),
-        ]);
-    }
-    if let Some(processes) = limits.processes {
-        args.add(["--pids-limit", &processes.to_string()]);
-    }
-    let ulimits = [
-        ("core", Some(0)),
-        ("nofile", limits.files),
-        ("fsize", limits.file_size),
-    ];
-    for (name, limit) in ulimits {
-        if let Some(n) = limit {
-            args.add(["--ulimit", &format!("{name}={n}:{n}")]);
+    /// Both each limit and the most it can be raised to: engines take neither from the agent.
+    fn limits(&self, args: &mut Args, boxing: &Boxing) {
+        let limits = &boxing.limits;
+        if let Some(memory) = limits.memory {
+            let memory = memory.to_string();
+            args.add(["--memory", &memory, "--memory-swap", &memory]);
+        }
+        if let Some(millis) = limits.cpu_millis {
+            let cpus = format!("{}.{:03}", millis / 1_000, millis % 1_000);
+            args.add(["--cpus", &cpus]);
+        }
+        if let Some(processes) = limits.processes {
+            args.add(["--pids-limit", &processes.to_string()]);
+        }
+        let (files_max, processes_max) = self.ulimits_max;
+        let of_user = PROCESSES_OF_USER.min(processes_max);
+        let ulimits = [
+            ("core", Some(0)),
+            ("nofile", limits.files.map(|n| n.min(files_max))),
+            ("fsize", limits.file_size),
+            (
+                "nproc",
+                Some(of_user).filter(|_| self.kind == SandboxKind::Podman),
+            ),
+        ];
+        for (name, limit) in ulimits {
+            if let Some(n) = limit {
+                args.add(["--ulimit", &format!("{name}={n}:{n}")]);
+            }
         }
     }
 }

@@ -97,8 +97,7 @@ impl Rlimits {
         ];
         for (resource, wanted, name) in all {
             let Some(wanted) = wanted else { continue };
-            let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
-            let limit = Some(wanted.min(most));
+            let limit = Some(wanted.min(most(resource)));
             let new = Rlimit {
                 current: limit,
                 maximum: limit,
@@ -107,6 +106,11 @@ impl Rlimits {
         }
         Ok(())
     }
+}
+
+/// The most that this process may give itself.
+pub(super) fn most(resource: Resource) -> u64 {
+    getrlimit(resource).maximum.unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

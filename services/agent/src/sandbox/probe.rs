@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use conductor_protocol::ids::{Lease, Position, TaskId};
 use conductor_protocol::terms::{Guarantee, Network, SandboxKind, SandboxOffer};
+use rustix::process::Resource;
 use tokio::process::Command;
 
 use super::bubblewrap::Bubblewrap;
 use super::cgroup::{self, Cgroups};
 use super::container::{Engine, IMAGE_DEFAULT, ROOTFS};
-use super::limits::Limits;
+use super::limits::{self, Limits};
 use super::offer::{BoxOptions, Found};
 use super::{Bind, Boxing, Sandbox, landlock, tools};
 use crate::dirs::AttemptDirs;
@@ -53,7 +54,10 @@ pub(super) async fn machine(options: &BoxOptions) -> Result<Found, String> {
     ] {
         match tried {
             Ok(found) => drop(sandboxes.insert(kind, found)),
-            Err(why) => drop(missing.insert(kind, why)),
+            Err(why) => {
+                tracing::info!(%kind, why, "a sandbox that does not work here");
+                missing.insert(kind, why);
+            }
         }
     }
     missing.insert(SandboxKind::Kubernetes, "agents start no pods".to_owned());
@@ -161,10 +165,14 @@ impl Trial<'_> {
         };
         let told = ask(&program, &["info", "--format", of_engine]).await?;
         let (version, rest) = told.split_once(' ').unwrap_or((&told, ""));
-        let limits = |what: &[&str]| what.iter().any(|what| rest.contains(what));
+        let says = |what: &[&str]| what.iter().any(|what| rest.contains(what));
         let engine = Engine {
             kind,
             user: user(),
+            ulimits_max: (
+                limits::most(Resource::Nofile),
+                limits::most(Resource::Nproc),
+            ),
             is_rootless: rest.starts_with("true"),
             env: env.collect(),
             program,
@@ -188,10 +196,10 @@ impl Trial<'_> {
             Guarantee::NetworkClosed,
             Guarantee::CallsFiltered,
         ];
-        if limits(&["memory=true", "memory"]) && !limits(&["memory=false"]) {
+        if says(&["memory=true", "memory"]) && !says(&["memory=false"]) {
             guarantees.push(Guarantee::MemoryLimited);
         }
-        if limits(&["pids=true", "pids"]) && !limits(&["pids=false"]) {
+        if says(&["pids=true", "pids"]) && !says(&["pids=false"]) {
             guarantees.push(Guarantee::ProcessesLimited);
         }
         let version = version.to_owned();
@@ -256,6 +264,7 @@ impl Trial<'_> {
             limits: Limits::of(None, kind),
             network: Network::None,
             image: image.map(str::to_owned),
+            binds: self.options.read_only.iter().map(Bind::read_only).collect(),
             ..Boxing::none(self.options.reaper.clone(), name)
         };
         let tried = tokio::time::timeout(PATIENCE, try_it(&launch, &dirs, &boxing)).await;
