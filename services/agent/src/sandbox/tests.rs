@@ -193,7 +193,8 @@ fn bubblewrap_shows_what_is_needed_and_nothing_else() {
           --seccomp {filter}
           -- /opt/conductor/conductor
           __reaper run /run/conductor
-    "#]].assert_eq(&shown(&start));
+    "#]]
+    .assert_eq(&shown(&start));
     assert!(start.dies_with_parent);
     assert_eq!(start.plan.workspace, Path::new("/workspace"));
     let names: Vec<_> = start
@@ -276,7 +277,8 @@ fn a_container_is_limited_by_its_engine() {
           --workdir /
           --entrypoint /opt/conductor/conductor example.org/image:1
           __reaper run /run/conductor
-    "#]].assert_eq(&shown(&start));
+    "#]]
+    .assert_eq(&shown(&start));
     assert_eq!((start.plan.restrict, start.plan.processes), (None, None));
     let remove: Vec<_> = start
         .remove

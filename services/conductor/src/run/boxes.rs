@@ -17,6 +17,7 @@ pub(crate) struct BoxArgs {
     #[arg(
         long,
         env = "CONDUCTOR_SANDBOX",
+        hide_env_values = true,
         default_value = "auto",
         value_name = "KIND"
     )]
