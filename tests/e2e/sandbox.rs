@@ -3,6 +3,7 @@
 
 mod ends;
 mod limits;
+mod user;
 
 use std::net::TcpListener;
 use std::sync::Arc;

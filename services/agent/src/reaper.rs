@@ -25,10 +25,7 @@ use std::time::Duration;
 
 use std::os::unix::process::CommandExt;
 
-use rustix::process::{
-    DumpableBehavior, Pid, Signal, WaitOptions, kill_process_group, set_child_subreaper,
-    set_dumpable_behavior, wait,
-};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, set_child_subreaper, wait};
 use serde::{Deserialize, Serialize};
 
 pub use enter::Restrict;
@@ -104,7 +101,6 @@ pub fn main(args: &[OsString]) -> ExitCode {
 /// Runs the plan in `dir`, and leaves there how that ended.
 fn keep(dir: &Path) -> ExitCode {
     let end = run(dir);
-    // What it was told, nobody else is to read or change: not even what it runs.
     let written = serde_json::to_vec(&end).map_err(std::io::Error::from);
     match written.and_then(|text| leave(dir, &text)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -123,10 +119,7 @@ fn leave(dir: &Path, text: &[u8]) -> std::io::Result<()> {
 }
 
 fn run(dir: &Path) -> End {
-    // What it restricts must not get into its memory.
-    let kept = set_child_subreaper(Some(rustix::process::getpid()))
-        .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable));
-    if let Err(e) = kept {
+    if let Err(e) = set_child_subreaper(Some(rustix::process::getpid())) {
         return Status::NotStarted(format!("cannot keep its process tree: {e}")).into();
     }
     match Plan::take(dir).and_then(|plan| Ok((start(&plan, dir)?, plan))) {

@@ -240,8 +240,12 @@ impl Boxing {
     fn start_here(&self, plan: Plan, dirs: &AttemptDirs) -> Start {
         let args = [SUBCOMMAND, RUN].map(OsString::from).to_vec();
         let args = [args, vec![dirs.run.clone().into()]].concat();
-        self.within(self.reaper.clone(), args, false)
-            .into_start(plan)
+        let within = self.within(self.reaper.clone(), args, false);
+        let mut start = within.into_start(plan);
+        // A reaper that a program has stopped is found by that.
+        let lease = ("CONDUCTOR_LEASE".to_owned(), self.lease.clone());
+        start.env.extend([lease]);
+        start
     }
 
     /// The reaper inside of a file tree of its own.

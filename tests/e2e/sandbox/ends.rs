@@ -19,7 +19,16 @@ fn sleepers(seconds: u32) -> Vec<String> {
     found
 }
 
-async fn sleeping(seconds: u32, n: usize) {
+/// What runs on the machine.
+fn commands() -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|p| std::fs::read_to_string(p.path().join("cmdline")).ok())
+        .map(|cmdline| cmdline.replace('\0', " "))
+        .collect()
+}
+
+pub(super) async fn sleeping(seconds: u32, n: usize) {
     until(|| match sleepers(seconds).len() {
         there if there >= n => Ok(()),
         there => Err(format!("{n} processes, not {there}")),
@@ -27,7 +36,7 @@ async fn sleeping(seconds: u32, n: usize) {
     .await;
 }
 
-async fn none_left(seconds: u32, what: &str) {
+pub(super) async fn none_left(seconds: u32, what: &str) {
     until(|| match sleepers(seconds) {
         left if left.is_empty() => Ok(()),
         left => Err(format!("the end of {left:?} ({what})")),
@@ -37,7 +46,7 @@ async fn none_left(seconds: u32, what: &str) {
 
 /// Four that would outlive their parent: in the background, in a session of its own, one that lost
 /// its parent, and one without any of its environment.
-fn leave(seconds: u32) -> String {
+pub(super) fn leave(seconds: u32) -> String {
     let s = format!("sleep {seconds}");
     format!("{s} & setsid {s} & (setsid sh -c '{s} & exit' &); env -i setsid {s} & sleep 0.2; ")
 }
@@ -117,6 +126,34 @@ async fn a_program_that_works_against_its_reaper_leaves_nothing_either() {
         none_left(33_100 + n as u32, &format!("{kind}, stopped")).await;
         none_left(33_150 + n as u32, &format!("{kind}, stopped")).await;
     }
+}
+
+#[tokio::test]
+async fn without_a_sandbox_what_is_left_is_ended_when_the_agent_comes_back() {
+    let mut room = Room::open().await;
+    let script = format!(
+        "{}kill -STOP $PPID; exec sleep 35050",
+        leave(35_000).replace("env -i ", "")
+    );
+    room.submit(json!({"kind": "none"}), &script).await;
+    sleeping(35_050, 1).await;
+    let dir = room.system.dir.path().display().to_string();
+    let reapers = || {
+        commands()
+            .into_iter()
+            .filter(|c| c.contains("__reaper run") && c.contains(&dir))
+            .count()
+    };
+    room.system.process("up").kill9();
+    assert!(reapers() > 0, "it is stopped");
+    room.system.start_up(&["--agents", "1"]).await;
+    none_left(35_000, "swept").await;
+    none_left(35_050, "swept").await;
+    until(|| match reapers() {
+        0 => Ok(()),
+        n => Err(format!("the end of {n} reapers")),
+    })
+    .await;
 }
 
 #[tokio::test]

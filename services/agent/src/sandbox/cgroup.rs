@@ -18,6 +18,8 @@ const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 const WANTED: [&str; 3] = ["memory", "pids", "cpu"];
 /// Where the agent itself goes, in a group that it has to itself.
 const ASIDE: &str = "conductor-self";
+/// How often it is made once more.
+const MAKE_TRIES: u32 = 8;
 /// How long a group that was killed may take to be empty.
 const EMPTY_MAX: Duration = Duration::from_secs(5);
 
@@ -66,10 +68,20 @@ impl Cgroups {
 
     /// Makes the group of a lease.
     pub fn create(&self, lease: &str, limits: &Limits) -> io::Result<Cgroup> {
-        let cgroup = Cgroup {
-            path: self.of(lease),
-        };
-        fs::create_dir_all(&cgroup.path)?;
+        let path = self.of(lease);
+        // The last attempt that ended has removed the base, perhaps just now.
+        let mut made = self.make(&path);
+        for _ in 0..MAKE_TRIES {
+            if !made
+                .as_ref()
+                .is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+            {
+                break;
+            }
+            made = self.make(&path);
+        }
+        made?;
+        let cgroup = Cgroup { path };
         for (file, value) in self.settings(limits) {
             match fs::write(cgroup.path.join(file), value) {
                 // Where there is no swap to be had, there is no file that forbids it.
@@ -78,6 +90,17 @@ impl Cgroups {
             }
         }
         Ok(cgroup)
+    }
+
+    fn make(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(&self.base)?;
+        for controller in &self.controllers {
+            fs::write(
+                self.base.join("cgroup.subtree_control"),
+                format!("+{controller}"),
+            )?;
+        }
+        fs::create_dir_all(path)
     }
 
     /// Kills what is in groups that an earlier life of the agent left, and removes them.
@@ -110,7 +133,11 @@ impl Cgroup {
             // Without that file the kernel is older than 5.14: then what is in it has ended before.
             let _ = fs::write(self.path.join("cgroup.kill"), "1");
             match fs::remove_dir(&self.path) {
-                Ok(()) => return,
+                Ok(()) => {
+                    // That of all attempts, should this have been the last.
+                    let _ = self.path.parent().map(fs::remove_dir);
+                    return;
+                }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return,
                 Err(e) if Instant::now() > limit => {
                     tracing::warn!(path = %self.path.display(), error = %e, "a control group is left over");
@@ -249,7 +276,6 @@ mod tests {
         fs::write(group.path.join("cgroup.procs"), child.id().to_string()).unwrap();
         group.end();
         assert!(!child.wait().unwrap().success());
-        assert!(!group.path.exists());
-        fs::remove_dir(&groups.base).unwrap();
+        assert!(!group.path.exists() && !groups.base.exists());
     }
 }

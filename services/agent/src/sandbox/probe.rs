@@ -287,8 +287,20 @@ async fn try_it(launch: &Launch, dirs: &AttemptDirs, boxing: &Boxing) -> Result<
     match (said.trim(), end.status) {
         ("", Status::NotStarted(problem)) => Err(problem),
         ("", status) => Err(format!("a program that does nothing ended as {status:?}")),
-        (said, _) => Err(said.chars().take(500).collect()),
+        (said, _) => Err(explained(said)),
     }
+}
+
+/// What a program said, with the usual reason for it.
+fn explained(said: &str) -> String {
+    let said: String = said.chars().take(500).collect();
+    let is_userns = ["uid map", "No permissions to creat", "CLONE_NEWUSER"];
+    if is_userns.iter().any(|sign| said.contains(sign)) {
+        return format!(
+            "{said}; this machine lets no user make namespaces (see sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"
+        );
+    }
+    said
 }
 
 /// What a command says; an error is its own, in short.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use conductor_protocol::ids::{Lease, Position, TaskId};
 use conductor_protocol::terms::SandboxSpec;
-use expect_test::expect;
+use expect_test::{expect, expect_file};
 
 use super::*;
 
@@ -107,7 +107,7 @@ fn nothing_but_the_reaper_stands_before_a_program_without_a_sandbox() {
     let boxing = Boxing::none("/bin/conductor".into(), "t/1/5.0".into());
     let start = start(&boxing);
     expect![[r#"
-        env: {}
+        env: {"CONDUCTOR_LEASE": "t/1/5.0"}
         /bin/conductor
           __reaper run /data/t-1/run
     "#]]
@@ -121,80 +121,7 @@ fn nothing_but_the_reaper_stands_before_a_program_without_a_sandbox() {
 fn bubblewrap_shows_what_is_needed_and_nothing_else() {
     let boxing = boxing(bubblewrap());
     let start = start(&boxing);
-    expect![[r#"
-        env: {}
-        /bin/conductor
-          __reaper outer {"filter":true} /usr/bin/bwrap
-          --unshare-user
-          --unshare-ipc
-          --unshare-pid
-          --unshare-uts
-          --unshare-cgroup-try
-          --unshare-net
-          --disable-userns
-          --assert-userns-disabled
-          --die-with-parent
-          --new-session
-          --cap-drop ALL
-          --uid 1000
-          --gid 1000
-          --hostname agent
-          --ro-bind /usr /usr
-          --symlink usr/bin /bin
-          --ro-bind /lib64 /lib64
-          --ro-bind-try /etc/alternatives /etc/alternatives
-          --ro-bind-try /etc/ca-certificates /etc/ca-certificates
-          --ro-bind-try /etc/crypto-policies /etc/crypto-policies
-          --ro-bind-try /etc/debian_version /etc/debian_version
-          --ro-bind-try /etc/fonts /etc/fonts
-          --ro-bind-try /etc/inputrc /etc/inputrc
-          --ro-bind-try /etc/java-17-openjdk /etc/java-17-openjdk
-          --ro-bind-try /etc/java-21-openjdk /etc/java-21-openjdk
-          --ro-bind-try /etc/ld.so.cache /etc/ld.so.cache
-          --ro-bind-try /etc/ld.so.conf /etc/ld.so.conf
-          --ro-bind-try /etc/ld.so.conf.d /etc/ld.so.conf.d
-          --ro-bind-try /etc/localtime /etc/localtime
-          --ro-bind-try /etc/mime.types /etc/mime.types
-          --ro-bind-try /etc/os-release /etc/os-release
-          --ro-bind-try /etc/pki/ca-trust /etc/pki/ca-trust
-          --ro-bind-try /etc/pki/tls/certs /etc/pki/tls/certs
-          --ro-bind-try /etc/protocols /etc/protocols
-          --ro-bind-try /etc/services /etc/services
-          --ro-bind-try /etc/ssl/certs /etc/ssl/certs
-          --ro-bind-try /etc/ssl/openssl.cnf /etc/ssl/openssl.cnf
-          --proc /proc
-          --ro-bind-try /proc/acpi /proc/acpi
-          --ro-bind-try /proc/bus /proc/bus
-          --ro-bind-try /proc/driver /proc/driver
-          --ro-bind-try /proc/fs /proc/fs
-          --ro-bind-try /proc/irq /proc/irq
-          --ro-bind-try /proc/mtrr /proc/mtrr
-          --ro-bind-try /proc/scsi /proc/scsi
-          --ro-bind-try /proc/sys /proc/sys
-          --ro-bind-try /proc/sysrq-trigger /proc/sysrq-trigger
-          --dev /dev
-          --size 67108864
-          --tmpfs /dev/shm
-          --remount-ro /dev
-          --tmpfs /run
-          --ro-bind /data/t-1/etc/passwd /etc/passwd
-          --ro-bind /data/t-1/etc/group /etc/group
-          --ro-bind /data/t-1/etc/hosts /etc/hosts
-          --bind /data/t-1/workspace /workspace
-          --bind /data/t-1/home /home/agent
-          --bind /data/t-1/tmp /tmp
-          --bind /data/t-1/run /run/conductor
-          --ro-bind /bin/conductor /opt/conductor/conductor
-          --ro-bind-try /tools /tools
-          --bind /git/objects /objects
-          --remount-ro /run
-          --remount-ro /
-          --chdir /
-          --seccomp {filter}
-          -- /opt/conductor/conductor
-          __reaper run /run/conductor
-    "#]]
-    .assert_eq(&shown(&start));
+    expect_file!["../../tests/fixtures/bubblewrap-args.txt"].assert_eq(&shown(&start));
     assert!(start.dies_with_parent);
     assert_eq!(start.plan.workspace, Path::new("/workspace"));
     let names: Vec<_> = start

@@ -119,6 +119,6 @@ mod tests {
         assert_eq!(found.first(), Some(&root.join("bin/tool")));
         assert_eq!(found.last(), Some(&root.join("real")));
         assert_eq!(trees(&found), [root.join("bin"), root.join("real")]);
-        assert_eq!(hops(Path::new("no-such-tool"), &path), [PathBuf::new(); 0]);
+        assert!(hops(Path::new("no-such-tool"), &path).is_empty());
     }
 }
