@@ -17,9 +17,10 @@ use tokio::time::Instant;
 use crate::dirs::AttemptDirs;
 use crate::inside::Inside;
 use crate::output::{Channel, Output};
-use crate::process::{Process, ReaperProgram};
-use crate::reaper::Status;
+use crate::process::Process;
+use crate::reaper::{End, Status};
 use crate::runtime::{self, Host, Job, Runtime, Signal, Step, Verdict};
+use crate::sandbox::{Boxes, Boxing};
 
 /// How long a program may take to end after its last word.
 const GRACE_AFTER_FINAL: Duration = Duration::from_secs(10);
@@ -54,8 +55,8 @@ pub struct Attempt {
     pub base: PathBuf,
     /// What the agent lends it.
     pub host: Host,
-    /// How its reaper is started.
-    pub reaper: ReaperProgram,
+    /// What it may be boxed in by.
+    pub boxes: Boxes,
     /// Where its output goes.
     pub output: Output,
     /// Where its facts go, in order; the last is its end.
@@ -91,16 +92,18 @@ impl Attempt {
         };
         let dirs = AttemptDirs::of(&self.base, &lease);
         let mut inside = Inside::of(&lease, &self.assigned);
-        match self.start(runtime.as_mut(), &dirs) {
+        let boxing = self.boxing().await;
+        let started = boxing.and_then(|boxing| self.start(runtime.as_mut(), &dirs, &boxing));
+        match started {
             Ok(started) => {
                 inside.prepared();
-                let (why, status) = self.attend(runtime.as_mut(), started, inside).await;
-                self.report_end(runtime.as_mut(), why, &status);
+                let (why, end) = self.attend(runtime.as_mut(), started, inside).await;
+                self.report_end(runtime.as_mut(), why, &end);
             }
             Err(problem) => {
                 self.tell(AttemptStarted::new(lease, None));
-                let status = Status::NotStarted(problem);
-                self.report_end(runtime.as_mut(), Why::Ended, &status);
+                let end = End::from(Status::NotStarted(problem));
+                self.report_end(runtime.as_mut(), Why::Ended, &end);
             }
         }
         dirs.remove();
@@ -111,10 +114,21 @@ impl Attempt {
         let _ = self.facts.send(fact.into());
     }
 
+    /// How it is boxed in.
+    async fn boxing(&self) -> Result<Boxing, String> {
+        let lease = format!(
+            "{}/{}/{}",
+            self.lease.task, self.lease.attempt, self.lease.assigned
+        );
+        let terms = self.assigned.terms.as_deref();
+        self.boxes.choose(terms, lease).await
+    }
+
     fn start(
         &self,
         runtime: &mut dyn Runtime,
         dirs: &AttemptDirs,
+        boxing: &Boxing,
     ) -> Result<
         (
             Process,
@@ -123,7 +137,7 @@ impl Attempt {
         ),
         String,
     > {
-        let paths = dirs.paths();
+        let paths = boxing.paths(dirs);
         let job = Job {
             lease: self.lease,
             assigned: &self.assigned,
@@ -131,14 +145,10 @@ impl Attempt {
             host: &self.host,
         };
         let launch = runtime.prepare(&job)?;
-        dirs.create(&launch.stdin).map_err(|e| {
+        dirs.create(&boxing.lease).map_err(|e| {
             format!("cannot make its directories below {}: {e}; free some space there or name another --data-dir", self.base.display())
         })?;
-        let lease = format!(
-            "{}/{}/{}",
-            self.lease.task, self.lease.attempt, self.lease.assigned
-        );
-        let started = Process::start(&launch, dirs, &lease, &self.reaper)?;
+        let started = Process::start(&launch, dirs, boxing)?;
         let session = match self.assigned.run.as_ref() {
             conductor_protocol::RunSpec::Claude(spec) => Some(
                 spec.resume
@@ -147,7 +157,10 @@ impl Attempt {
             ),
             _ => None,
         };
-        self.tell(AttemptStarted::new(self.lease, session));
+        self.tell(AttemptStarted {
+            sandbox: Some(boxing.in_use()),
+            ..AttemptStarted::new(self.lease, session)
+        });
         Ok(started)
     }
 
@@ -161,7 +174,7 @@ impl Attempt {
             tokio::process::ChildStderr,
         ),
         inside: Inside,
-    ) -> (Why, Status) {
+    ) -> (Why, End) {
         let run_deadline = self
             .assigned
             .timeouts
@@ -194,9 +207,9 @@ impl Attempt {
                 () = process.leave_nothing(sweep_at) => sweep_at = Instant::now() + SWEEP_PAUSE,
             }
         }
-        let status = loop {
+        let end = loop {
             tokio::select! {
-                status = process.wait() => break status,
+                end = process.wait() => break end,
                 changed = stop.changed(), if watch.why == Why::Ended => {
                     let reason = if changed.is_ok() { *stop.borrow_and_update() } else { Stop::Shutdown };
                     if reason != Stop::No {
@@ -208,8 +221,8 @@ impl Attempt {
             }
         };
         let is_known = watch.why != Why::Stopped(Stop::Revoked);
-        watch.inside.ended(&status, is_known);
-        (watch.why, status)
+        watch.inside.ended(&end.status, is_known);
+        (watch.why, end)
     }
 
     /// Hands what was read to the runtime; returns whether there can be more.
@@ -243,14 +256,14 @@ impl Attempt {
         bytes.is_some()
     }
 
-    fn report_end(&self, runtime: &mut dyn Runtime, why: Why, status: &Status) {
+    fn report_end(&self, runtime: &mut dyn Runtime, why: Why, end: &End) {
         let lease = self.lease;
-        let verdict = runtime.judge(status);
+        let verdict = runtime.judge(&end.status);
         let output = self.output.stats();
         let failure = match why {
             // Nobody waits for its result; the agent says that it is over.
             Why::Stopped(Stop::Revoked) => return,
-            Why::Ended | Why::Lingering => verdict.failure,
+            Why::Ended | Why::Lingering => verdict.failure.map(|failure| limited(failure, end)),
             Why::RunTimeout => {
                 let limit = self.assigned.timeouts.run.unwrap_or_default();
                 Some((OutcomeClass::Timeout, format!("ran longer than {limit}")))
@@ -266,7 +279,7 @@ impl Attempt {
             Why::Stopped(_) => Some((OutcomeClass::AgentLost, "the agent shut down".to_owned())),
         };
         let Verdict { result, usage, .. } = verdict;
-        let (exit_code, signal) = match status {
+        let (exit_code, signal) = match &end.status {
             Status::Exited(code) => (Some(*code), None),
             Status::Signalled(signal) => (None, Some(*signal)),
             Status::NotStarted(_) => (None, None),
@@ -290,6 +303,18 @@ impl Attempt {
                 output,
             }),
         }
+    }
+}
+
+/// What a failure is where a limit brought it about.
+fn limited((class, message): (OutcomeClass, String), end: &End) -> (OutcomeClass, String) {
+    if end.oom {
+        let message = format!("it had too little memory: {message}");
+        return (OutcomeClass::Oom, message);
+    }
+    match &end.limit {
+        Some(limit) => (class, format!("{limit}: {message}")),
+        None => (class, message),
     }
 }
 

@@ -26,8 +26,8 @@ use tokio::sync::{mpsc, watch};
 use crate::attempt::{Attempt, Stop};
 use crate::duty::{Duty, Effect, Input};
 use crate::output::{Joiner, Output};
-use crate::process::ReaperProgram;
 use crate::runtime::Host;
+use crate::sandbox::Boxes;
 
 /// How often a process that runs agents alone probes a silent link. Its beats notice a dead one long
 /// before (within 15 s and two acknowledgements' time, before leases of 45 s end), so that a thousand
@@ -45,8 +45,8 @@ pub struct AgentOptions {
     pub labels: BTreeMap<String, String>,
     /// Below here attempts have their directories.
     pub data: PathBuf,
-    /// How the reaper is started.
-    pub reaper: ReaperProgram,
+    /// What it boxes attempts in by.
+    pub boxes: Boxes,
     /// What it lends its attempts.
     pub host: Host,
     /// How long attempts may go on after it was asked to drain.
@@ -228,7 +228,7 @@ impl AgentState {
             assigned,
             base: self.options.data.clone(),
             host: self.options.host.clone(),
-            reaper: self.options.reaper.clone(),
+            boxes: self.options.boxes.clone(),
             output,
             facts,
             stop: stopped,

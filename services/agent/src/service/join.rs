@@ -17,7 +17,9 @@ use tokio::task::JoinSet;
 
 use super::feed::Hears;
 use super::{AgentMsg, AgentOptions, AgentState};
+use crate::dirs::AttemptDirs;
 use crate::duty::Input;
+use crate::process::marker;
 use crate::reaper;
 use crate::runtime::probe_claude;
 
@@ -47,11 +49,9 @@ pub(super) fn clear_leftovers(options: &AgentOptions) {
         .flatten()
         .flatten()
     {
-        let marker = format!(
-            "CONDUCTOR_WORKSPACE={}",
-            entry.path().join("workspace").display()
-        );
-        while reaper::sweep(&marker) > 0 {}
+        if let Some(lease) = AttemptDirs::lease_of(&entry.path()) {
+            while reaper::sweep(&marker(&lease)) > 0 {}
+        }
         // What cannot be removed now is met again when its place is needed.
         let _ = std::fs::remove_dir_all(entry.path());
     }
@@ -110,7 +110,7 @@ impl AgentState {
     async fn take_name(&self) -> Result<u64, ActorProcessingErr> {
         let log = self.connection.as_ref();
         let process = unique(self.options.id.as_str());
-        let joined = Event::from(self.introduce(process.clone()).await);
+        let joined = Event::from(self.introduce(process.clone()).await?);
         let (mut bids, mut before) = (0_u32, 0);
         loop {
             let bid = Bid::after(self.subject.clone(), &joined, &process, before);
@@ -136,7 +136,8 @@ impl AgentState {
         }
     }
 
-    async fn introduce(&self, process: String) -> AgentJoined {
+    async fn introduce(&self, process: String) -> Result<AgentJoined, ActorProcessingErr> {
+        let found = self.options.boxes.found().await?;
         let host = &self.options.host;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let mut runtimes: std::collections::BTreeMap<Runtime, String> =
@@ -146,17 +147,17 @@ impl AgentState {
         if let Some(found) = probe_claude(&host.claude, &host.path).await {
             runtimes.insert(Runtime::Claude, found);
         }
-        AgentJoined {
+        Ok(AgentJoined {
             version: format!("{version} (format {FORMAT_KNOWN})"),
             host: hostname(),
             process,
             slots: self.options.slots.min(SLOTS_MAX),
             labels: self.options.labels.clone(),
             runtimes,
-            sandboxes: std::collections::BTreeMap::new(),
-            sandbox: None,
+            sandboxes: found.offers(),
+            sandbox: Some(found.default),
             format: FORMAT_KNOWN,
-        }
+        })
     }
 }
 
