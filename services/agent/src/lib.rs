@@ -11,6 +11,7 @@
 //! - Output may be dropped and counted; facts are never dropped.
 
 pub mod attempt;
+pub(crate) mod beneath;
 pub mod dirs;
 pub mod duty;
 pub mod input;
@@ -21,3 +22,4 @@ pub mod process;
 pub mod reaper;
 pub mod runtime;
 pub mod service;
+pub mod workspace;
