@@ -5,22 +5,26 @@
 //! `watch` holds its clocks, `end` says what an end means.
 
 mod end;
+mod keep;
 mod phases;
 mod program;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use conductor_protocol::event::{AttemptAssigned, AttemptStarted, AttemptSucceeded, Event};
+use conductor_protocol::event::{AttemptAssigned, AttemptProgress, AttemptStarted, AttemptSucceeded, Event};
 use conductor_protocol::ids::Lease;
 use tokio::sync::{mpsc, watch as channel};
 use tokio::time::Instant;
 
 use crate::dirs::AttemptDirs;
+use crate::files;
 use crate::output::Output;
 use crate::process::ReaperProgram;
 use crate::runtime::{self, Host};
+use crate::workspace::collect::ArtifactStore;
 use end::End;
 use watch::Why;
 
@@ -46,6 +50,10 @@ pub struct Attempt {
     pub assigned: AttemptAssigned,
     /// Below here its directories are made.
     pub base: PathBuf,
+    /// Below here is what outlives attempts: mirrors of repositories, named workspaces.
+    pub kept: PathBuf,
+    /// Where its artifacts go.
+    pub artifacts: Arc<dyn ArtifactStore>,
     /// What the agent lends it.
     pub host: Host,
     /// How its reaper is started.
@@ -66,6 +74,8 @@ struct Course {
     /// When all its programs together have run for as long as they may.
     run_deadline: Option<Instant>,
     has_started: bool,
+    /// What it says of how far it is.
+    progress: files::Watched,
 }
 
 impl Attempt {
@@ -87,6 +97,7 @@ impl Attempt {
             dirs: AttemptDirs::of(&self.base, &lease),
             run_deadline: None,
             has_started: false,
+            progress: files::Watched::default(),
             of: self,
         };
         let end = course.go(runtime.as_mut()).await;
@@ -115,6 +126,14 @@ impl Course {
             _ => None,
         };
         self.of.tell(AttemptStarted::new(self.of.lease, session));
+    }
+
+    fn tell_progress(&self, progress: files::Progress) {
+        self.of.tell(AttemptProgress {
+            lease: self.of.lease,
+            percent: progress.percent,
+            message: progress.message,
+        });
     }
 
     /// Says how it ended; nobody waits for the end of one whose lease is over.

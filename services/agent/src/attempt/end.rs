@@ -11,6 +11,7 @@ use conductor_protocol::limits::MESSAGE_BYTES_MAX;
 use super::Stop;
 use super::program::Ended;
 use super::watch::Why;
+use crate::files::cut_end;
 use crate::reaper::Status;
 use crate::runtime::Verdict;
 
@@ -106,7 +107,7 @@ impl End {
             Some((class, message)) => Event::from(AttemptFailed {
                 lease,
                 class,
-                message: cut(message, MESSAGE_BYTES_MAX),
+                message: cut_end(message, MESSAGE_BYTES_MAX),
                 result,
                 exit_code,
                 signal,
@@ -136,18 +137,6 @@ fn brought_about(why: Why, limits: Limits) -> Option<(OutcomeClass, String)> {
         Why::Stopped(_) => (OutcomeClass::AgentLost, "the agent shut down".to_owned()),
     };
     Some((class, message))
-}
-
-/// A text cut at its end, the cut marked.
-pub(super) fn cut(mut text: String, max: usize) -> String {
-    if text.len() > max {
-        let end = (0..=max.saturating_sub('…'.len_utf8()))
-            .rev()
-            .find(|i| text.is_char_boundary(*i));
-        text.truncate(end.unwrap_or(0));
-        text.push('…');
-    }
-    text
 }
 
 #[cfg(test)]
@@ -196,12 +185,5 @@ mod tests {
             end.failure,
             Some((OutcomeClass::CheckFailed, "first".to_owned()))
         );
-    }
-
-    #[test]
-    fn a_cut_text_is_no_longer_than_it_may_be() {
-        assert_eq!(cut("abc".to_owned(), 3), "abc");
-        let long = cut("ä".repeat(100), 21);
-        assert!(long.len() <= 21 && long.ends_with('…'), "{long}");
     }
 }

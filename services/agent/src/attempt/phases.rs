@@ -1,18 +1,18 @@
 //! The phases of an attempt, in their order.
 
-use std::path::Path;
-
 use bytes::Bytes;
 use conductor_protocol::OutcomeClass;
 use conductor_protocol::spec::CommandSpec;
 
 use super::Course;
-use super::end::{End, Limits, cut};
-use super::program::Ended;
+use super::end::{End, Limits};
+use super::program::{Ended, stopped};
 use super::watch::Why;
+use crate::files::cut_end;
 use crate::inside::Inside;
 use crate::output::Channel;
 use crate::runtime::{self, Runtime};
+use crate::workspace::{Ground, Workspace};
 
 /// Longest command line that is shown beside the output of a setup program or check.
 const SHOWN_BYTES_MAX: usize = 200;
@@ -21,11 +21,13 @@ impl Course {
     /// All phases; returns how it ended.
     pub(super) async fn go(&mut self, runtime: &mut dyn Runtime) -> End {
         let mut inside = Inside::of(&self.of.lease, &self.of.assigned);
-        if let Err(problem) = self.make_ready() {
-            return End::before(Why::Ended, problem);
-        }
+        let workspace = match self.make_ready().await {
+            Ok(workspace) => workspace,
+            Err(end) => return *end,
+        };
         self.start_clock();
-        if let Err(end) = self.set_up().await {
+        if let Err(mut end) = self.set_up().await {
+            self.keep(&workspace, &mut end).await;
             return *end;
         }
         let ended = self.run_program(runtime, &mut inside).await;
@@ -35,13 +37,35 @@ impl Course {
         if end.is_success() {
             self.check(&mut end).await;
         }
+        let changed = self.keep(&workspace, &mut end).await;
+        self.hand_over(&workspace, changed, &mut end).await;
         end
     }
 
-    /// Makes its directories.
-    fn make_ready(&mut self) -> Result<(), String> {
-        let made = self.dirs.create();
-        made.map_err(|e| no_room(&self.of.base, &e))
+    /// Makes its directories, and what it works on.
+    async fn make_ready(&mut self) -> Result<Workspace, Box<End>> {
+        let attempt = &self.of;
+        let ground = Ground {
+            lease: attempt.lease,
+            assigned: &attempt.assigned,
+            base: &attempt.base,
+            kept: &attempt.kept,
+            path: &attempt.host.path,
+        };
+        let terms = attempt.assigned.terms.as_deref();
+        let schema = terms.and_then(|t| t.result_schema.as_deref());
+        if let Some(Err(problem)) = schema.map(crate::schema::check_schema) {
+            return Err(Box::new(End::before(Why::Ended, problem)));
+        }
+        let mut stop = attempt.stop.clone();
+        let (why, problem) = tokio::select! {
+            made = Workspace::make(&ground, &mut self.dirs) => match made {
+                Ok(workspace) => return Ok(workspace),
+                Err(problem) => (Why::Ended, problem),
+            },
+            reason = stopped(&mut stop) => (Why::Stopped(reason), String::new()),
+        };
+        Err(Box::new(End::before(why, problem)))
     }
 
     /// Runs the setup programs; one that fails ends the attempt.
@@ -89,7 +113,7 @@ impl Course {
         command: &CommandSpec,
     ) -> End {
         let name = format!("{what} {}/{of}", i + 1);
-        let shown = cut(command.argv.join(" "), SHOWN_BYTES_MAX).replace('\n', " ");
+        let shown = cut_end(command.argv.join(" "), SHOWN_BYTES_MAX).replace('\n', " ");
         self.note(&format!("[{name}: {shown}]"));
         let mut runtime = runtime::command(command.clone());
         let ended = self.run_program(&mut runtime, &mut Inside::default()).await;
@@ -121,11 +145,4 @@ impl Course {
         let bytes = Bytes::from(format!("{line}\n"));
         self.of.output.write(Channel::Stdout, bytes);
     }
-}
-
-pub(super) fn no_room(base: &Path, e: &std::io::Error) -> String {
-    format!(
-        "cannot make its directories below {}: {e}; free some space there or name another --data-dir",
-        base.display()
-    )
 }

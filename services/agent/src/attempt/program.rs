@@ -6,16 +6,18 @@ use bytes::Bytes;
 use conductor_protocol::event::AttemptUsage;
 use tokio::io::AsyncReadExt;
 use tokio::process::{ChildStderr, ChildStdout};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::watch::{Watch, Why};
 use super::{Course, Stop};
+use crate::files;
 use crate::input::Voice;
 use crate::inside::Inside;
 use crate::output::Channel;
 use crate::process::Process;
 use crate::reaper::Status;
 use crate::runtime::{Job, Runtime, Signal};
+use crate::workspace::no_room;
 
 /// How long after a reaper's end its outputs may stay open before its tree is looked for again.
 const SWEEP_PAUSE: Duration = Duration::from_millis(500);
@@ -63,7 +65,7 @@ impl Course {
         let launch = runtime.prepare(&job)?;
         let placed = dirs.place(&launch.stdin);
         let voice = placed.and_then(|()| launch.stdin.voice(&dirs.stdin));
-        let voice = voice.map_err(|e| super::phases::no_room(&attempt.base, &e))?;
+        let voice = voice.map_err(|e| no_room(&attempt.base, &e))?;
         let lease = &attempt.lease;
         let lease = format!("{}/{}/{}", lease.task, lease.attempt, lease.assigned);
         let started = Process::start(&launch, dirs, &lease, &attempt.reaper)?;
@@ -81,6 +83,8 @@ impl Course {
         let (mut out, mut err) = (vec![0_u8; 32 * 1024], vec![0_u8; 32 * 1024]);
         let (mut out_open, mut err_open) = (true, true);
         let mut sweep_at = Instant::now();
+        let mut polls = tokio::time::interval(files::POLL_EVERY);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = self.of.stop.clone();
         while out_open || err_open {
             tokio::select! {
@@ -101,6 +105,7 @@ impl Course {
                 () = tokio::time::sleep_until(watch.next()) => {
                     watch.on_time(runtime, &mut process).await;
                 }
+                now = polls.tick() => self.look_for_progress(now),
                 // Should the reaper be killed, nothing else ends what holds the outputs open.
                 () = process.leave_nothing(sweep_at) => sweep_at = Instant::now() + SWEEP_PAUSE,
             }
@@ -120,6 +125,13 @@ impl Course {
         Ended {
             why: watch.why,
             status,
+        }
+    }
+
+    /// Tells how far it is, where it says so in its file.
+    fn look_for_progress(&mut self, now: Instant) {
+        if let Some(progress) = self.progress.poll(&self.dirs.workspace, now) {
+            self.tell_progress(progress);
         }
     }
 

@@ -109,6 +109,7 @@ fn place(settings: &Settings, data: &Path, server: Option<&Server>) -> Place {
             connect,
             monitor_url: settings.monitor_url(),
             data: data.join("attempts"),
+            kept: data.join("kept"),
         },
     }
 }
@@ -121,6 +122,7 @@ pub(super) fn local_place(connect: Connect, data: &Path, server: &Server) -> Pla
         },
         monitor_url: Some(server.monitor_url()),
         data: data.join("attempts"),
+        kept: data.join("kept"),
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) struct Place {
     pub(super) monitor_url: Option<String>,
     /// Below here attempts have their directories.
     pub(super) data: PathBuf,
+    /// Below here agents keep what outlives attempts.
+    pub(super) kept: PathBuf,
 }
 
 /// What runs, until it is stopped.
@@ -100,6 +102,7 @@ pub(super) async fn serve(settings: &Settings, plan: Plan) -> Outcome {
         connect,
         monitor_url: settings.monitor_url(),
         data: settings.data_dir.join("attempts"),
+        kept: settings.data_dir.join("kept"),
     };
     let mut stop = signals();
     // Before there is any link: a process that waits for NATS is alive.
@@ -201,6 +204,7 @@ impl Stack {
                 slots: agent.slots,
                 labels: agent.labels.clone(),
                 data: place.data.join(agent.id.as_str()),
+                kept: place.kept.join(agent.id.as_str()),
                 reaper: ReaperProgram::Subcommand(std::env::current_exe()?),
                 host: Host::from_env(),
                 drain_timeout: plan.drain_timeout,

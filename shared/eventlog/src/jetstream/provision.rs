@@ -153,6 +153,7 @@ impl Connection {
         };
         self.ensure_presence().await.map_err(side)?;
         self.ensure_output().await.map_err(side)?;
+        self.ensure_artifacts().await.map_err(side)?;
         Ok(Provisioned {
             server,
             is_new,
