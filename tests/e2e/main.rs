@@ -24,3 +24,4 @@ mod top;
 mod traces;
 mod trouble;
 mod up;
+mod workspace;

@@ -14,7 +14,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conductor_protocol::event::{AttemptAssigned, AttemptProgress, AttemptStarted, AttemptSucceeded, Event};
+use conductor_protocol::event::{
+    AttemptAssigned, AttemptProgress, AttemptStarted, AttemptSucceeded, Event,
+};
 use conductor_protocol::ids::Lease;
 use tokio::sync::{mpsc, watch as channel};
 use tokio::time::Instant;

@@ -45,7 +45,9 @@ impl Progress {
     fn of(line: &[u8]) -> Option<Self> {
         // serde would take an array for one, too.
         let line = line.trim_ascii();
-        let said: Self = line.starts_with(b"{").then(|| serde_json::from_slice(line).ok())??;
+        let said: Self = line
+            .starts_with(b"{")
+            .then(|| serde_json::from_slice(line).ok())??;
         let percent = said.percent.filter(|p| p.is_finite());
         let percent = percent.map(|p| p.clamp(0.0, 100.0));
         let message = said.message.filter(|m| !m.trim().is_empty());
@@ -178,7 +180,9 @@ pub fn result(workspace: &Path) -> Result<Option<String>, String> {
     let read = read_capped(file, RESULT_FILE_BYTES_MAX);
     let (bytes, is_more) = read.map_err(|e| format!("{RESULT} cannot be read: {e}"))?;
     if is_more {
-        return Err(format!("{RESULT} is larger than {RESULT_FILE_BYTES_MAX} bytes"));
+        return Err(format!(
+            "{RESULT} is larger than {RESULT_FILE_BYTES_MAX} bytes"
+        ));
     }
     let text = String::from_utf8(bytes).map_err(|_| format!("{RESULT} is not UTF-8"))?;
     serde_json::from_str::<serde::de::IgnoredAny>(&text)
@@ -205,7 +209,10 @@ pub(crate) fn cut_beginning(text: &str, max: usize) -> String {
     }
     let from = text.len() - max.saturating_sub('…'.len_utf8());
     let from = (from..=text.len()).find(|i| text.is_char_boundary(*i));
-    format!("…{}", text.get(from.unwrap_or(text.len())..).unwrap_or_default())
+    format!(
+        "…{}",
+        text.get(from.unwrap_or(text.len())..).unwrap_or_default()
+    )
 }
 
 #[cfg(test)]
@@ -215,14 +222,20 @@ mod tests {
     use std::fs;
 
     fn said(message: &str) -> Progress {
-        Progress { percent: None, message: Some(message.to_owned()) }
+        Progress {
+            percent: None,
+            message: Some(message.to_owned()),
+        }
     }
 
     #[test]
     fn a_line_says_how_far_it_is_or_is_counted() {
         let mut lines = Lines::default();
         lines.push(b"{\"percent\":50,\"message\":\"half\",\"more\":1}\n");
-        let half = Progress { percent: Some(50.0), message: Some("half".to_owned()) };
+        let half = Progress {
+            percent: Some(50.0),
+            message: Some("half".to_owned()),
+        };
         assert_eq!(lines.last(), Some(half));
         lines.push(b"{\"percent\":1e9}\n");
         assert_eq!(lines.last().unwrap().percent, Some(100.0));
@@ -232,7 +245,11 @@ mod tests {
             lines.push(b"\n");
         }
         lines.push(b"\n \n");
-        assert_eq!((lines.last(), lines.bad), (None, 5), "empty lines are nothing");
+        assert_eq!(
+            (lines.last(), lines.bad),
+            (None, 5),
+            "empty lines are nothing"
+        );
         lines.push(&[b'x'; 3 * LINE_BYTES_MAX]);
         lines.push(b"\n{\"message\":\"after\"}\n");
         assert_eq!((lines.last(), lines.bad), (Some(said("after")), 6));
@@ -295,8 +312,14 @@ mod tests {
         assert_eq!(cut_beginning("abc", 3), "abc");
         let text = "ä".repeat(100);
         let (end, beginning) = (cut_end(text.clone(), 21), cut_beginning(&text, 21));
-        assert!(end.len() <= 21 && end.ends_with('…') && end.starts_with('ä'), "{end}");
-        assert!(beginning.len() <= 21 && beginning.starts_with('…'), "{beginning}");
+        assert!(
+            end.len() <= 21 && end.ends_with('…') && end.starts_with('ä'),
+            "{end}"
+        );
+        assert!(
+            beginning.len() <= 21 && beginning.starts_with('…'),
+            "{beginning}"
+        );
     }
 
     proptest! {

@@ -82,7 +82,10 @@ mod tests {
         for url in ["file:///etc/passwd", "https://example.org/x", "/etc/passwd"] {
             let schema = format!(r#"{{"$ref":"{url}"}}"#);
             let problem = check_schema(&schema).unwrap_err();
-            assert!(problem.contains("result_schema cannot be used"), "{problem}");
+            assert!(
+                problem.contains("result_schema cannot be used"),
+                "{problem}"
+            );
             assert!(!problem.contains("root:"), "{problem}");
         }
         assert!(check_schema(r#"{"type":"nonsense"}"#).is_err());

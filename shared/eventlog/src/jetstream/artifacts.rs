@@ -117,7 +117,10 @@ impl Connection {
         let stream = self.stream(&self.stream_name("ARTIFACTS")).await;
         let stream = stream.map_err(unavailable)?;
         let filter = artifact(&self.cell, "*", sha256);
-        let mut info = stream.info_with_subjects(filter).await.map_err(unavailable)?;
+        let mut info = stream
+            .info_with_subjects(filter)
+            .await
+            .map_err(unavailable)?;
         let mut copies = Vec::new();
         while let Some(copy) = info.next().await {
             copies.push(copy.map_err(unavailable)?);
@@ -152,13 +155,19 @@ async fn read_copy(
         ..Default::default()
     };
     let consumer = stream.create_consumer(config).await.map_err(unavailable)?;
-    let mut stored = consumer.messages().await.map_err(unavailable)?.take(messages);
+    let mut stored = consumer
+        .messages()
+        .await
+        .map_err(unavailable)?
+        .take(messages);
     let mut pieces = Pieces::default();
     while let Ok(Some(message)) = tokio::time::timeout(PATIENCE, stored.next()).await {
         let message = message.map_err(unavailable)?;
         let pending = message.info().map(|info| info.pending);
         let headers = message.headers.as_ref();
-        let number = headers.and_then(|h| h.get(CHUNK)).map(|v| v.as_str().to_owned());
+        let number = headers
+            .and_then(|h| h.get(CHUNK))
+            .map(|v| v.as_str().to_owned());
         pieces.put(number.as_deref(), message.payload.clone());
         if pending.is_ok_and(|pending| pending == 0) {
             break;
@@ -224,15 +233,23 @@ mod tests {
     fn whole(pieces: &[(&str, &'static str)]) -> Result<String, String> {
         let mut all = Pieces::default();
         for (number, bytes) in pieces {
-            all.put(Some(*number).filter(|n| !n.is_empty()), Bytes::from_static(bytes.as_bytes()));
+            all.put(
+                Some(*number).filter(|n| !n.is_empty()),
+                Bytes::from_static(bytes.as_bytes()),
+            );
         }
-        all.whole(ABC).map(|bytes| String::from_utf8(bytes).unwrap())
+        all.whole(ABC)
+            .map(|bytes| String::from_utf8(bytes).unwrap())
     }
 
     #[test]
     fn pieces_make_a_whole_or_it_is_said_what_is_wrong() {
         assert_eq!(whole(&[("1/2", "ab"), ("2/2", "c")]).unwrap(), "abc");
-        assert_eq!(whole(&[("1/1", "abc"), ("1/1", "abc")]).unwrap(), "abc", "stored twice");
+        assert_eq!(
+            whole(&[("1/1", "abc"), ("1/1", "abc")]).unwrap(),
+            "abc",
+            "stored twice"
+        );
         for (pieces, problem) in [
             (&[("1/3", "ab"), ("3/3", "c")][..], "lacks piece 2 of 3"),
             (&[("1/2", "ab"), ("2/2", "x")], "was changed"),
