@@ -48,7 +48,10 @@ impl World {
         git(&seed, &["tag", "v1"]);
         std::fs::write(seed.join("f"), "1\n2\n3\n").unwrap();
         git(&seed, &["commit", "-q", "-a", "-m", "two"]);
-        git(system.dir.path(), &["clone", "-q", "--bare", "seed", "remote.git"]);
+        git(
+            system.dir.path(),
+            &["clone", "-q", "--bare", "seed", "remote.git"],
+        );
         let remote = system.dir.path().join("remote.git");
         let story = system.story().await;
         Self {
@@ -78,7 +81,12 @@ impl World {
 
     async fn succeeded(&mut self, id: TaskId) {
         let outcome = self.outcome(id).await;
-        assert_eq!(outcome, (Outcome::Succeeded, None), "{:?}", self.failure(id));
+        assert_eq!(
+            outcome,
+            (Outcome::Succeeded, None),
+            "{:?}",
+            self.failure(id)
+        );
     }
 
     /// How its last attempt failed, if one did.
@@ -132,12 +140,20 @@ async fn a_program_commits_and_edits_in_a_clone_and_the_host_pushes_it() {
         seen.display()
     );
     let git = json!({"url": world.remote, "ref": "v1", "push": "work"});
-    let id = world.submit(&script, json!({"workspace": {"git": git}})).await;
+    let id = world
+        .submit(&script, json!({"workspace": {"git": git}}))
+        .await;
     world.succeeded(id).await;
     let changed = world.changed(id);
-    assert_eq!((changed.files, changed.insertions, changed.deletions), (2, 2, 0));
+    assert_eq!(
+        (changed.files, changed.insertions, changed.deletions),
+        (2, 2, 0)
+    );
     assert_eq!(changed.base.unwrap(), world.in_remote(&["rev-parse", "v1"]));
-    assert_eq!(changed.head.unwrap(), world.in_remote(&["rev-parse", "work"]));
+    assert_eq!(
+        changed.head.unwrap(),
+        world.in_remote(&["rev-parse", "work"])
+    );
     assert_eq!(changed.pushed.as_deref(), Some("work"));
     let patch = world.artifact(id, "changes.patch").await;
     assert_eq!(patch, std::fs::read_to_string(seen).unwrap());
@@ -150,8 +166,15 @@ async fn a_program_commits_and_edits_in_a_clone_and_the_host_pushes_it() {
     let at = |kind| kinds.iter().position(|k| *k == kind).unwrap();
     assert!(at("attempt.artifact") < at("attempt.changed"), "{kinds:?}");
     assert!(at("attempt.changed") < at("attempt.succeeded"), "{kinds:?}");
-    let shown = world.system.cli(&["task", "show", &id.to_string()]).await.ok();
-    assert!(shown.contains("changes.patch (") && shown.contains("pushed=work"), "{shown}");
+    let shown = world
+        .system
+        .cli(&["task", "show", &id.to_string()])
+        .await
+        .ok();
+    assert!(
+        shown.contains("changes.patch (") && shown.contains("pushed=work"),
+        "{shown}"
+    );
     world.system.assert_replay_agrees().await;
 }
 
@@ -175,7 +198,13 @@ fn traps(ran: &Path) -> String {
     for setting in settings {
         script += &format!("git config {setting} '{evil}'\n");
     }
-    for hook in ["post-checkout", "pre-commit", "pre-push", "reference-transaction", "post-index-change"] {
+    for hook in [
+        "post-checkout",
+        "pre-commit",
+        "pre-push",
+        "reference-transaction",
+        "post-index-change",
+    ] {
         let hook = format!(".git/hooks/{hook}");
         script += &format!("printf '#!/bin/sh\\n{evil}\\n' > {hook}; chmod +x {hook}\n");
     }
@@ -205,13 +234,18 @@ async fn nothing_that_a_program_left_in_its_repository_runs_on_the_host() {
     assert_eq!(world.in_remote(&["show", "work:b"]), "b");
     // Another attempt is begun over it: its base is compared too.
     let named = json!({"name": "w", "git": {"url": world.remote, "push": "again"}});
-    let second = world.submit("echo c > c", json!({"workspace": named})).await;
+    let second = world
+        .submit("echo c > c", json!({"workspace": named}))
+        .await;
     world.succeeded(second).await;
     assert_eq!(world.changed(second).files, 1);
     assert_eq!(world.in_remote(&["show", "again:c"]), "c");
     assert!(!ran.exists(), "a program was run on the host");
     // They do run where somebody uses git there.
-    let _ = Command::new("git").arg("status").current_dir(&seen).output();
+    let _ = Command::new("git")
+        .arg("status")
+        .current_dir(&seen)
+        .output();
     assert!(ran.exists(), "the traps are armed");
 }
 
@@ -219,19 +253,31 @@ async fn nothing_that_a_program_left_in_its_repository_runs_on_the_host() {
 async fn a_push_that_the_remote_rejects_fails_the_attempt_in_gits_words() {
     let mut world = World::up().await;
     let onto = json!({"url": world.remote, "ref": "v1", "push": "main"});
-    let id = world.submit("echo x > x", json!({"workspace": {"git": onto}})).await;
+    let id = world
+        .submit("echo x > x", json!({"workspace": {"git": onto}}))
+        .await;
     let message = world.failed(id, OutcomeClass::Failed).await;
     assert!(message.contains("[rejected]"), "{message}");
     assert_eq!(world.changed(id).pushed, None);
-    assert_eq!(world.in_remote(&["show", "main:f"]), "1\n2\n3", "nothing was forced");
+    assert_eq!(
+        world.in_remote(&["show", "main:f"]),
+        "1\n2\n3",
+        "nothing was forced"
+    );
     // What could not be pushed is not lost.
     let head = world.changed(id).head.unwrap();
     let kept = world.system.dir.path().join("data/kept");
     let find = format!("find {} -name '*.git' -type d", kept.display());
     let found = Command::new("sh").args(["-c", &find]).output().unwrap();
     let cache = String::from_utf8(found.stdout).unwrap();
-    let refs = git(Path::new(cache.trim()), &["for-each-ref", "--format=%(objectname) %(refname)"]);
-    assert!(refs.contains(&format!("{head} refs/conductor/{id}/1")), "{refs}");
+    let refs = git(
+        Path::new(cache.trim()),
+        &["for-each-ref", "--format=%(objectname) %(refname)"],
+    );
+    assert!(
+        refs.contains(&format!("{head} refs/conductor/{id}/1")),
+        "{refs}"
+    );
 }
 
 #[tokio::test]
@@ -240,10 +286,15 @@ async fn a_repository_that_is_not_there_starts_nothing() {
     let marker = world.system.dir.path().join("ran");
     for (git, words) in [
         (json!({"url": "/nowhere/at/all"}), "git fetch failed"),
-        (json!({"url": world.remote, "ref": "nowhere"}), "no branch, tag or commit"),
+        (
+            json!({"url": world.remote, "ref": "nowhere"}),
+            "no branch, tag or commit",
+        ),
     ] {
         let script = format!("touch {}", marker.display());
-        let id = world.submit(&script, json!({"workspace": {"git": git}})).await;
+        let id = world
+            .submit(&script, json!({"workspace": {"git": git}}))
+            .await;
         let message = world.failed(id, OutcomeClass::NotStarted).await;
         assert!(message.contains(words), "{message}");
     }
@@ -255,18 +306,35 @@ async fn a_named_workspace_is_gone_on_in_and_used_by_one_at_a_time() {
     let mut world = World::up().await;
     let named = || json!({"workspace": {"name": "w"}});
     let go = world.system.dir.path().join("go");
-    let script = format!("echo a > a; until [ -e {} ]; do sleep 0.05; done", go.display());
+    let script = format!(
+        "echo a > a; until [ -e {} ]; do sleep 0.05; done",
+        go.display()
+    );
     let first = world.submit(&script, named()).await;
     world.story.told(first, "attempt.started").await;
     let busy = world.submit("true", named()).await;
     let message = world.failed(busy, OutcomeClass::NotStarted).await;
-    assert!(message.contains("\"w\"") && message.contains("in use"), "{message}");
-    let other = world.submit("test ! -e a", json!({"workspace": {"name": "w"}, "namespace": "other"})).await;
+    assert!(
+        message.contains("\"w\"") && message.contains("in use"),
+        "{message}"
+    );
+    let other = world
+        .submit(
+            "test ! -e a",
+            json!({"workspace": {"name": "w"}, "namespace": "other"}),
+        )
+        .await;
     world.succeeded(other).await;
     std::fs::write(&go, "").unwrap();
     world.succeeded(first).await;
     assert_eq!(world.changed(first).files, 1);
-    let second = world.submit("test \"$(cat a)\" = a && echo b > b", named()).await;
+    let second = world
+        .submit("test \"$(cat a)\" = a && echo b > b", named())
+        .await;
     world.succeeded(second).await;
-    assert_eq!(world.changed(second).files, 1, "only what it changed itself");
+    assert_eq!(
+        world.changed(second).files,
+        1,
+        "only what it changed itself"
+    );
 }

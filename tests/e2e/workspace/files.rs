@@ -32,14 +32,18 @@ impl World {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 #[tokio::test]
 async fn declared_files_are_kept_under_the_hash_of_their_bytes() {
     let mut world = World::up().await;
     // More than one piece, and not a whole number of them.
-    let script = "mkdir out; seq 1 300000 > out/numbers.txt; echo a > out/a.log; echo b > out/b.log";
+    let script =
+        "mkdir out; seq 1 300000 > out/numbers.txt; echo a > out/a.log; echo b > out/b.log";
     let fields = json!({"artifacts": ["out/numbers.txt", "out/*.log", "none/*"]});
     let id = world.submit(script, fields).await;
     world.succeeded(id).await;
@@ -52,20 +56,36 @@ async fn declared_files_are_kept_under_the_hash_of_their_bytes() {
     assert_eq!(artifacts[0].media_type.as_deref(), Some("text/plain"));
     assert_eq!(world.artifact(id, "out/numbers.txt").await, numbers);
     let file = world.system.dir.path().join("got");
-    let args = ["artifact", "get", &id.to_string(), "out/a.log", &file.display().to_string()];
+    let args = [
+        "artifact",
+        "get",
+        &id.to_string(),
+        "out/a.log",
+        &file.display().to_string(),
+    ];
     world.system.cli(&args).await.ok();
     assert_eq!(std::fs::read_to_string(file).unwrap(), "a\n");
-    let listed = world.system.cli(&["artifact", "list", &id.to_string()]).await.ok();
+    let listed = world
+        .system
+        .cli(&["artifact", "list", &id.to_string()])
+        .await
+        .ok();
     assert_eq!(listed.lines().count(), 4, "{listed}");
     let missing = world.get(id, "other").await;
     assert_eq!(missing.code, 3, "{}", missing.stderr);
-    assert!(missing.stderr.contains("out/numbers.txt"), "{}", missing.stderr);
+    assert!(
+        missing.stderr.contains("out/numbers.txt"),
+        "{}",
+        missing.stderr
+    );
 }
 
 #[tokio::test]
 async fn what_was_changed_in_the_store_is_found_out() {
     let mut world = World::up().await;
-    let id = world.submit("echo true > a", json!({"artifacts": ["a"]})).await;
+    let id = world
+        .submit("echo true > a", json!({"artifacts": ["a"]}))
+        .await;
     world.succeeded(id).await;
     assert_eq!(world.artifact(id, "a").await, "true\n");
     let artifact = world.artifacts(id).remove(0);
@@ -76,7 +96,14 @@ async fn what_was_changed_in_the_store_is_found_out() {
     anybody.publish_with(&subject("mallory"), &piece, b"false\n");
     anybody.flush();
     assert_eq!(world.artifact(id, "a").await, "true\n");
-    let agents = world.story.state().agents.keys().next().unwrap().to_string();
+    let agents = world
+        .story
+        .state()
+        .agents
+        .keys()
+        .next()
+        .unwrap()
+        .to_string();
     anybody.publish_with(&subject(&agents), &piece, b"false\n");
     anybody.flush();
     let got = world.get(id, "a").await;
@@ -103,7 +130,12 @@ async fn files_that_are_missing_or_lead_out_are_no_success() {
         assert!(world.artifacts(id).iter().all(|a| a.name == "here"));
     }
     // Of an attempt that failed anyway that is told as it is.
-    let id = world.submit("echo no > here; exit 7", json!({"artifacts": ["gone", "here"]})).await;
+    let id = world
+        .submit(
+            "echo no > here; exit 7",
+            json!({"artifacts": ["gone", "here"]}),
+        )
+        .await;
     let message = world.failed(id, OutcomeClass::Failed).await;
     assert!(message.contains("exit code 7"), "{message}");
     assert_eq!(world.artifacts(id).len(), 1);
@@ -115,7 +147,11 @@ async fn a_result_that_is_too_long_for_an_event_is_an_artifact() {
     let id = world.submit("seq 1 20000", json!({})).await;
     world.succeeded(id).await;
     let result = world.success(id).result.unwrap();
-    assert!(result.len() <= 32 * 1024 && result.starts_with('…'), "{}", result.len());
+    assert!(
+        result.len() <= 32 * 1024 && result.starts_with('…'),
+        "{}",
+        result.len()
+    );
     assert!(result.ends_with("20000"));
     let whole: String = (1..=20_000).map(|n| format!("{n}\n")).collect();
     assert_eq!(world.artifact(id, "result.txt").await, whole.trim_end());
@@ -131,7 +167,9 @@ async fn a_structured_result_is_checked_by_its_schema() {
         "properties": {"n": {"type": "integer"}}});
     let schema = json!({"result_schema": schema.to_string()});
     let leave = |result: &str| {
-        format!("echo words; echo '{result}' > .conductor/r; mv .conductor/r .conductor/result.json")
+        format!(
+            "echo words; echo '{result}' > .conductor/r; mv .conductor/r .conductor/result.json"
+        )
     };
     let good = world.submit(&leave(r#"{"n": 1}"#), schema.clone()).await;
     world.succeeded(good).await;
@@ -171,7 +209,10 @@ async fn a_program_says_how_far_it_is_and_is_told_what_its_task_is() {
     let Some(Event::AttemptProgress(first)) = told.event else {
         panic!("it is progress")
     };
-    assert_eq!((first.percent, first.message.as_deref()), (Some(10.0), Some("begun")));
+    assert_eq!(
+        (first.percent, first.message.as_deref()),
+        (Some(10.0), Some("begun"))
+    );
     std::fs::write(&go, "").unwrap();
     world.succeeded(id).await;
     let last = world.story.applied(id).filter_map(|t| match &t.event {
@@ -179,11 +220,26 @@ async fn a_program_says_how_far_it_is_and_is_told_what_its_task_is() {
         _ => None,
     });
     let all: Vec<_> = last.collect();
-    assert_eq!(all.last().unwrap().message.as_deref(), Some("nearly"), "{all:?}");
+    assert_eq!(
+        all.last().unwrap().message.as_deref(),
+        Some("nearly"),
+        "{all:?}"
+    );
     assert_eq!(all.len(), 2, "the newest wins: {all:?}");
-    let logs = world.system.cli(&["task", "logs", &id.to_string()]).await.ok();
-    assert!(logs.contains("[1 lines of its progress could not be read]"), "{logs}");
-    for words in [&format!("\"task\": \"{id}\""), "\"ticket\": \"7\"", "\"name\": \"it\""] {
+    let logs = world
+        .system
+        .cli(&["task", "logs", &id.to_string()])
+        .await
+        .ok();
+    assert!(
+        logs.contains("[1 lines of its progress could not be read]"),
+        "{logs}"
+    );
+    for words in [
+        &format!("\"task\": \"{id}\""),
+        "\"ticket\": \"7\"",
+        "\"name\": \"it\"",
+    ] {
         assert!(logs.contains(words), "{words} in {logs}");
     }
 }

@@ -20,15 +20,27 @@ async fn setup_comes_before_and_checks_after_in_the_same_workspace() {
         "setup": [run("echo 1 > order; echo from setup"), run("echo 2 >> order")],
         "checks": [run("test \"$(tr -d '\\n' < order)\" = 123; echo from check")],
     });
-    let id = world.submit("echo 3 >> order; echo the result", fields).await;
+    let id = world
+        .submit("echo 3 >> order; echo the result", fields)
+        .await;
     world.succeeded(id).await;
     let Some(Event::AttemptSucceeded(e)) = world.story.find(id, "attempt.succeeded").unwrap().event
     else {
         panic!("it succeeded")
     };
     assert_eq!(e.result.as_deref(), Some("the result"));
-    let logs = world.system.cli(&["task", "logs", &id.to_string()]).await.ok();
-    for line in ["[setup 1/2: sh -c", "from setup", "[setup 2/2:", "[check 1/1:", "from check"] {
+    let logs = world
+        .system
+        .cli(&["task", "logs", &id.to_string()])
+        .await
+        .ok();
+    for line in [
+        "[setup 1/2: sh -c",
+        "from setup",
+        "[setup 2/2:",
+        "[check 1/1:",
+        "from check",
+    ] {
         assert!(logs.contains(line), "{line} in {logs}");
     }
 }
@@ -36,15 +48,26 @@ async fn setup_comes_before_and_checks_after_in_the_same_workspace() {
 #[tokio::test]
 async fn a_check_that_fails_counts_more_than_what_the_program_said() {
     let mut world = World::up().await;
-    let checks = json!([run("true"), run("echo the tests are red >&2; exit 3"), run("touch /never")]);
+    let checks = json!([
+        run("true"),
+        run("echo the tests are red >&2; exit 3"),
+        run("touch /never")
+    ]);
     let fields = json!({"checks": checks, "workspace": {}});
     let id = world.submit("echo all is well; echo x > x", fields).await;
     let message = world.failed(id, OutcomeClass::CheckFailed).await;
     for words in ["check 2/3", "exit code 3", "the tests are red"] {
         assert!(message.contains(words), "{words} in {message}");
     }
-    assert_eq!(world.failure(id).unwrap().result.as_deref(), Some("all is well"));
-    assert_eq!(world.changed(id).files, 1, "what it changed is of interest all the same");
+    assert_eq!(
+        world.failure(id).unwrap().result.as_deref(),
+        Some("all is well")
+    );
+    assert_eq!(
+        world.changed(id).files,
+        1,
+        "what it changed is of interest all the same"
+    );
 }
 
 #[tokio::test]
@@ -52,7 +75,9 @@ async fn a_setup_that_fails_starts_nothing() {
     let mut world = World::up().await;
     let marker = world.system.dir.path().join("ran");
     let fields = json!({"setup": [run("true"), run("echo no compiler >&2; exit 1")]});
-    let id = world.submit(&format!("touch {}", marker.display()), fields).await;
+    let id = world
+        .submit(&format!("touch {}", marker.display()), fields)
+        .await;
     let message = world.failed(id, OutcomeClass::NotStarted).await;
     for words in ["setup 2/2", "exit code 1", "no compiler"] {
         assert!(message.contains(words), "{words} in {message}");
@@ -70,7 +95,11 @@ async fn the_time_of_all_its_programs_counts_together() {
     let outcome = world.outcome(id).await;
     assert_eq!(outcome.1, Some(OutcomeClass::Timeout), "{outcome:?}");
     let failure = world.failure(id).unwrap();
-    assert!(failure.message.contains("ran longer than 2s"), "{}", failure.message);
+    assert!(
+        failure.message.contains("ran longer than 2s"),
+        "{}",
+        failure.message
+    );
 }
 
 #[tokio::test]
@@ -80,7 +109,12 @@ async fn an_attempt_can_be_cancelled_in_every_phase() {
     // A remote that takes connections and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/r.git", silent.local_addr().unwrap());
-    let wait = |name: &str| run(&format!("echo $$ > {}; exec sleep 300", dir.join(name).display()));
+    let wait = |name: &str| {
+        run(&format!(
+            "echo $$ > {}; exec sleep 300",
+            dir.join(name).display()
+        ))
+    };
     for (phase, fields) in [
         ("clone", json!({"workspace": {"git": {"url": url}}})),
         ("setup", json!({"setup": [wait("setup")]})),
@@ -94,10 +128,18 @@ async fn an_attempt_can_be_cancelled_in_every_phase() {
         };
         let running = until(|| {
             let found: Vec<u32> = descendants(up).into_iter().filter(is_there).collect();
-            if found.is_empty() { Err(format!("the {phase}")) } else { Ok(found) }
+            if found.is_empty() {
+                Err(format!("the {phase}"))
+            } else {
+                Ok(found)
+            }
         })
         .await;
-        world.system.cli(&["task", "cancel", &id.to_string()]).await.ok();
+        world
+            .system
+            .cli(&["task", "cancel", &id.to_string()])
+            .await
+            .ok();
         assert_eq!(world.story.outcome(id).await, Outcome::Cancelled, "{phase}");
         for pid in running {
             gone(pid).await;

@@ -25,9 +25,8 @@ pub(crate) fn read(workspace: &Path) -> Result<Option<String>, String> {
     }
     let mut name = "HEAD".to_owned();
     for _ in 0..DEPTH_MAX {
-        let text = match small_file(&git, &name)? {
-            Some(text) => text,
-            None => return packed(&git, &name),
+        let Some(text) = read_text(&git, &name, REF_BYTES_MAX)? else {
+            return packed(&git, &name);
         };
         let text = text.trim();
         match text.strip_prefix("ref:") {
@@ -75,10 +74,6 @@ pub(crate) fn objects(workspace: &Path) -> Result<PathBuf, String> {
         }
     }
     Ok(objects)
-}
-
-fn small_file(git: &Path, name: &str) -> Result<Option<String>, String> {
-    read_text(git, name, REF_BYTES_MAX)
 }
 
 fn read_text(git: &Path, name: &str, max: u64) -> Result<Option<String>, String> {

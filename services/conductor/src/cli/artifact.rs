@@ -60,7 +60,10 @@ pub(crate) async fn run(command: ArtifactCommand, settings: &Settings) -> Outcom
         } => {
             let all = stored(&timeline(&connection, &task).await?);
             let sha256 = pick(&all, &name, attempt).ok_or_else(|| missing(&task, &name, &all))?;
-            let bytes = connection.read_artifact(sha256).await.map_err(failure)?;
+            let bytes = connection
+                .read_artifact(sha256)
+                .await
+                .map_err(|e| failure(&e))?;
             write(settings.output, &name, file.as_deref(), &bytes)
         }
     }
@@ -81,7 +84,8 @@ async fn timeline(connection: &Arc<Connection>, task: &str) -> Outcome<Vec<Entry
 /// The events of a kind that counted.
 fn counted<'e>(timeline: &'e [Entry], kind: &'static str) -> impl Iterator<Item = &'e Entry> {
     timeline.iter().filter(move |entry| {
-        entry.verdict == Verdict::Applied && entry.event["type"].as_str() == Some(kind)
+        let is_kind = entry.event.get("type").and_then(Value::as_str) == Some(kind);
+        is_kind && entry.verdict == Verdict::Applied
     })
 }
 
@@ -91,7 +95,7 @@ pub(crate) fn stored(timeline: &[Entry]) -> Vec<Value> {
         let event = &entry.event;
         json!({
             "name": event["name"], "size": event["size"], "sha256": event["sha256"],
-            "media_type": event["media_type"], "attempt": event["lease"]["attempt"],
+            "media_type": event["media_type"], "attempt": event.pointer("/lease/attempt"),
             "at": entry.at.to_string(), "time": format_time(entry.time_ms),
         })
     };
@@ -132,8 +136,8 @@ fn missing(task: &str, name: &str, all: &[Value]) -> Failure {
     .hint(there)
 }
 
-fn failure(e: ArtifactError) -> Failure {
-    let exit = match &e {
+fn failure(e: &ArtifactError) -> Failure {
+    let exit = match e {
         ArtifactError::Gone(_) => Exit::NotFound,
         ArtifactError::Log(_) => Exit::Unreachable,
         ArtifactError::Damaged { .. } | ArtifactError::Unreadable(_) => Exit::Failure,

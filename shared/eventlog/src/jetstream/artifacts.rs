@@ -181,7 +181,7 @@ async fn read_copy(
 #[derive(Debug, Default)]
 struct Pieces {
     of: usize,
-    pieces: std::collections::BTreeMap<usize, Bytes>,
+    there: std::collections::BTreeMap<usize, Bytes>,
     strange: usize,
 }
 
@@ -195,7 +195,7 @@ impl Pieces {
         match parsed {
             Some((i, of)) => {
                 self.of = self.of.max(of);
-                self.pieces.insert(i, bytes);
+                self.there.insert(i, bytes);
             }
             None => self.strange += 1,
         }
@@ -206,12 +206,12 @@ impl Pieces {
         if self.strange > 0 {
             return Err(format!("has {} pieces that are not numbered", self.strange));
         }
-        if let Some(missing) = (1..=self.of).find(|i| !self.pieces.contains_key(i)) {
+        if let Some(missing) = (1..=self.of).find(|i| !self.there.contains_key(i)) {
             return Err(format!("lacks piece {missing} of {}", self.of));
         }
         let mut hash = Sha256::new();
         let mut bytes = Vec::new();
-        for piece in self.pieces.values() {
+        for piece in self.there.values() {
             hash.update(piece);
             bytes.extend_from_slice(piece);
         }
