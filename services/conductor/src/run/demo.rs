@@ -64,7 +64,7 @@ pub(super) async fn run(settings: &Settings) -> Outcome {
     let plan = sample_plan(super::otlp_if_any());
     let agents: Vec<AgentId> = plan.agents.iter().map(|a| a.id.clone()).collect();
     let access = LocalAccess::prepare(dir.path(), &settings.cell, &agents)?;
-    let mut server = start_server(dir.path(), None, Some(&access))?;
+    let mut server = start_server(dir.path(), None, Some(&access), None)?;
     let connect = settings.connect("conductor-demo");
     let place = local_place(connect, dir.path(), &server, Some(&access));
     out::say(&format!(
