@@ -65,6 +65,7 @@ async fn start(target: &Target, plan: &AgentsPlan, number: u32) -> Outcome<Actor
     let connection = Arc::new(Connection::open_patiently(&connect).await?);
     let options = AgentOptions {
         data: data_of(&plan.data, &name),
+        kept: plan.data.join("kept").join(&name),
         id: AgentId::from_log(&name),
         slots: plan.slots,
         labels: [].into(),

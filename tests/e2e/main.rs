@@ -26,3 +26,4 @@ mod top;
 mod traces;
 mod trouble;
 mod up;
+mod workspace;

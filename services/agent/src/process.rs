@@ -11,6 +11,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
 
 use crate::dirs::{AttemptDirs, write_new};
+use crate::input::Input;
 use crate::reaper::{self, End, INTERRUPT, Status, TERMINATE};
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::{Boxing, Start};
@@ -30,7 +31,7 @@ pub struct Launch {
     /// Its whole environment.
     pub env: BTreeMap<String, String>,
     /// What it reads on standard input.
-    pub stdin: Vec<u8>,
+    pub stdin: Input,
     /// Where it begins, inside the sandbox.
     pub cwd: PathBuf,
 }
@@ -54,7 +55,7 @@ pub fn marker(lease: &str) -> String {
 }
 
 impl Process {
-    /// Starts `launch` as `boxing` says, in directories that are there; its outputs are handed to
+    /// Starts `launch` as `boxing` says, its input in place ([`AttemptDirs::place`]); its outputs are handed to
     /// the caller. Several may run in the same directories, one after the other.
     pub fn start(
         launch: &Launch,
@@ -62,7 +63,7 @@ impl Process {
         boxing: &Boxing,
     ) -> Result<(Self, ChildStdout, ChildStderr), String> {
         let start = boxing.start(launch, dirs);
-        prepare(launch, dirs, &start)?;
+        prepare(dirs, &start)?;
         let cgroup = match &boxing.cgroups {
             Some(groups) => Some(groups.create(&boxing.lease, &boxing.limits).map_err(|e| {
                 format!(
@@ -210,7 +211,7 @@ fn no_sandbox(status: ExitStatus) -> String {
 }
 
 /// Puts in place what the reaper and the sandbox read.
-fn prepare(launch: &Launch, dirs: &AttemptDirs, start: &Start) -> Result<(), String> {
+fn prepare(dirs: &AttemptDirs, start: &Start) -> Result<(), String> {
     let plan = serde_json::to_vec(&start.plan).map_err(std::io::Error::from);
     let written = plan.and_then(|plan| {
         for (path, text) in &start.files {
@@ -219,8 +220,6 @@ fn prepare(launch: &Launch, dirs: &AttemptDirs, start: &Start) -> Result<(), Str
             }
             write_new(path, text.as_bytes())?;
         }
-        let _ = std::fs::remove_file(&dirs.status);
-        write_new(&dirs.stdin, &launch.stdin)?;
         write_new(&dirs.plan, &plan)
     });
     written.map_err(|e| {

@@ -17,6 +17,7 @@ use super::limits::{self, Limits};
 use super::offer::{BoxOptions, Found};
 use super::{Bind, Boxing, Sandbox, landlock, tools};
 use crate::dirs::AttemptDirs;
+use crate::input::Input;
 use crate::process::{Launch, Process};
 use crate::reaper::Status;
 
@@ -256,7 +257,7 @@ impl Trial<'_> {
             program: "true".to_owned(),
             args: Vec::new(),
             env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
-            stdin: Vec::new(),
+            stdin: Input::Closed(Vec::new()),
             cwd: sandbox.paths(&dirs).workspace,
         };
         let boxing = Boxing {
@@ -275,6 +276,8 @@ impl Trial<'_> {
 /// Runs it to its end; what it says is the reason, where it fails.
 async fn try_it(launch: &Launch, dirs: &AttemptDirs, boxing: &Boxing) -> Result<(), String> {
     use tokio::io::AsyncReadExt;
+    let placed = dirs.place(&launch.stdin);
+    placed.map_err(|e| format!("no directories to try it in: {e}"))?;
     let (mut process, mut stdout, mut stderr) = Process::start(launch, dirs, boxing)?;
     let (mut out, mut err) = (Vec::new(), Vec::new());
     // What cannot be read is missed in the reason.

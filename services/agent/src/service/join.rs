@@ -1,5 +1,6 @@
 //! Joining: a new incarnation, with a tail, a heartbeat and an appender of its own.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,6 +23,7 @@ use crate::duty::Input;
 use crate::process::marker;
 use crate::reaper;
 use crate::runtime::probe_claude;
+use crate::workspace;
 
 /// So many bids may be lost to what an earlier life of ours had under way.
 const BIDS_FEW: u32 = 8;
@@ -43,7 +45,10 @@ impl Membership {
 }
 
 /// Kills and removes what an earlier life of this agent may have left.
-pub(super) fn clear_leftovers(options: &AgentOptions) {
+pub(super) async fn clear_leftovers(options: &AgentOptions) {
+    for named in workspace::named::all(&options.kept) {
+        sweep(&named);
+    }
     for entry in std::fs::read_dir(&options.data)
         .into_iter()
         .flatten()
@@ -52,9 +57,16 @@ pub(super) fn clear_leftovers(options: &AgentOptions) {
         if let Some(lease) = AttemptDirs::lease_of(&entry.path()) {
             while reaper::sweep(&marker(&lease)) > 0 {}
         }
+        workspace::rescue_left(&entry.path(), &options.kept, &options.host.path).await;
         // What cannot be removed now is met again when its place is needed.
         let _ = std::fs::remove_dir_all(entry.path());
     }
+}
+
+/// Kills what still runs in a workspace.
+fn sweep(workspace: &Path) {
+    let marker = format!("CONDUCTOR_WORKSPACE={}", workspace.display());
+    while reaper::sweep(&marker) > 0 {}
 }
 
 impl AgentState {

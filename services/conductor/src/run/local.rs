@@ -161,6 +161,7 @@ fn place(
             monitor_url: settings.monitor_url(),
             data: data.join("attempts"),
             credentials: None,
+            kept: data.join("kept"),
         },
     }
 }
@@ -181,6 +182,7 @@ pub(super) fn local_place(
         monitor_url: Some(server.monitor_url()),
         data: data.join("attempts"),
         credentials: access.map(LocalAccess::credentials),
+        kept: data.join("kept"),
     }
 }
 

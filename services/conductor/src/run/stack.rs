@@ -66,6 +66,8 @@ pub(super) struct Place {
     pub(super) data: PathBuf,
     /// Further credentials, where the servers want them: `connect` has those of services.
     pub(super) credentials: Option<Credentials>,
+    /// Below here agents keep what outlives attempts.
+    pub(super) kept: PathBuf,
 }
 
 /// Where the credentials of those are that do not go by the services'.
@@ -155,6 +157,7 @@ pub(super) async fn serve(settings: &Settings, plan: Plan) -> Outcome {
         monitor_url: settings.monitor_url(),
         data: settings.data_dir.join("attempts"),
         credentials: None,
+        kept: settings.data_dir.join("kept"),
     };
     let mut stop = signals();
     // Before there is any link: a process that waits for NATS is alive.
@@ -257,6 +260,7 @@ impl Stack {
                 labels: agent.labels.clone(),
                 data: place.data.join(agent.id.as_str()),
                 boxes: boxes.clone(),
+                kept: place.kept.join(agent.id.as_str()),
                 host: host.clone(),
                 drain_timeout: plan.drain_timeout,
                 is_superseded,
