@@ -162,7 +162,8 @@ async fn submit(connection: &Connection, place: &Place) -> Outcome<()> {
 fn introduce_plainly(info: &str, client: &Credentials) -> Outcome<serde_json::Value> {
     let info: serde_json::Value = serde_json::from_str(info.trim_start_matches("INFO "))
         .map_err(|e| Failure::new(Exit::Failure, format!("the server's greeting: {e}")))?;
-    let nonce = info["nonce"].as_str().unwrap_or_default();
+    let nonce = info.get("nonce").and_then(|n| n.as_str());
+    let nonce = nonce.unwrap_or_default();
     let sig = client.sign(nonce.as_bytes())?;
     Ok(json!({"verbose": false, "jwt": client.jwt, "sig": sig}))
 }
