@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod access;
 mod artifact;
 mod cell;
 pub(crate) mod control;
@@ -55,6 +56,9 @@ enum Command {
     Top(top::TopArgs),
     #[command(subcommand)]
     Config(cell::ConfigCommand),
+    #[command(subcommand)]
+    Access(access::AccessCommand),
+    Provision(access::ProvisionArgs),
     /// Check what Conductor runs on
     Doctor,
     /// Print a completion script
@@ -81,6 +85,7 @@ impl Command {
             Self::Run(RunCommand::Orchestrator(_)) => "orchestrator",
             Self::Run(RunCommand::Scheduler(_)) => "scheduler",
             Self::Run(RunCommand::Projector(_)) => "projector",
+            Self::Run(RunCommand::Issuer(_)) => "issuer",
             Self::Agent(_) => "agent",
             _ => "cli",
         }
@@ -130,6 +135,8 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Replay(args) => replay::run(args, &settings).await,
             Command::Top(args) => top::run(args, &settings).await,
             Command::Config(command) => cell::config(command, &settings).await,
+            Command::Access(command) => access::access(command, &settings),
+            Command::Provision(args) => access::provision(args, &settings).await,
             Command::Doctor => doctor::run(&settings).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();

@@ -124,6 +124,11 @@ pub fn presence(cell: &CellId, agent: &str) -> String {
     format!("conductor.{cell}.presence.{agent}")
 }
 
+/// Where `agent` asks for its next credentials (a plain request, not in the log).
+pub fn credential(cell: &CellId, agent: &str) -> String {
+    format!("conductor.{cell}.credential.{agent}")
+}
+
 /// Where replicas answer with their sequence and digest (a plain request, not in the log).
 pub fn inspect(cell: &CellId) -> String {
     format!("conductor.{cell}.inspect")
