@@ -89,12 +89,14 @@ impl AttemptDirs {
         stdin.place(&self.stdin)
     }
 
-    /// Removes them.
-    pub fn remove(&self) {
+    /// Removes them; returns whether nothing is left.
+    pub fn remove(&self) -> bool {
         if let Err(e) = fs::remove_dir_all(&self.root)
             && e.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!(path = %self.root.display(), error = %e, "an attempt's directory is left over");
+            return false;
         }
+        true
     }
 }

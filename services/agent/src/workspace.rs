@@ -202,7 +202,6 @@ impl Workspace {
         let Some(mut head) = changed.head.clone() else {
             return Err("there is no commit to push".to_owned());
         };
-        let _lock = cache.lock().await?;
         if cache.tree_of(&head).await? != changed.tree {
             let message = format!(
                 "conductor: uncommitted changes of task {}\n",
@@ -276,7 +275,6 @@ impl Began {
             .as_ref()
             .filter(|head| self.commit.as_ref() != Some(head))
         {
-            let _lock = self.cache.lock().await?;
             self.take_in(head).await?;
             self.cache.keep(lease, head).await?;
         }

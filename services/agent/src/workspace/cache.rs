@@ -19,6 +19,8 @@ use super::lock::Lock;
 
 /// How often a mirror that another attempt uses is looked at.
 const LOCK_POLL: Duration = Duration::from_millis(20);
+/// With more packs than these, they are made one.
+const PACKS_MAX: usize = 50;
 /// Who the commits of the host are by.
 const AUTHOR: [(&str, &str); 4] = [
     ("GIT_AUTHOR_NAME", "Conductor"),
@@ -60,7 +62,8 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Waits until no other attempt works on it.
+    /// Waits until no other attempt brings it up to date or clones from it. Commits are taken in and
+    /// pushed beside that: objects do not go away.
     pub(crate) async fn lock(&self) -> Result<Lock, String> {
         let path = self.dir.with_extension("lock");
         loop {
@@ -92,6 +95,7 @@ impl Cache {
             refs.push("+HEAD:refs/conductor-head".to_owned());
         }
         self.fetch_refs(url, &refs, true).await?;
+        self.tidy().await?;
         let Some(reference) = reference else {
             return self.resolve("refs/conductor-head").await;
         };
@@ -123,6 +127,17 @@ impl Cache {
             fetch = fetch.args(["--prune"]);
         }
         fetch.args(["--", url]).args(refs).remote().run().await?;
+        Ok(())
+    }
+
+    /// Makes many packs one. What nothing names any more goes after two weeks, as git has it.
+    async fn tidy(&self) -> Result<(), String> {
+        let packs = fs::read_dir(self.dir.join("objects/pack"));
+        let packs = packs.into_iter().flatten().flatten();
+        let is_pack = |e: &fs::DirEntry| e.path().extension().is_some_and(|e| e == "pack");
+        if packs.filter(is_pack).count() > PACKS_MAX {
+            self.call(&["gc", "-q", "--prune=2.weeks.ago"]).run().await?;
+        }
         Ok(())
     }
 
