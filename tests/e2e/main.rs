@@ -18,6 +18,7 @@ mod control;
 mod failover;
 mod forms;
 mod needs;
+mod sandbox;
 mod sight;
 mod storm;
 mod timing;

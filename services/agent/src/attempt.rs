@@ -24,8 +24,8 @@ use tokio::time::Instant;
 use crate::dirs::AttemptDirs;
 use crate::files;
 use crate::output::Output;
-use crate::process::ReaperProgram;
 use crate::runtime::{self, Host};
+use crate::sandbox::{Boxes, Boxing};
 use crate::workspace::collect::ArtifactStore;
 use end::End;
 use watch::Why;
@@ -63,8 +63,8 @@ pub struct Attempt {
     pub artifacts: Arc<dyn ArtifactStore>,
     /// What the agent lends it.
     pub host: Host,
-    /// How its reaper is started.
-    pub reaper: ReaperProgram,
+    /// What it may be boxed in by.
+    pub boxes: Boxes,
     /// Where its output goes.
     pub output: Output,
     /// Where its facts go, in order; the last is its end.
@@ -78,6 +78,8 @@ pub struct Attempt {
 struct Course {
     of: Attempt,
     dirs: AttemptDirs,
+    /// What it is boxed in by, once that is known.
+    boxing: Option<Boxing>,
     /// When all its programs together have run for as long as they may.
     run_deadline: Option<Instant>,
     has_started: bool,
@@ -102,6 +104,7 @@ impl Attempt {
         };
         let mut course = Course {
             dirs: AttemptDirs::of(&self.base, &lease),
+            boxing: None,
             run_deadline: None,
             has_started: false,
             progress: files::Watched::default(),
@@ -138,7 +141,10 @@ impl Course {
             ),
             _ => None,
         };
-        self.of.tell(AttemptStarted::new(self.of.lease, session));
+        self.of.tell(AttemptStarted {
+            sandbox: self.boxing.as_ref().map(Boxing::in_use),
+            ..AttemptStarted::new(self.of.lease, session)
+        });
     }
 
     fn tell_progress(&self, progress: files::Progress) {

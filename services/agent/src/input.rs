@@ -14,6 +14,8 @@ use tokio::net::unix::pipe::{OpenOptions, Sender};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::dirs::write_new;
+
 /// Words that may wait for a program to read them. One that reads none of so many has stopped
 /// listening.
 const WAITING_MAX: usize = 1_024;
@@ -28,12 +30,15 @@ pub enum Input {
 }
 
 impl Input {
-    /// Puts it at `path`, where the reaper opens it.
+    /// Puts it at `path`, where the reaper opens it, in place of what is there.
     pub fn place(&self, path: &Path) -> io::Result<()> {
-        match self {
-            Self::Closed(bytes) => fs::write(path, bytes),
-            Self::Open(_) => Ok(mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR)?),
-        }
+        let Self::Closed(bytes) = self else {
+            match fs::remove_file(path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => return Ok(mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR)?),
+            }
+        };
+        write_new(path, bytes)
     }
 
     /// The agent's end of what was placed at `path`; to be had before the program starts.

@@ -29,8 +29,8 @@ use tokio::sync::{mpsc, watch};
 use crate::attempt::{Attempt, Stop};
 use crate::duty::{Duty, Effect, Input};
 use crate::output::{Joiner, Output};
-use crate::process::ReaperProgram;
 use crate::runtime::Host;
+use crate::sandbox::Boxes;
 use crate::workspace::collect::ArtifactStore;
 
 /// How often a process that runs agents alone probes a silent link. Its beats notice a dead one long
@@ -51,8 +51,8 @@ pub struct AgentOptions {
     pub data: PathBuf,
     /// Below here is what outlives attempts: mirrors of repositories, named workspaces.
     pub kept: PathBuf,
-    /// How the reaper is started.
-    pub reaper: ReaperProgram,
+    /// What it boxes attempts in by.
+    pub boxes: Boxes,
     /// What it lends its attempts.
     pub host: Host,
     /// How long attempts may go on after it was asked to drain.
@@ -239,7 +239,7 @@ impl AgentState {
                 agent: self.options.id.clone(),
             }),
             host: self.options.host.clone(),
-            reaper: self.options.reaper.clone(),
+            boxes: self.options.boxes.clone(),
             output,
             facts,
             stop: stopped,

@@ -102,7 +102,7 @@ impl Workspace {
             // Half of a clone is nothing to go on in.
             fs::remove_dir_all(&dirs.workspace).map_err(|e| no_room(ground.base, &e))?;
         }
-        dirs.create().map_err(|e| no_room(ground.base, &e))?;
+        dirs.create(&lease_name(&ground.lease)).map_err(|e| no_room(ground.base, &e))?;
         let mut began = Self::fill(ground, dirs, git.as_ref(), is_new).await?;
         if let Some(named) = named.as_ref().filter(|_| is_new) {
             let url = git.as_ref().map(|git| git.url.clone());
@@ -111,7 +111,7 @@ impl Workspace {
         inputs::place(&dirs.workspace, &ground.lease, ground.assigned)
             .map_err(|e| format!("cannot place its inputs: {e}"))?;
         if began.is_none() && is_compared(ground.assigned, spec) {
-            let cache = Cache::of_none(ground.kept, ground.git(dirs)).await?;
+            let cache = Cache::of_none(ground.kept, ground.git()).await?;
             began = Some(Began::of(cache, dirs, None).await?);
         }
         let lease = ground.lease;
@@ -134,7 +134,7 @@ impl Workspace {
             return Ok(None);
         };
         ground.check_url(&spec.url)?;
-        let cache = Cache::of_url(ground.kept, &spec.url, ground.git(dirs)).await?;
+        let cache = Cache::of_url(ground.kept, &spec.url, ground.git()).await?;
         let lock = cache.lock().await?;
         let commit = if is_new {
             let commit = cache.fetch(&spec.url, spec.reference.as_deref()).await?;
@@ -283,18 +283,10 @@ impl Began {
 }
 
 impl Ground<'_> {
-    fn git(&self, dirs: &AttemptDirs) -> Git {
-        let lease = &self.lease;
-        let lease = format!("{}/{}/{}", lease.task, lease.attempt, lease.assigned);
+    fn git(&self) -> Git {
         Git {
             path: self.path.to_owned(),
-            mark: vec![
-                ("CONDUCTOR_LEASE".to_owned(), lease),
-                (
-                    "CONDUCTOR_WORKSPACE".to_owned(),
-                    dirs.root.join("workspace").display().to_string(),
-                ),
-            ],
+            lease: Some(lease_name(&self.lease)),
         }
     }
 
@@ -318,6 +310,11 @@ impl Ground<'_> {
         }
         Ok(())
     }
+}
+
+/// What marks everything that belongs to a lease.
+pub(crate) fn lease_name(lease: &Lease) -> String {
+    format!("{}/{}/{}", lease.task, lease.attempt, lease.assigned)
 }
 
 fn take_name(ground: &Ground<'_>, spec: Option<&WorkspaceSpec>) -> Result<Option<Named>, String> {
@@ -354,10 +351,7 @@ pub(crate) async fn rescue_left(root: &Path, kept: &Path, path: &str) {
     if !note.cache.starts_with(kept) || !workspace.exists() {
         return;
     }
-    let git = Git {
-        path: path.to_owned(),
-        mark: Vec::new(),
-    };
+    let git = Git { path: path.to_owned(), lease: None };
     let began = Began {
         cache: Cache {
             dir: note.cache,

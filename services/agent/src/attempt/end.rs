@@ -12,7 +12,7 @@ use super::Stop;
 use super::program::Ended;
 use super::watch::Why;
 use crate::files::cut_end;
-use crate::reaper::Status;
+use crate::reaper::{self, Status};
 use crate::runtime::Verdict;
 
 /// How an attempt ended.
@@ -37,14 +37,15 @@ pub(super) struct Limits {
 impl End {
     /// What the end of a program means for its attempt.
     pub(super) fn of(ended: &Ended, verdict: Verdict, limits: Limits) -> Self {
-        let (exit_code, signal) = match &ended.status {
+        let (exit_code, signal) = match &ended.end.status {
             Status::Exited(code) => (Some(*code), None),
             Status::Signalled(signal) => (None, Some(*signal)),
             Status::NotStarted(_) => (None, None),
         };
         Self {
             why: ended.why,
-            failure: brought_about(ended.why, limits).or(verdict.failure),
+            failure: brought_about(ended.why, limits)
+                .or_else(|| verdict.failure.map(|failure| limited(failure, &ended.end))),
             result: verdict.result,
             usage: verdict.usage,
             exit_code,
@@ -118,6 +119,21 @@ impl End {
     }
 }
 
+/// What a failure is where a limit brought it about.
+fn limited(
+    (class, message): (OutcomeClass, String),
+    end: &reaper::End,
+) -> (OutcomeClass, String) {
+    if end.oom {
+        let message = format!("it had too little memory: {message}");
+        return (OutcomeClass::Oom, message);
+    }
+    match &end.limit {
+        Some(limit) => (class, format!("{limit}: {message}")),
+        None => (class, message),
+    }
+}
+
 /// The failure that we brought about, whatever the program says of its end.
 fn brought_about(why: Why, limits: Limits) -> Option<(OutcomeClass, String)> {
     let (class, message) = match why {
@@ -151,9 +167,13 @@ mod tests {
         }
     }
 
+    fn ended(why: Why) -> Ended {
+        let end = Status::Exited(0).into();
+        Ended { why, end }
+    }
+
     fn class(why: Why, own: Option<OutcomeClass>) -> Option<OutcomeClass> {
-        let status = Status::Exited(0);
-        let end = End::of(&Ended { why, status }, verdict(own), Limits::default());
+        let end = End::of(&ended(why), verdict(own), Limits::default());
         end.failure.map(|(class, _)| class)
     }
 
@@ -175,9 +195,7 @@ mod tests {
 
     #[test]
     fn the_first_failure_stands() {
-        let status = Status::Exited(0);
-        let why = Why::Ended;
-        let mut end = End::of(&Ended { why, status }, verdict(None), Limits::default());
+        let mut end = End::of(&ended(Why::Ended), verdict(None), Limits::default());
         assert!(end.is_success());
         end.fail(OutcomeClass::CheckFailed, "first");
         end.fail(OutcomeClass::BadOutput, "second");
@@ -185,5 +203,19 @@ mod tests {
             end.failure,
             Some((OutcomeClass::CheckFailed, "first".to_owned()))
         );
+    }
+
+    #[test]
+    fn a_limit_that_ended_it_is_named() {
+        let own = Some(OutcomeClass::Crashed);
+        let mut ended = ended(Why::Ended);
+        ended.end.limit = Some("it had too many processes".to_owned());
+        let limited = End::of(&ended, verdict(own), Limits::default());
+        let (class, message) = limited.failure.unwrap();
+        assert_eq!((class, own), (OutcomeClass::Crashed, Some(class)));
+        assert!(message.starts_with("it had too many processes: "), "{message}");
+        ended.end.oom = true;
+        let oom = End::of(&ended, verdict(own), Limits::default());
+        assert_eq!(oom.failure.unwrap().0, OutcomeClass::Oom);
     }
 }

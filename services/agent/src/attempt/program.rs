@@ -15,9 +15,8 @@ use crate::input::Voice;
 use crate::inside::Inside;
 use crate::output::Channel;
 use crate::process::Process;
-use crate::reaper::Status;
+use crate::reaper::{self, Status};
 use crate::runtime::{Job, Runtime, Signal};
-use crate::workspace::no_room;
 
 /// How long after a reaper's end its outputs may stay open before its tree is looked for again.
 const SWEEP_PAUSE: Duration = Duration::from_millis(500);
@@ -29,7 +28,7 @@ type Started = (Process, ChildStdout, ChildStderr);
 #[derive(Clone, Debug)]
 pub(super) struct Ended {
     pub(super) why: Why,
-    pub(super) status: Status,
+    pub(super) end: reaper::End,
 }
 
 impl Course {
@@ -48,14 +47,15 @@ impl Course {
             }
             Err(problem) => Ended {
                 why: Why::Ended,
-                status: Status::NotStarted(problem),
+                end: Status::NotStarted(problem).into(),
             },
         }
     }
 
     fn start(&self, runtime: &mut dyn Runtime) -> Result<(Started, Voice), String> {
         let (attempt, dirs) = (&self.of, &self.dirs);
-        let paths = dirs.paths();
+        let boxing = self.boxing.as_ref().ok_or("nothing boxes it in")?;
+        let paths = boxing.paths(dirs);
         let job = Job {
             lease: attempt.lease,
             assigned: &attempt.assigned,
@@ -63,12 +63,8 @@ impl Course {
             host: &attempt.host,
         };
         let launch = runtime.prepare(&job)?;
-        let placed = dirs.place(&launch.stdin);
-        let voice = placed.and_then(|()| launch.stdin.voice(&dirs.stdin));
-        let voice = voice.map_err(|e| no_room(&attempt.base, &e))?;
-        let lease = &attempt.lease;
-        let lease = format!("{}/{}/{}", lease.task, lease.attempt, lease.assigned);
-        let started = Process::start(&launch, dirs, &lease, &attempt.reaper)?;
+        let mut started = Process::start(&launch, dirs, boxing)?;
+        let voice = started.0.voice();
         Ok((started, voice))
     }
 
@@ -110,9 +106,9 @@ impl Course {
                 () = process.leave_nothing(sweep_at) => sweep_at = Instant::now() + SWEEP_PAUSE,
             }
         }
-        let status = loop {
+        let end = loop {
             tokio::select! {
-                status = process.wait() => break status,
+                end = process.wait() => break end,
                 reason = stopped(&mut stop), if watch.why == Why::Ended => {
                     watch.begin_stop(Why::Stopped(reason));
                     process.kill();
@@ -124,7 +120,7 @@ impl Course {
         };
         Ended {
             why: watch.why,
-            status,
+            end,
         }
     }
 

@@ -1,6 +1,5 @@
 //! Joining: a new incarnation, with a tail, a heartbeat and an appender of its own.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,7 +17,9 @@ use tokio::task::JoinSet;
 
 use super::feed::Hears;
 use super::{AgentMsg, AgentOptions, AgentState};
+use crate::dirs::AttemptDirs;
 use crate::duty::Input;
+use crate::process::marker;
 use crate::reaper;
 use crate::runtime::probe_claude;
 use crate::workspace;
@@ -44,25 +45,18 @@ impl Membership {
 
 /// Kills and removes what an earlier life of this agent may have left.
 pub(super) async fn clear_leftovers(options: &AgentOptions) {
-    for named in workspace::named::all(&options.kept) {
-        sweep(&named);
-    }
     for entry in std::fs::read_dir(&options.data)
         .into_iter()
         .flatten()
         .flatten()
     {
-        sweep(&entry.path().join("workspace"));
+        if let Some(lease) = AttemptDirs::lease_of(&entry.path()) {
+            while reaper::sweep(&marker(&lease)) > 0 {}
+        }
         workspace::rescue_left(&entry.path(), &options.kept, &options.host.path).await;
         // What cannot be removed now is met again when its place is needed.
         let _ = std::fs::remove_dir_all(entry.path());
     }
-}
-
-/// Kills what still runs in a workspace.
-fn sweep(workspace: &Path) {
-    let marker = format!("CONDUCTOR_WORKSPACE={}", workspace.display());
-    while reaper::sweep(&marker) > 0 {}
 }
 
 impl AgentState {
@@ -118,7 +112,7 @@ impl AgentState {
     async fn take_name(&self) -> Result<u64, ActorProcessingErr> {
         let log = self.connection.as_ref();
         let process = unique(self.options.id.as_str());
-        let joined = Event::from(self.introduce(process.clone()).await);
+        let joined = Event::from(self.introduce(process.clone()).await?);
         let (mut bids, mut before) = (0_u32, 0);
         loop {
             let bid = Bid::after(self.subject.clone(), &joined, &process, before);
@@ -144,7 +138,8 @@ impl AgentState {
         }
     }
 
-    async fn introduce(&self, process: String) -> AgentJoined {
+    async fn introduce(&self, process: String) -> Result<AgentJoined, ActorProcessingErr> {
+        let found = self.options.boxes.found().await?;
         let host = &self.options.host;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let mut runtimes: std::collections::BTreeMap<Runtime, String> =
@@ -154,17 +149,17 @@ impl AgentState {
         if let Some(found) = probe_claude(&host.claude, &host.path).await {
             runtimes.insert(Runtime::Claude, found);
         }
-        AgentJoined {
+        Ok(AgentJoined {
             version: format!("{version} (format {FORMAT_KNOWN})"),
             host: hostname(),
             process,
             slots: self.options.slots.min(SLOTS_MAX),
             labels: self.options.labels.clone(),
             runtimes,
-            sandboxes: std::collections::BTreeMap::new(),
-            sandbox: None,
+            sandboxes: found.offers(),
+            sandbox: Some(found.default),
             format: FORMAT_KNOWN,
-        }
+        })
     }
 }
 

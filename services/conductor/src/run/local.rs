@@ -116,6 +116,7 @@ fn up_plan(args: UpArgs) -> super::stack::Plan {
         .collect();
     let mut plan = plan(args.role, RoleName::ALL.to_vec(), agents);
     plan.drain_timeout = args.drain_timeout;
+    plan.boxes = args.boxes;
     plan
 }
 
