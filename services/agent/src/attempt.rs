@@ -78,7 +78,7 @@ pub struct Attempt {
 struct Course {
     of: Attempt,
     dirs: AttemptDirs,
-    /// What it is boxed in by, once that is known.
+    /// How it is boxed in, once that is known.
     boxing: Option<Boxing>,
     /// When all its programs together have run for as long as they may.
     run_deadline: Option<Instant>,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use conductor_protocol::ids::Lease;
 
+use crate::input::Input;
 use crate::reaper;
 
 /// Where the lease is noted.
@@ -47,6 +48,11 @@ pub struct Paths {
     pub tmp: PathBuf,
     /// What it shares with the agent.
     pub run: PathBuf,
+}
+
+/// A lease as it marks directories and processes.
+pub fn lease_name(lease: &Lease) -> String {
+    format!("{}/{}/{}", lease.task, lease.attempt, lease.assigned)
 }
 
 impl AttemptDirs {
@@ -93,6 +99,18 @@ impl AttemptDirs {
     /// The lease that directories were made for, by the directory that holds them all.
     pub fn lease_of(root: &Path) -> Option<String> {
         fs::read_to_string(root.join(LEASE)).ok()
+    }
+
+    /// Makes them ready for the next program: with its input in place, and without the status of
+    /// the one before.
+    pub fn place(&self, stdin: &Input) -> io::Result<()> {
+        for old in [&self.stdin, &self.status] {
+            match fs::remove_file(old) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        stdin.place(&self.stdin)
     }
 
     /// Removes them; returns whether nothing is left.

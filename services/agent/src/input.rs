@@ -4,7 +4,6 @@
 //! The latter is a named pipe in the directory that the attempt shares with the agent, so that it
 //! works through every sandbox and the reaper opens either in the same way.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -30,15 +29,12 @@ pub enum Input {
 }
 
 impl Input {
-    /// Puts it at `path`, where the reaper opens it, in place of what is there.
+    /// Puts it at `path`, where the reaper opens it.
     pub fn place(&self, path: &Path) -> io::Result<()> {
-        let Self::Closed(bytes) = self else {
-            match fs::remove_file(path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => return Ok(mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR)?),
-            }
-        };
-        write_new(path, bytes)
+        match self {
+            Self::Closed(bytes) => write_new(path, bytes),
+            Self::Open(_) => Ok(mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR)?),
+        }
     }
 
     /// The agent's end of what was placed at `path`; to be had before the program starts.
@@ -99,6 +95,7 @@ async fn speak(mut pipe: Sender, first: Vec<u8>, mut words: mpsc::Receiver<Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::process::Stdio;
 
     fn cat(path: &Path) -> tokio::process::Child {
@@ -133,7 +130,9 @@ mod tests {
         let input = Input::Open(Vec::new());
         input.place(&path).unwrap();
         let voice = input.voice(&path).unwrap();
-        let said = (0..10 * WAITING_MAX).filter(|_| voice.say(vec![b'x'; 4096])).count();
+        let said = (0..10 * WAITING_MAX)
+            .filter(|_| voice.say(vec![b'x'; 4096]))
+            .count();
         assert!((WAITING_MAX..2 * WAITING_MAX).contains(&said), "{said}");
     }
 

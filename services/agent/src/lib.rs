@@ -3,9 +3,8 @@
 //! Reading order: [`duty`] (takes assignments, keeps leases, reports: decides nothing that
 //! is not told by the log) → [`service`] (the actor around it) → [`attempt`] (one
 //! attempt from assignment to end) → [`runtime`] (what to run, how to read it) →
-//! [`sandbox`] (what it is boxed in by) → [`workspace`] (what it
-//! works on) → [`input`], [`process`] and [`reaper`] (a process tree that is
-//! gone afterwards), [`output`].
+//! [`sandbox`] (what it is boxed in by) → [`input`], [`process`] and [`reaper`] (a process tree
+//! that is gone afterwards), [`output`].
 //!
 //! # Invariants
 //! - It hears the scheduler alone and speaks of its own attempts alone.

@@ -11,7 +11,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
 
 use crate::dirs::{AttemptDirs, write_new};
-use crate::input::{Input, Voice};
+use crate::input::Input;
 use crate::reaper::{self, End, INTERRUPT, Status, TERMINATE};
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::{Boxing, Start};
@@ -41,7 +41,6 @@ pub struct Launch {
 pub struct Process {
     reaper: Child,
     control: Option<ChildStdin>,
-    voice: Voice,
     dirs: AttemptDirs,
     marker: String,
     remove: Option<Vec<std::ffi::OsString>>,
@@ -56,7 +55,7 @@ pub fn marker(lease: &str) -> String {
 }
 
 impl Process {
-    /// Starts `launch` as `boxing` says, in directories that are there; its outputs are handed to
+    /// Starts `launch` as `boxing` says, its input in place ([`AttemptDirs::place`]); its outputs are handed to
     /// the caller. Several may run in the same directories, one after the other.
     pub fn start(
         launch: &Launch,
@@ -64,7 +63,7 @@ impl Process {
         boxing: &Boxing,
     ) -> Result<(Self, ChildStdout, ChildStderr), String> {
         let start = boxing.start(launch, dirs);
-        let voice = prepare(launch, dirs, &start)?;
+        prepare(dirs, &start)?;
         let cgroup = match &boxing.cgroups {
             Some(groups) => Some(groups.create(&boxing.lease, &boxing.limits).map_err(|e| {
                 format!(
@@ -101,7 +100,6 @@ impl Process {
             Self {
                 reaper: child,
                 control,
-                voice,
                 dirs: dirs.clone(),
                 marker: marker(&boxing.lease),
                 remove: start.remove,
@@ -112,11 +110,6 @@ impl Process {
             stdout,
             stderr,
         ))
-    }
-
-    /// The agent's end of its standard input, which is had once.
-    pub fn voice(&mut self) -> Voice {
-        std::mem::take(&mut self.voice)
     }
 
     /// Interrupts it (SIGINT to its group).
@@ -218,7 +211,7 @@ fn no_sandbox(status: ExitStatus) -> String {
 }
 
 /// Puts in place what the reaper and the sandbox read.
-fn prepare(launch: &Launch, dirs: &AttemptDirs, start: &Start) -> Result<Voice, String> {
+fn prepare(dirs: &AttemptDirs, start: &Start) -> Result<(), String> {
     let plan = serde_json::to_vec(&start.plan).map_err(std::io::Error::from);
     let written = plan.and_then(|plan| {
         for (path, text) in &start.files {
@@ -227,10 +220,7 @@ fn prepare(launch: &Launch, dirs: &AttemptDirs, start: &Start) -> Result<Voice, 
             }
             write_new(path, text.as_bytes())?;
         }
-        let _ = std::fs::remove_file(&dirs.status);
-        launch.stdin.place(&dirs.stdin)?;
-        write_new(&dirs.plan, &plan)?;
-        launch.stdin.voice(&dirs.stdin)
+        write_new(&dirs.plan, &plan)
     });
     written.map_err(|e| {
         format!(

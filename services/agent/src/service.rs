@@ -49,10 +49,10 @@ pub struct AgentOptions {
     pub labels: BTreeMap<String, String>,
     /// Below here attempts have their directories; what is left there goes at its start.
     pub data: PathBuf,
-    /// Below here is what outlives attempts: mirrors of repositories, named workspaces.
-    pub kept: PathBuf,
     /// What it boxes attempts in by.
     pub boxes: Boxes,
+    /// Below here is what outlives attempts: mirrors of repositories, named workspaces.
+    pub kept: PathBuf,
     /// What it lends its attempts.
     pub host: Host,
     /// How long attempts may go on after it was asked to drain.

@@ -23,7 +23,7 @@ use conductor_protocol::ids::Lease;
 use conductor_protocol::terms::{GitSpec, WorkspaceSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::dirs::AttemptDirs;
+use crate::dirs::{AttemptDirs, lease_name};
 use cache::Cache;
 use diff::{Comparison, Difference};
 use git::Git;
@@ -102,7 +102,8 @@ impl Workspace {
             // Half of a clone is nothing to go on in.
             fs::remove_dir_all(&dirs.workspace).map_err(|e| no_room(ground.base, &e))?;
         }
-        dirs.create(&lease_name(&ground.lease)).map_err(|e| no_room(ground.base, &e))?;
+        dirs.create(&lease_name(&ground.lease))
+            .map_err(|e| no_room(ground.base, &e))?;
         let mut began = Self::fill(ground, dirs, git.as_ref(), is_new).await?;
         if let Some(named) = named.as_ref().filter(|_| is_new) {
             let url = git.as_ref().map(|git| git.url.clone());
@@ -312,11 +313,6 @@ impl Ground<'_> {
     }
 }
 
-/// What marks everything that belongs to a lease.
-pub(crate) fn lease_name(lease: &Lease) -> String {
-    format!("{}/{}/{}", lease.task, lease.attempt, lease.assigned)
-}
-
 fn take_name(ground: &Ground<'_>, spec: Option<&WorkspaceSpec>) -> Result<Option<Named>, String> {
     let Some((spec, name)) = spec.and_then(|s| Some((s, s.name.as_ref()?))) else {
         return Ok(None);
@@ -351,7 +347,10 @@ pub(crate) async fn rescue_left(root: &Path, kept: &Path, path: &str) {
     if !note.cache.starts_with(kept) || !workspace.exists() {
         return;
     }
-    let git = Git { path: path.to_owned(), lease: None };
+    let git = Git {
+        path: path.to_owned(),
+        lease: None,
+    };
     let began = Began {
         cache: Cache {
             dir: note.cache,

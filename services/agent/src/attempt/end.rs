@@ -12,7 +12,7 @@ use super::Stop;
 use super::program::Ended;
 use super::watch::Why;
 use crate::files::cut_end;
-use crate::reaper::{self, Status};
+use crate::reaper::Status;
 use crate::runtime::Verdict;
 
 /// How an attempt ended.
@@ -37,7 +37,7 @@ pub(super) struct Limits {
 impl End {
     /// What the end of a program means for its attempt.
     pub(super) fn of(ended: &Ended, verdict: Verdict, limits: Limits) -> Self {
-        let (exit_code, signal) = match &ended.end.status {
+        let (exit_code, signal) = match &ended.status {
             Status::Exited(code) => (Some(*code), None),
             Status::Signalled(signal) => (None, Some(*signal)),
             Status::NotStarted(_) => (None, None),
@@ -45,7 +45,7 @@ impl End {
         Self {
             why: ended.why,
             failure: brought_about(ended.why, limits)
-                .or_else(|| verdict.failure.map(|failure| limited(failure, &ended.end))),
+                .or(verdict.failure.map(|failure| limited(failure, ended))),
             result: verdict.result,
             usage: verdict.usage,
             exit_code,
@@ -120,15 +120,12 @@ impl End {
 }
 
 /// What a failure is where a limit brought it about.
-fn limited(
-    (class, message): (OutcomeClass, String),
-    end: &reaper::End,
-) -> (OutcomeClass, String) {
-    if end.oom {
+fn limited((class, message): (OutcomeClass, String), ended: &Ended) -> (OutcomeClass, String) {
+    if ended.oom {
         let message = format!("it had too little memory: {message}");
         return (OutcomeClass::Oom, message);
     }
-    match &end.limit {
+    match &ended.limit {
         Some(limit) => (class, format!("{limit}: {message}")),
         None => (class, message),
     }
@@ -167,13 +164,13 @@ mod tests {
         }
     }
 
-    fn ended(why: Why) -> Ended {
-        let end = Status::Exited(0).into();
-        Ended { why, end }
-    }
-
     fn class(why: Why, own: Option<OutcomeClass>) -> Option<OutcomeClass> {
-        let end = End::of(&ended(why), verdict(own), Limits::default());
+        let status = Status::Exited(0);
+        let end = End::of(
+            &Ended::of(why, status.into()),
+            verdict(own),
+            Limits::default(),
+        );
         end.failure.map(|(class, _)| class)
     }
 
@@ -195,7 +192,13 @@ mod tests {
 
     #[test]
     fn the_first_failure_stands() {
-        let mut end = End::of(&ended(Why::Ended), verdict(None), Limits::default());
+        let status = Status::Exited(0);
+        let why = Why::Ended;
+        let mut end = End::of(
+            &Ended::of(why, status.into()),
+            verdict(None),
+            Limits::default(),
+        );
         assert!(end.is_success());
         end.fail(OutcomeClass::CheckFailed, "first");
         end.fail(OutcomeClass::BadOutput, "second");
@@ -208,13 +211,13 @@ mod tests {
     #[test]
     fn a_limit_that_ended_it_is_named() {
         let own = Some(OutcomeClass::Crashed);
-        let mut ended = ended(Why::Ended);
-        ended.end.limit = Some("it had too many processes".to_owned());
+        let mut ended = Ended::of(Why::Ended, Status::Signalled(9).into());
+        ended.limit = Some("it had too many processes".to_owned());
         let limited = End::of(&ended, verdict(own), Limits::default());
         let (class, message) = limited.failure.unwrap();
-        assert_eq!((class, own), (OutcomeClass::Crashed, Some(class)));
+        assert_eq!(class, OutcomeClass::Crashed);
         assert!(message.starts_with("it had too many processes: "), "{message}");
-        ended.end.oom = true;
+        ended.oom = true;
         let oom = End::of(&ended, verdict(own), Limits::default());
         assert_eq!(oom.failure.unwrap().0, OutcomeClass::Oom);
     }

@@ -8,11 +8,12 @@ use super::Course;
 use super::end::{End, Limits};
 use super::program::{Ended, stopped};
 use super::watch::Why;
+use crate::dirs::lease_name;
 use crate::files::cut_end;
 use crate::inside::Inside;
 use crate::output::Channel;
 use crate::runtime::{self, Runtime};
-use crate::workspace::{self, Ground, Workspace};
+use crate::workspace::{Ground, Workspace};
 
 /// Longest command line that is shown beside the output of a setup program or check.
 const SHOWN_BYTES_MAX: usize = 200;
@@ -21,12 +22,6 @@ impl Course {
     /// All phases; returns how it ended.
     pub(super) async fn go(&mut self, runtime: &mut dyn Runtime) -> End {
         let mut inside = Inside::of(&self.of.lease, &self.of.assigned);
-        let lease = workspace::lease_name(&self.of.lease);
-        let terms = self.of.assigned.terms.as_deref();
-        match self.of.boxes.choose(terms, lease).await {
-            Ok(boxing) => self.boxing = Some(boxing),
-            Err(problem) => return End::before(Why::Ended, problem),
-        }
         let workspace = match self.make_ready().await {
             Ok(workspace) => workspace,
             Err(end) => return *end,
@@ -38,7 +33,7 @@ impl Course {
         }
         let ended = self.run_program(runtime, &mut inside).await;
         let is_known = ended.why != Why::Stopped(super::Stop::Revoked);
-        inside.ended(&ended.end.status, is_known);
+        inside.ended(&ended.status, is_known);
         let mut end = self.judged(runtime, &ended);
         if end.is_success() {
             self.check(&mut end).await;
@@ -62,6 +57,14 @@ impl Course {
         let schema = terms.and_then(|t| t.result_schema.as_deref());
         if let Some(Err(problem)) = schema.map(crate::schema::check_schema) {
             return Err(Box::new(End::before(Why::Ended, problem)));
+        }
+        match attempt
+            .boxes
+            .choose(terms, lease_name(&attempt.lease))
+            .await
+        {
+            Ok(boxing) => self.boxing = Some(boxing),
+            Err(problem) => return Err(Box::new(End::before(Why::Ended, problem))),
         }
         let mut stop = attempt.stop.clone();
         let (why, problem) = tokio::select! {
@@ -143,7 +146,7 @@ impl Course {
             run: self.of.assigned.timeouts.run.unwrap_or_default(),
             silence: runtime.silence().unwrap_or_default(),
         };
-        End::of(ended, runtime.judge(&ended.end.status), limits)
+        End::of(ended, runtime.judge(&ended.status), limits)
     }
 
     /// Puts a line of our own into its output.

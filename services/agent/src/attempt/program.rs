@@ -17,6 +17,7 @@ use crate::output::Channel;
 use crate::process::Process;
 use crate::reaper::{self, Status};
 use crate::runtime::{Job, Runtime, Signal};
+use crate::workspace::no_room;
 
 /// How long after a reaper's end its outputs may stay open before its tree is looked for again.
 const SWEEP_PAUSE: Duration = Duration::from_millis(500);
@@ -28,7 +29,22 @@ type Started = (Process, ChildStdout, ChildStderr);
 #[derive(Clone, Debug)]
 pub(super) struct Ended {
     pub(super) why: Why,
-    pub(super) end: reaper::End,
+    pub(super) status: Status,
+    /// What brought that about, where it was one of its limits.
+    pub(super) limit: Option<String>,
+    /// Whether the kernel killed one of its processes for want of memory.
+    pub(super) oom: bool,
+}
+
+impl Ended {
+    pub(super) fn of(why: Why, end: reaper::End) -> Self {
+        Self {
+            why,
+            status: end.status,
+            limit: end.limit,
+            oom: end.oom,
+        }
+    }
 }
 
 impl Course {
@@ -45,10 +61,7 @@ impl Course {
                 let watch = Watch::new(self.run_deadline, runtime, voice);
                 self.attend(runtime, started, watch, inside).await
             }
-            Err(problem) => Ended {
-                why: Why::Ended,
-                end: Status::NotStarted(problem).into(),
-            },
+            Err(problem) => Ended::of(Why::Ended, Status::NotStarted(problem).into()),
         }
     }
 
@@ -63,8 +76,10 @@ impl Course {
             host: &attempt.host,
         };
         let launch = runtime.prepare(&job)?;
-        let mut started = Process::start(&launch, dirs, boxing)?;
-        let voice = started.0.voice();
+        let placed = dirs.place(&launch.stdin);
+        let voice = placed.and_then(|()| launch.stdin.voice(&dirs.stdin));
+        let voice = voice.map_err(|e| no_room(&attempt.base, &e))?;
+        let started = Process::start(&launch, dirs, boxing)?;
         Ok((started, voice))
     }
 
@@ -118,10 +133,7 @@ impl Course {
                 }
             }
         };
-        Ended {
-            why: watch.why,
-            end,
-        }
+        Ended::of(watch.why, end)
     }
 
     /// Tells how far it is, where it says so in its file.

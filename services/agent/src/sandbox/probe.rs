@@ -276,6 +276,8 @@ impl Trial<'_> {
 /// Runs it to its end; what it says is the reason, where it fails.
 async fn try_it(launch: &Launch, dirs: &AttemptDirs, boxing: &Boxing) -> Result<(), String> {
     use tokio::io::AsyncReadExt;
+    let placed = dirs.place(&launch.stdin);
+    placed.map_err(|e| format!("no directories to try it in: {e}"))?;
     let (mut process, mut stdout, mut stderr) = Process::start(launch, dirs, boxing)?;
     let (mut out, mut err) = (Vec::new(), Vec::new());
     // What cannot be read is missed in the reason.

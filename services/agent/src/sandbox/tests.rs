@@ -7,6 +7,7 @@ use conductor_protocol::terms::SandboxSpec;
 use expect_test::{expect, expect_file};
 
 use super::*;
+use crate::input::Input;
 
 fn dirs() -> AttemptDirs {
     let lease = Lease {
@@ -80,7 +81,7 @@ fn launch(boxing: &Boxing) -> Launch {
         program: "sh".into(),
         args: vec!["-c".into(), "echo secret argument".into()],
         env: [("KEY".into(), "secret value".into())].into(),
-        stdin: crate::input::Input::Closed(b"secret input".to_vec()),
+        stdin: Input::Closed(b"secret input".to_vec()),
         cwd: boxing.paths(&dirs()).workspace,
     }
 }

@@ -160,8 +160,8 @@ fn place(
             connect,
             monitor_url: settings.monitor_url(),
             data: data.join("attempts"),
-            kept: data.join("kept"),
             credentials: None,
+            kept: data.join("kept"),
         },
     }
 }
@@ -181,8 +181,8 @@ pub(super) fn local_place(
         },
         monitor_url: Some(server.monitor_url()),
         data: data.join("attempts"),
-        kept: data.join("kept"),
         credentials: access.map(LocalAccess::credentials),
+        kept: data.join("kept"),
     }
 }
 

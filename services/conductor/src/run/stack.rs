@@ -23,8 +23,8 @@ use conductor_telemetry::{Otlp, live};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::enrolment::renew;
 use super::boxes::BoxArgs;
+use super::enrolment::renew;
 use super::sight::Watched;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out;
@@ -64,10 +64,10 @@ pub(super) struct Place {
     pub(super) monitor_url: Option<String>,
     /// Below here attempts have their directories.
     pub(super) data: PathBuf,
-    /// Below here agents keep what outlives attempts.
-    pub(super) kept: PathBuf,
     /// Further credentials, where the servers want them: `connect` has those of services.
     pub(super) credentials: Option<Credentials>,
+    /// Below here agents keep what outlives attempts.
+    pub(super) kept: PathBuf,
 }
 
 /// Where the credentials of those are that do not go by the services'.
@@ -156,8 +156,8 @@ pub(super) async fn serve(settings: &Settings, plan: Plan) -> Outcome {
         connect,
         monitor_url: settings.monitor_url(),
         data: settings.data_dir.join("attempts"),
-        kept: settings.data_dir.join("kept"),
         credentials: None,
+        kept: settings.data_dir.join("kept"),
     };
     let mut stop = signals();
     // Before there is any link: a process that waits for NATS is alive.
@@ -265,8 +265,8 @@ impl Stack {
                 slots: agent.slots,
                 labels: agent.labels.clone(),
                 data: place.data.join(agent.id.as_str()),
-                kept: place.kept.join(agent.id.as_str()),
                 boxes: boxes.clone(),
+                kept: place.kept.join(agent.id.as_str()),
                 host: host.clone(),
                 drain_timeout: plan.drain_timeout,
                 is_superseded,
