@@ -1,5 +1,6 @@
 //! What attempts work on and what they leave: repositories, artifacts, checks, files.
 
+mod boxed;
 mod files;
 mod phases;
 

@@ -248,7 +248,13 @@ async fn a_program_says_how_far_it_is_and_is_told_what_its_task_is() {
 async fn agents_that_may_speak_on_subjects_of_their_own_alone_store_artifacts_too() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let args = ["up", "--data-dir", &data.display().to_string(), "--nats-port", "0"];
+    let args = [
+        "up",
+        "--data-dir",
+        &data.display().to_string(),
+        "--nats-port",
+        "0",
+    ];
     let up = Process::start(&args, &[], dir.path());
     up.says("conductor is up").await;
     let system = System::of_up(&data).await;

@@ -187,11 +187,21 @@ async fn commits_outlive_the_agent_that_was_killed() {
     let head = until(|| std::fs::read_to_string(&marker).map_err(|e| e.to_string())).await;
     let assigned = world.story.told(id, "attempt.started").await;
     assert!(assigned.task == Some(id));
-    let agent = world.story.state().tasks[&id].assigned().unwrap().agent.to_string();
+    let agent = world.story.state().tasks[&id]
+        .assigned()
+        .unwrap()
+        .agent
+        .to_string();
     world.system.process(&agent).kill9();
     world.system.start_agent(&agent);
     assert_eq!(world.story.outcome(id).await, Outcome::Succeeded);
-    let kept = world.system.dir.path().join("data/kept").join(&agent).join("git");
+    let kept = world
+        .system
+        .dir
+        .path()
+        .join("data/kept")
+        .join(&agent)
+        .join("git");
     let caches = std::fs::read_dir(kept).unwrap().flatten().map(|e| e.path());
     let cache = caches.filter(|path| path.is_dir()).next().unwrap();
     let name = format!("refs/conductor/{id}/1");

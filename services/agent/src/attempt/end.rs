@@ -216,7 +216,10 @@ mod tests {
         let limited = End::of(&ended, verdict(own), Limits::default());
         let (class, message) = limited.failure.unwrap();
         assert_eq!(class, OutcomeClass::Crashed);
-        assert!(message.starts_with("it had too many processes: "), "{message}");
+        assert!(
+            message.starts_with("it had too many processes: "),
+            "{message}"
+        );
         ended.oom = true;
         let oom = End::of(&ended, verdict(own), Limits::default());
         assert_eq!(oom.failure.unwrap().0, OutcomeClass::Oom);

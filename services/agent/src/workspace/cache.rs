@@ -136,7 +136,9 @@ impl Cache {
         let packs = packs.into_iter().flatten().flatten();
         let is_pack = |e: &fs::DirEntry| e.path().extension().is_some_and(|e| e == "pack");
         if packs.filter(is_pack).count() > PACKS_MAX {
-            self.call(&["gc", "-q", "--prune=2.weeks.ago"]).run().await?;
+            self.call(&["gc", "-q", "--prune=2.weeks.ago"])
+                .run()
+                .await?;
         }
         Ok(())
     }
