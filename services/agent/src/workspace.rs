@@ -49,6 +49,8 @@ pub(crate) struct Workspace {
     git: Option<GitSpec>,
     /// What it began as, where what changed is of interest.
     began: Option<Began>,
+    /// Why that is not known.
+    unknown: Option<String>,
     /// Held until the attempt is over.
     _named: Option<Named>,
 }
@@ -111,15 +113,20 @@ impl Workspace {
         }
         inputs::place(&dirs.workspace, &ground.lease, ground.assigned)
             .map_err(|e| format!("cannot place its inputs: {e}"))?;
+        let mut unknown = None;
         if began.is_none() && is_compared(ground.assigned, spec) {
-            let cache = Cache::of_none(ground.kept, ground.git()).await?;
-            began = Some(Began::of(cache, dirs, None).await?);
+            // Without git there is no comparison, and the task is run all the same.
+            match Began::of_files(ground, dirs).await {
+                Ok(files) => began = Some(files),
+                Err(problem) => unknown = Some(problem),
+            }
         }
         let lease = ground.lease;
         Ok(Self {
             lease,
             git,
             began,
+            unknown,
             _named: named,
         })
     }
@@ -158,7 +165,7 @@ impl Workspace {
     /// What changed since it was made; `None` where nobody asks.
     pub(crate) async fn changes(&self) -> Result<Option<Changed>, String> {
         let Some(began) = &self.began else {
-            return Ok(None);
+            return self.unknown.clone().map_or(Ok(None), Err);
         };
         let is_git = self.git.is_some();
         let head = if is_git {
@@ -234,6 +241,12 @@ impl Workspace {
 }
 
 impl Began {
+    /// Of files that are in no repository of ours.
+    async fn of_files(ground: &Ground<'_>, dirs: &AttemptDirs) -> Result<Self, String> {
+        let cache = Cache::of_none(ground.kept, ground.git()).await?;
+        Self::of(cache, dirs, None).await
+    }
+
     async fn of(cache: Cache, dirs: &AttemptDirs, commit: Option<String>) -> Result<Self, String> {
         let scratch = dirs.root.join("compare");
         let mut began = Self {

@@ -19,8 +19,6 @@ use super::lock::Lock;
 
 /// How often a mirror that another attempt uses is looked at.
 const LOCK_POLL: Duration = Duration::from_millis(20);
-/// With more packs than these, they are made one.
-const PACKS_MAX: usize = 50;
 /// Who the commits of the host are by.
 const AUTHOR: [(&str, &str); 4] = [
     ("GIT_AUTHOR_NAME", "Conductor"),
@@ -51,9 +49,15 @@ impl Cache {
 
     async fn open(dir: PathBuf, git: Git) -> Result<Self, String> {
         let cache = Self { dir, git };
-        if !cache.dir.join("objects").is_dir() {
-            fs::create_dir_all(&cache.dir)
-                .map_err(|e| format!("cannot make {}: {e}", cache.dir.display()))?;
+        let is_there = || cache.dir.join("objects").is_dir();
+        if is_there() {
+            return Ok(cache);
+        }
+        fs::create_dir_all(&cache.dir)
+            .map_err(|e| format!("cannot make {}: {e}", cache.dir.display()))?;
+        // Others may want it at the same time.
+        let _lock = cache.lock().await?;
+        if !is_there() {
             let init = cache.git.at(&cache.dir);
             init.args(["init", "-q", "--bare", "--template=", "."])
                 .run()
@@ -130,17 +134,12 @@ impl Cache {
         Ok(())
     }
 
-    /// Makes many packs one. What nothing names any more goes after two weeks, as git has it.
+    /// Packs what has become many files, when it is time. What nothing names any more goes after two
+    /// weeks, as git has it.
     async fn tidy(&self) -> Result<(), String> {
-        let packs = fs::read_dir(self.dir.join("objects/pack"));
-        let packs = packs.into_iter().flatten().flatten();
-        let is_pack = |e: &fs::DirEntry| e.path().extension().is_some_and(|e| e == "pack");
-        if packs.filter(is_pack).count() > PACKS_MAX {
-            self.call(&["gc", "-q", "--prune=2.weeks.ago"])
-                .run()
-                .await?;
-        }
-        Ok(())
+        let when = ["-c", "gc.auto=6700", "-c", "gc.autoDetach=false"];
+        let gc = self.call(&when).args(["gc", "--auto", "-q"]);
+        gc.run().await.map(|_| ())
     }
 
     /// The commit that a name of the repository stands for.
