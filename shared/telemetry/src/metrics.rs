@@ -102,6 +102,10 @@ pub struct Metrics {
     pub spans_exported: Counter,
     /// Exports that no collector took.
     pub export_failures: Counter,
+    /// Spans that a collector rejected of an export that it took.
+    pub spans_rejected: Counter,
+    /// Traces that a collector refused for good, which were skipped.
+    pub traces_refused: Counter,
     /// Live spans that found no room.
     pub spans_dropped: Counter,
     /// Lines of log that were left out because they repeat.
@@ -141,6 +145,8 @@ impl Metrics {
             attempts_running: Gauge::default(),
             spans_exported: Counter::default(),
             export_failures: Counter::default(),
+            spans_rejected: Counter::default(),
+            traces_refused: Counter::default(),
             spans_dropped: Counter::default(),
             log_lines_suppressed: Counter::default(),
             projected_seq: AtomicU64::new(0),
@@ -271,6 +277,16 @@ impl Metrics {
                 "conductor_export_failures",
                 "Exports that no collector took",
                 &self.export_failures,
+            ),
+            (
+                "conductor_spans_rejected",
+                "Spans that a collector rejected of an export that it took",
+                &self.spans_rejected,
+            ),
+            (
+                "conductor_traces_refused",
+                "Traces that a collector refused for good, which were skipped",
+                &self.traces_refused,
             ),
             (
                 "conductor_spans_dropped",
