@@ -13,6 +13,7 @@ mod agents;
 mod claude;
 mod cli;
 mod client;
+mod collectors;
 mod control;
 mod failover;
 mod forms;

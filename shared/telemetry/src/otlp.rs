@@ -15,8 +15,7 @@ use opentelemetry::trace::{
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_otlp::{
-    Protocol, SpanExporter as Transport, WithExportConfig, WithHttpConfig,
-    WithTonicConfig,
+    Protocol, SpanExporter as Transport, WithExportConfig, WithHttpConfig, WithTonicConfig,
 };
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _, SpanLinks};

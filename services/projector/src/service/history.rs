@@ -45,11 +45,7 @@ async fn is_there(log: &dyn EventLog, seq: u64, time_ms: UnixMs) -> Result<bool,
 }
 
 /// By halves: up to the one looked for all are as old as the position or older, behind it none is.
-async fn search(
-    log: &dyn EventLog,
-    seq: u64,
-    time_ms: UnixMs,
-) -> Result<(u64, UnixMs), LogError> {
+async fn search(log: &dyn EventLog, seq: u64, time_ms: UnixMs) -> Result<(u64, UnixMs), LogError> {
     let mut shared = (0, 0);
     let mut high = seq.min(log.last_seq().await?);
     while shared.0 < high {

@@ -136,10 +136,7 @@ mod tests {
                 "export failed with gRPC code: ResourceExhausted",
                 Verdict::TooLarge,
             ),
-            (
-                "HTTP export failed with status code: 400",
-                Verdict::ForGood,
-            ),
+            ("HTTP export failed with status code: 400", Verdict::ForGood),
             (
                 "HTTP export failed with status code: 413",
                 Verdict::TooLarge,

@@ -177,8 +177,7 @@ type Env<'a> = &'a dyn Fn(&'static str) -> Option<String>;
 
 /// The variable of a pair that is set, and what it says.
 fn first(env: Env<'_>, pair: Pair) -> Option<(&'static str, String)> {
-    pair.into_iter()
-        .find_map(|name| Some((name, env(name)?)))
+    pair.into_iter().find_map(|name| Some((name, env(name)?)))
 }
 
 fn is_exporter_otlp(env: Env<'_>) -> Result<bool, ExportError> {

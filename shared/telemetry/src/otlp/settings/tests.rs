@@ -148,7 +148,10 @@ fn a_file_that_is_none_is_refused_by_name() {
             let otlp = read(&pairs).unwrap().unwrap();
             let problem = otlp.exporter(&[]).unwrap_err().to_string();
             let name = format!("OTEL_EXPORTER_OTLP_CERTIFICATE={path:?}: ");
-            assert!(problem.starts_with(&name) && problem.contains(said), "{problem}");
+            assert!(
+                problem.starts_with(&name) && problem.contains(said),
+                "{problem}"
+            );
         }
     }
     std::fs::remove_dir_all(&dir).unwrap();
