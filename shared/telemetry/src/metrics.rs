@@ -94,6 +94,8 @@ pub struct Metrics {
     append_refused: Family<ByWriter, Counter>,
     /// Attempts that ended because their agent or its heartbeat was lost.
     pub leases_lost: Counter,
+    /// Attempts that an agent gave up because it was told to end.
+    pub attempts_given_up: Counter,
     /// Places of leaders and agents that somebody else had taken first.
     pub election_conflicts: Counter,
     /// Attempts that run in this process.
@@ -108,6 +110,8 @@ pub struct Metrics {
     pub traces_refused: Counter,
     /// Live spans that found no room.
     pub spans_dropped: Counter,
+    /// Connections to metrics and health that were one too many.
+    pub connections_refused: Counter,
     /// Lines of log that were left out because they repeat.
     pub log_lines_suppressed: Counter,
     /// Record up to which this process has exported traces; 0 where it exports none.
@@ -141,6 +145,7 @@ impl Metrics {
             append_repeats: Family::default(),
             append_refused: Family::default(),
             leases_lost: Counter::default(),
+            attempts_given_up: Counter::default(),
             election_conflicts: Counter::default(),
             attempts_running: Gauge::default(),
             spans_exported: Counter::default(),
@@ -148,6 +153,7 @@ impl Metrics {
             spans_rejected: Counter::default(),
             traces_refused: Counter::default(),
             spans_dropped: Counter::default(),
+            connections_refused: Counter::default(),
             log_lines_suppressed: Counter::default(),
             projected_seq: AtomicU64::new(0),
             projected_ms: AtomicU64::new(0),
@@ -264,6 +270,11 @@ impl Metrics {
                 &self.leases_lost,
             ),
             (
+                "conductor_attempts_given_up",
+                "Attempts that an agent gave up because it was told to end",
+                &self.attempts_given_up,
+            ),
+            (
                 "conductor_election_conflicts",
                 "Places of leaders and agents that somebody else had taken first",
                 &self.election_conflicts,
@@ -292,6 +303,11 @@ impl Metrics {
                 "conductor_spans_dropped",
                 "Live spans that found no room",
                 &self.spans_dropped,
+            ),
+            (
+                "conductor_metrics_connections_refused",
+                "Connections to metrics and health that were one too many",
+                &self.connections_refused,
             ),
             (
                 "conductor_log_lines_suppressed",
