@@ -9,6 +9,8 @@ use conductor_protocol::ids::Lease;
 /// The directories of one attempt.
 #[derive(Clone, Debug)]
 pub struct AttemptDirs {
+    /// Whose they are.
+    pub lease: Lease,
     /// Holds all the others.
     pub root: PathBuf,
     /// Where the program begins, and the only place that is meant to be written.
@@ -44,6 +46,7 @@ impl AttemptDirs {
     pub fn of(base: &Path, lease: &Lease) -> Self {
         let root = base.join(format!("{}-{}", lease.task, lease.attempt));
         Self {
+            lease: *lease,
             workspace: root.join("workspace"),
             home: root.join("home"),
             tmp: root.join("tmp"),
@@ -80,7 +83,8 @@ impl AttemptDirs {
         if let Err(e) = fs::remove_dir_all(&self.root)
             && e.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(path = %self.root.display(), error = %e, "an attempt's directory is left over");
+            let (task, attempt) = (self.lease.task, self.lease.attempt);
+            tracing::warn!(%task, attempt, path = %self.root.display(), error = %e, "an attempt's directory is left over");
         }
     }
 }
