@@ -1,5 +1,7 @@
 //! What operators look at: metrics, health, lines of log.
 
+mod told;
+
 use std::collections::BTreeSet;
 
 use conductor_domain::state::Outcome;
