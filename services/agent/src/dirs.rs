@@ -17,7 +17,7 @@ use crate::input::Input;
 #[derive(Clone, Debug)]
 pub struct AttemptDirs {
     /// Whose they are.
-    pub lease: Lease,
+    pub owner: Lease,
     /// Holds all the others.
     pub root: PathBuf,
     /// Where the program begins, and the only place that is meant to be written.
@@ -62,7 +62,7 @@ impl AttemptDirs {
     pub fn of(base: &Path, lease: &Lease) -> Self {
         let root = base.join(format!("{}-{}", lease.task, lease.attempt));
         Self {
-            lease: *lease,
+            owner: *lease,
             workspace: root.join("workspace"),
             home: root.join("home"),
             tmp: root.join("tmp"),
@@ -121,7 +121,7 @@ impl AttemptDirs {
         if let Err(e) = fs::remove_dir_all(&self.root)
             && e.kind() != io::ErrorKind::NotFound
         {
-            let (task, attempt) = (self.lease.task, self.lease.attempt);
+            let (task, attempt) = (self.owner.task, self.owner.attempt);
             tracing::warn!(%task, attempt, path = %self.root.display(), error = %e, "an attempt's directory is left over");
         }
     }
