@@ -20,6 +20,9 @@ use crate::settings::Settings;
 use boxes::BoxArgs;
 use stack::{AgentPlan, Plan};
 
+/// How long a projector waits for a silent one unless told otherwise.
+const CLAIM_TTL: Duration = Duration::from_secs(15);
+
 /// What to run.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum RunCommand {
@@ -71,6 +74,9 @@ pub(crate) struct ProjectorArgs {
     /// Records between checkpoints, which only save time at a start; 0 for none
     #[arg(long, default_value_t = 100_000)]
     checkpoint_every: u64,
+    /// How long another projector waits for a silent one before it goes on instead
+    #[arg(long, default_value = "15s", value_parser = claim_ttl)]
+    claim_ttl: Duration,
 }
 
 /// How to run the whole system.
@@ -147,6 +153,16 @@ fn lock_ttl(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Three renewals must fit in, each of which may wait for the servers.
+fn claim_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = duration(text)?;
+    if (Duration::from_secs(1)..=Duration::from_secs(300)).contains(&ttl) {
+        Ok(ttl)
+    } else {
+        Err(format!("{text:?} is not between 1s and 5m"))
+    }
+}
+
 pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -187,6 +203,7 @@ fn plan(
         accepted_risks: args.accept_risk,
         lock_ttl: args.lock_ttl,
         takes_over: false,
+        claim_ttl: CLAIM_TTL,
         snapshot_every: args.snapshot_every,
         drain_timeout: Duration::from_secs(10),
     }
@@ -202,6 +219,7 @@ async fn projector(args: ProjectorArgs, settings: &Settings) -> Outcome {
     };
     let mut plan = no_role_plan(Vec::new());
     plan.snapshot_every = args.checkpoint_every;
+    plan.claim_ttl = args.claim_ttl;
     plan.traces = Some(otlp);
     stack::serve(settings, plan).await
 }

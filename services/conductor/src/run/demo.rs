@@ -107,6 +107,7 @@ fn sample_plan(traces: Option<Otlp>) -> Plan {
         accepted_risks: Vec::new(),
         lock_ttl: Duration::from_secs(5),
         takes_over: false,
+        claim_ttl: super::CLAIM_TTL,
         snapshot_every: 0,
         drain_timeout: Duration::from_secs(5),
     }

@@ -45,6 +45,8 @@ pub(super) struct Plan {
     pub(super) accepted_risks: Vec<Risk>,
     pub(super) lock_ttl: Duration,
     pub(super) takes_over: bool,
+    /// How long a projector waits for a silent one.
+    pub(super) claim_ttl: Duration,
     pub(super) snapshot_every: u64,
     pub(super) drain_timeout: Duration,
 }
@@ -239,6 +241,7 @@ impl Stack {
                 otlp: otlp.clone(),
                 instance: ReplicaOptions::new_instance(&hostname()),
                 takes_over: plan.takes_over,
+                claim_ttl: plan.claim_ttl,
                 checkpoint_every: plan.snapshot_every,
             };
             let (connection, stop) = (Arc::clone(&connection), stop.subscribe());
