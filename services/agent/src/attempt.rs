@@ -1,5 +1,7 @@
 //! One attempt, from its assignment to its end.
 
+mod reach;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,13 +18,19 @@ use tokio::time::Instant;
 
 use crate::dirs::AttemptDirs;
 use crate::inside::Inside;
+use crate::mask::Masks;
+use crate::models::{self, Line};
 use crate::output::{Channel, Output};
 use crate::process::{Process, ReaperProgram};
 use crate::reaper::Status;
 use crate::runtime::{self, Host, Job, Runtime, Signal, Step, Verdict};
+use reach::Reach;
 
 /// How long a program may take to end after its last word.
 const GRACE_AFTER_FINAL: Duration = Duration::from_secs(10);
+
+/// How long a program may take to end when nothing it asks is answered any more.
+const GRACE_AFTER_REFUSAL: Duration = Duration::from_secs(10);
 
 /// How long a reaper may take to end its tree before it is killed itself.
 const REAPING_MAX: Duration = Duration::from_secs(10);
@@ -58,11 +66,20 @@ pub struct Attempt {
     pub reaper: ReaperProgram,
     /// Where its output goes.
     pub output: Output,
+    /// What is masked in its output and facts: set before it starts.
+    pub masks: Masks,
     /// Where its facts go, in order; the last is its end.
     pub facts: mpsc::UnboundedSender<Event>,
     /// Whether it shall stop.
     pub stop: watch::Receiver<Stop>,
 }
+
+/// A program that runs, and its outputs.
+type Started = (
+    Process,
+    tokio::process::ChildStdout,
+    tokio::process::ChildStderr,
+);
 
 /// What ended the waiting for a program.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,6 +89,8 @@ enum Why {
     RunTimeout,
     Silent,
     Lingering,
+    /// Nothing it asks is answered any more, and it did not end by itself.
+    Refused,
 }
 
 impl Attempt {
@@ -91,16 +110,19 @@ impl Attempt {
         };
         let dirs = AttemptDirs::of(&self.base, &lease);
         let mut inside = Inside::of(&lease, &self.assigned);
-        match self.start(runtime.as_mut(), &dirs) {
-            Ok(started) => {
+        let reach = self.reach(&dirs.paths(), false).await;
+        match reach.and_then(|reach| self.start(runtime.as_mut(), &dirs, reach)) {
+            Ok((started, mut line)) => {
                 inside.prepared();
-                let (why, status) = self.attend(runtime.as_mut(), started, inside).await;
-                self.report_end(runtime.as_mut(), why, &status);
+                let (why, status) = self
+                    .attend(runtime.as_mut(), started, &mut line, inside)
+                    .await;
+                self.report_end(runtime.as_mut(), why, &status, Some(line));
             }
             Err(problem) => {
                 self.tell(AttemptStarted::new(lease, None));
                 let status = Status::NotStarted(problem);
-                self.report_end(runtime.as_mut(), Why::Ended, &status);
+                self.report_end(runtime.as_mut(), Why::Ended, &status, None);
             }
         }
         dirs.remove();
@@ -115,25 +137,21 @@ impl Attempt {
         &self,
         runtime: &mut dyn Runtime,
         dirs: &AttemptDirs,
-    ) -> Result<
-        (
-            Process,
-            tokio::process::ChildStdout,
-            tokio::process::ChildStderr,
-        ),
-        String,
-    > {
+        reach: Reach,
+    ) -> Result<(Started, Line), String> {
         let paths = dirs.paths();
         let job = Job {
             lease: self.lease,
             assigned: &self.assigned,
             paths: &paths,
-            host: &self.host,
+            host: &reach.host,
         };
-        let launch = runtime.prepare(&job)?;
+        let mut launch = runtime.prepare(&job)?;
+        launch.env.extend(reach.env.clone());
         dirs.create(&launch.stdin).map_err(|e| {
             format!("cannot make its directories below {}: {e}; free some space there or name another --data-dir", self.base.display())
         })?;
+        let line = reach.open(&self.host.models, &dirs.run)?;
         let lease = format!(
             "{}/{}/{}",
             self.lease.task, self.lease.attempt, self.lease.assigned
@@ -148,26 +166,20 @@ impl Attempt {
             _ => None,
         };
         self.tell(AttemptStarted::new(self.lease, session));
-        Ok(started)
+        Ok((started, line))
     }
 
     /// Reads the program's outputs and waits for its end, or brings it about.
     async fn attend(
         &mut self,
         runtime: &mut dyn Runtime,
-        (mut process, mut stdout, mut stderr): (
-            Process,
-            tokio::process::ChildStdout,
-            tokio::process::ChildStderr,
-        ),
+        (mut process, mut stdout, mut stderr): Started,
+        line: &mut Line,
         inside: Inside,
     ) -> (Why, Status) {
-        let run_deadline = self
-            .assigned
-            .timeouts
-            .run
-            .map(|t| Instant::now() + Duration::from_millis(t.0));
+        let run_deadline = models::time_limit(&self.assigned).map(|l| Instant::now() + l.time);
         let mut watch = Watch::new(run_deadline, runtime, inside);
+        watch.is_metered = line.is_metered();
         let (mut out, mut err) = (vec![0_u8; 32 * 1024], vec![0_u8; 32 * 1024]);
         let (mut out_open, mut err_open) = (true, true);
         let mut sweep_at = Instant::now();
@@ -187,6 +199,7 @@ impl Attempt {
                         watch.step(&mut process).await;
                     }
                 }
+                notice = line.next() => self.notice(notice, line, &mut watch),
                 () = tokio::time::sleep_until(watch.next()) => {
                     watch.on_time(&mut process).await;
                 }
@@ -232,6 +245,7 @@ impl Attempt {
         for signal in signals {
             match signal {
                 Signal::Text(channel, text) => self.output.write(channel, Bytes::from(text)),
+                Signal::Usage(_) if watch.is_metered => {}
                 Signal::Usage(usage) => self.tell(AttemptUsage {
                     lease: self.lease,
                     usage,
@@ -243,18 +257,26 @@ impl Attempt {
         bytes.is_some()
     }
 
-    fn report_end(&self, runtime: &mut dyn Runtime, why: Why, status: &Status) {
+    fn report_end(
+        &self,
+        runtime: &mut dyn Runtime,
+        why: Why,
+        status: &Status,
+        mut line: Option<Line>,
+    ) {
         let lease = self.lease;
-        let verdict = runtime.judge(status);
+        let mut verdict = runtime.judge(status);
+        if let Some(line) = &mut line {
+            verdict.usage = line.usage(verdict.usage.take());
+            verdict.failure = line.failure(verdict.failure.take());
+        }
+        self.output.flush();
         let output = self.output.stats();
         let failure = match why {
             // Nobody waits for its result; the agent says that it is over.
             Why::Stopped(Stop::Revoked) => return,
-            Why::Ended | Why::Lingering => verdict.failure,
-            Why::RunTimeout => {
-                let limit = self.assigned.timeouts.run.unwrap_or_default();
-                Some((OutcomeClass::Timeout, format!("ran longer than {limit}")))
-            }
+            Why::Ended | Why::Lingering | Why::Refused => verdict.failure,
+            Why::RunTimeout => models::time_limit(&self.assigned).map(|l| (l.class, l.message)),
             Why::Silent => {
                 let limit = runtime.silence().unwrap_or_default();
                 Some((OutcomeClass::Stalled, format!("said nothing for {limit:?}")))
@@ -313,6 +335,10 @@ struct Watch {
     why: Why,
     ladder: std::slice::Iter<'static, Step>,
     step_deadline: Option<Instant>,
+    /// When it must have ended by itself, since nothing it asks is answered.
+    refused_until: Option<Instant>,
+    /// Whether the figures of its program are not needed.
+    is_metered: bool,
     inside: Inside,
 }
 
@@ -329,6 +355,8 @@ impl Watch {
             why: Why::Ended,
             ladder: runtime.ladder().iter(),
             step_deadline: None,
+            refused_until: None,
+            is_metered: false,
             inside,
         }
     }
@@ -341,7 +369,16 @@ impl Watch {
         self.is_final = true;
     }
 
+    /// Nothing it asks is answered any more: it may end by itself, but not take long.
+    fn on_refusal(&mut self) {
+        self.refused_until
+            .get_or_insert(Instant::now() + GRACE_AFTER_REFUSAL);
+    }
+
     fn silent_at(&self) -> Option<(Instant, Why)> {
+        if let Some(until) = self.refused_until {
+            return Some((until, Why::Refused));
+        }
         if self.is_final {
             return Some((self.heard + GRACE_AFTER_FINAL, Why::Lingering));
         }

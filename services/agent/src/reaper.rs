@@ -21,6 +21,8 @@ use rustix::process::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::forward;
+
 /// The hidden subcommand: `<binary> __reaper <stdin file> <status file> <program> <args…>`.
 pub const SUBCOMMAND: &str = "__reaper";
 
@@ -67,6 +69,11 @@ fn run(stdin: &OsString, program: &OsString, args: &[OsString]) -> Status {
         Ok(file) => Stdio::from(file),
         Err(e) => return Status::NotStarted(format!("its input cannot be read: {e}")),
     };
+    if let Ok(ports) = std::env::var(forward::VARIABLE)
+        && let Err(problem) = forward::open(&ports)
+    {
+        return Status::NotStarted(problem);
+    }
     let mut command = Command::new(program);
     let child = command.args(args).stdin(input).process_group(0).spawn();
     let child = match child {

@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::attempt::{Attempt, Stop};
 use crate::duty::{Duty, Effect, Input};
+use crate::mask::Masks;
 use crate::output::{Joiner, Output};
 use crate::process::ReaperProgram;
 use crate::runtime::Host;
@@ -212,7 +213,8 @@ impl AgentState {
         let (trace, agent) = (context.trace_hex(), self.options.id.clone());
         let (stop, stopped) = watch::channel(Stop::No);
         self.stops.insert(lease.assigned, stop);
-        let (output, pieces) = Output::new();
+        let masks = Masks::default();
+        let (output, pieces) = Output::masked(masks.clone());
         let (facts, mut told) = mpsc::unbounded_channel();
         tokio::spawn(publish(
             Arc::clone(&self.connection),
@@ -227,6 +229,7 @@ impl AgentState {
             host: self.options.host.clone(),
             reaper: self.options.reaper.clone(),
             output,
+            masks: masks.clone(),
             facts,
             stop: stopped,
         };
@@ -235,7 +238,7 @@ impl AgentState {
             let forward = async {
                 while let Some(fact) = told.recv().await {
                     // An agent that is gone has nobody left to report to.
-                    let _ = myself.cast(AgentMsg::Told(Input::Fact(fact)));
+                    let _ = myself.cast(AgentMsg::Told(Input::Fact(masks.fact(fact))));
                 }
             };
             tracing::debug!(task = %lease.task, attempt = lease.attempt, trace, %agent, "attempt begins");

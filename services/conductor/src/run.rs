@@ -6,6 +6,7 @@ mod sight;
 mod stack;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use conductor_eventlog::jetstream::provision::Risk;
@@ -76,6 +77,9 @@ pub(crate) struct UpArgs {
     /// How long running attempts may go on after Ctrl-C
     #[arg(long, default_value = "10s", value_parser = duration)]
     drain_timeout: Duration,
+    /// Files that are secrets tasks may be granted, each named as its secret is
+    #[arg(long, env = "CONDUCTOR_SECRETS_DIR", value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
 }
 
 /// How to run an agent.
@@ -93,6 +97,9 @@ pub(crate) struct AgentArgs {
     /// How long running attempts may go on after SIGTERM
     #[arg(long, default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
+    /// Files that are secrets tasks may be granted, each named as its secret is
+    #[arg(long, env = "CONDUCTOR_SECRETS_DIR", value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -151,6 +158,7 @@ fn plan(
         takes_over: false,
         snapshot_every: args.snapshot_every,
         drain_timeout: Duration::from_secs(10),
+        secrets_dir: None,
     }
 }
 
@@ -211,5 +219,6 @@ pub(crate) async fn agent(args: AgentArgs, settings: &Settings) -> Outcome {
     };
     let mut plan = traced(no_role_plan(vec![agent]));
     plan.drain_timeout = args.drain_timeout;
+    plan.secrets_dir = args.secrets_dir;
     stack::serve(settings, plan).await
 }

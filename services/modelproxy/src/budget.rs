@@ -64,7 +64,12 @@ impl Ledger {
     /// The limit that is reached, if one is.
     pub fn reached(&self) -> Option<Limit> {
         let (usd, tokens, turns) = sum(&self.before, &self.spent);
-        let Budget { usd: most_usd, tokens: most_tokens, turns: most_turns, .. } = self.budget;
+        let Budget {
+            usd: most_usd,
+            tokens: most_tokens,
+            turns: most_turns,
+            ..
+        } = self.budget;
         if most_usd.is_some_and(|most| usd >= most) {
             Some(Limit::Money)
         } else if most_tokens.is_some_and(|most| tokens >= most) {
@@ -78,7 +83,13 @@ impl Ledger {
 
     /// Counts an answer; its cost, where that is known.
     pub fn add(&mut self, answered: &Answered, cost: Option<f64>) {
-        let Tokens { input, cached, cache_write, cache_write_hour, output } = answered.tokens;
+        let Tokens {
+            input,
+            cached,
+            cache_write,
+            cache_write_hour,
+            output,
+        } = answered.tokens;
         let spent = &mut self.spent;
         spent.turns = spent.turns.saturating_add(1);
         spent.input_tokens += input;
@@ -149,9 +160,27 @@ mod tests {
     #[test]
     fn each_limit_counts_what_came_before() {
         let limits = [
-            (Budget { usd: Some(1.0), ..Budget::default() }, Limit::Money),
-            (Budget { tokens: Some(1000), ..Budget::default() }, Limit::Tokens),
-            (Budget { turns: Some(10), ..Budget::default() }, Limit::Turns),
+            (
+                Budget {
+                    usd: Some(1.0),
+                    ..Budget::default()
+                },
+                Limit::Money,
+            ),
+            (
+                Budget {
+                    tokens: Some(1000),
+                    ..Budget::default()
+                },
+                Limit::Tokens,
+            ),
+            (
+                Budget {
+                    turns: Some(10),
+                    ..Budget::default()
+                },
+                Limit::Turns,
+            ),
         ];
         for (budget, limit) in limits {
             let mut ledger = Ledger::new(budget, used(0.5, 500, 9));
@@ -159,23 +188,42 @@ mod tests {
             ledger.add(&answer(300, 190), Some(0.5));
             assert_eq!(ledger.reached(), Some(limit));
         }
-        assert_eq!(Ledger::new(Budget::default(), used(1e9, 1 << 60, 1 << 30)).reached(), None);
+        assert_eq!(
+            Ledger::new(Budget::default(), used(1e9, 1 << 60, 1 << 30)).reached(),
+            None
+        );
     }
 
     #[test]
     fn what_is_spent_is_that_of_this_attempt_alone() {
         let mut ledger = Ledger::new(Budget::default(), used(5.0, 500, 9));
         ledger.add(&answer(300, 100), Some(0.25));
-        ledger.add(&Answered { model: None, ..answer(1, 1) }, None);
+        ledger.add(
+            &Answered {
+                model: None,
+                ..answer(1, 1)
+            },
+            None,
+        );
         let spent = ledger.spent();
-        assert_eq!((spent.turns, spent.input_tokens, spent.output_tokens), (2, 301, 101));
-        assert_eq!((spent.cached_tokens, spent.cache_write_tokens), (2_000_000, 20));
+        assert_eq!(
+            (spent.turns, spent.input_tokens, spent.output_tokens),
+            (2, 301, 101)
+        );
+        assert_eq!(
+            (spent.cached_tokens, spent.cache_write_tokens),
+            (2_000_000, 20)
+        );
         assert_eq!((spent.cost_usd, spent.model.as_deref()), (0.25, Some("m")));
     }
 
     #[test]
     fn a_budget_that_is_extended_goes_on() {
-        let budget = Budget { turns: Some(1), usd: Some(1.0), ..Budget::default() };
+        let budget = Budget {
+            turns: Some(1),
+            usd: Some(1.0),
+            ..Budget::default()
+        };
         let mut ledger = Ledger::new(budget, Usage::default());
         ledger.add(&answer(1, 1), Some(0.1));
         assert_eq!(ledger.reached(), Some(Limit::Turns));

@@ -59,8 +59,16 @@ impl Key {
             (Provider::Anthropic, None) if is_oauth => "CLAUDE_CODE_OAUTH_TOKEN",
             (Provider::Anthropic, None) => "ANTHROPIC_API_KEY",
         };
-        let scheme = if variable == "ANTHROPIC_API_KEY" { Scheme::ApiKey } else { Scheme::Bearer };
-        Self { secret, scheme, variable }
+        let scheme = if variable == "ANTHROPIC_API_KEY" {
+            Scheme::ApiKey
+        } else {
+            Scheme::Bearer
+        };
+        Self {
+            secret,
+            scheme,
+            variable,
+        }
     }
 }
 
@@ -73,7 +81,11 @@ pub struct Keys {
 }
 
 /// Variables that a key of Anthropic may stand in, best first.
-const ANTHROPIC: [&str; 3] = ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"];
+const ANTHROPIC: [&str; 3] = [
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+];
 
 impl Keys {
     /// Those of a provider, from the agent's environment; `None` where it has none.
@@ -82,7 +94,8 @@ impl Keys {
             Provider::Anthropic => ("ANTHROPIC", ANTHROPIC.as_slice()),
             Provider::OpenAi => ("OPENAI", ["OPENAI_API_KEY"].as_slice()),
         };
-        let own = |what: &str| var(&format!("CONDUCTOR_{name}_KEY_{what}")).filter(|v| !v.is_empty());
+        let own =
+            |what: &str| var(&format!("CONDUCTOR_{name}_KEY_{what}")).filter(|v| !v.is_empty());
         let from_variable = || {
             let mut found = variables.iter();
             found.find_map(|v| Some(KeySource::Variable(v, Secret::new(&var(v)?)?)))
@@ -95,7 +108,11 @@ impl Keys {
     /// Those of a provider.
     pub fn new(provider: Provider, source: KeySource) -> Self {
         let kept = Arc::default();
-        Self { provider, source, kept }
+        Self {
+            provider,
+            source,
+            kept,
+        }
     }
 
     /// The key, now.
@@ -143,7 +160,10 @@ impl Keys {
 
     async fn run(&self, line: &str) -> Result<String, String> {
         let mut command = Command::new("sh");
-        command.args(["-c", line]).stdin(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(["-c", line])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
         command.kill_on_drop(true);
         let output = tokio::time::timeout(COMMAND_TIME, command.output()).await;
         let output = output.map_err(|_| self.wrong("took more than 30 s"))?;
@@ -161,7 +181,10 @@ impl Keys {
             KeySource::File(path) => path.display().to_string(),
             KeySource::Command(_) => "the command for it".to_owned(),
         };
-        format!("the agent's key for {}: {source} {what}", self.provider.as_str())
+        format!(
+            "the agent's key for {}: {source} {what}",
+            self.provider.as_str()
+        )
     }
 }
 
@@ -171,13 +194,19 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn keys(provider: Provider, vars: &[(&str, &str)]) -> Option<Keys> {
-        let vars: BTreeMap<String, String> =
-            vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let vars: BTreeMap<String, String> = vars
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         Keys::from_env(provider, |name| vars.get(name).cloned())
     }
 
     async fn key(vars: &[(&str, &str)]) -> (String, Scheme, &'static str) {
-        let key = keys(Provider::Anthropic, vars).unwrap().get().await.unwrap();
+        let key = keys(Provider::Anthropic, vars)
+            .unwrap()
+            .get()
+            .await
+            .unwrap();
         (key.secret.expose().to_owned(), key.scheme, key.variable)
     }
 
@@ -195,10 +224,22 @@ mod tests {
             ("CLAUDE_CODE_OAUTH_TOKEN", "oauth"),
         ];
         let bearer = |key: &str, variable| (key.to_owned(), Scheme::Bearer, variable);
-        assert_eq!(key(&all).await, bearer("sk-ant-oat-x", "CLAUDE_CODE_OAUTH_TOKEN"));
-        assert_eq!(key(&all[1..]).await, ("sk-file".into(), Scheme::ApiKey, "ANTHROPIC_API_KEY"));
-        assert_eq!(key(&all[2..]).await, bearer("token", "ANTHROPIC_AUTH_TOKEN"));
-        assert_eq!(key(&all[4..]).await, bearer("oauth", "CLAUDE_CODE_OAUTH_TOKEN"));
+        assert_eq!(
+            key(&all).await,
+            bearer("sk-ant-oat-x", "CLAUDE_CODE_OAUTH_TOKEN")
+        );
+        assert_eq!(
+            key(&all[1..]).await,
+            ("sk-file".into(), Scheme::ApiKey, "ANTHROPIC_API_KEY")
+        );
+        assert_eq!(
+            key(&all[2..]).await,
+            bearer("token", "ANTHROPIC_AUTH_TOKEN")
+        );
+        assert_eq!(
+            key(&all[4..]).await,
+            bearer("oauth", "CLAUDE_CODE_OAUTH_TOKEN")
+        );
         assert!(keys(Provider::Anthropic, &[("ANTHROPIC_API_KEY", " ")]).is_none());
         assert!(keys(Provider::OpenAi, &all).is_none());
     }
@@ -215,15 +256,31 @@ mod tests {
         let second = keys.get().await.unwrap();
         assert_eq!(second.secret.expose(), "key-2");
         keys.refused(&first).await;
-        assert_eq!(keys.get().await.unwrap(), second, "what was refused is no longer in use");
+        assert_eq!(
+            keys.get().await.unwrap(),
+            second,
+            "what was refused is no longer in use"
+        );
     }
 
     #[tokio::test]
     async fn what_is_wrong_is_said_without_the_key() {
-        let failed = Keys::new(Provider::OpenAi, KeySource::Command("echo sk-secret; exit 3".into()));
+        let failed = Keys::new(
+            Provider::OpenAi,
+            KeySource::Command("echo sk-secret; exit 3".into()),
+        );
         let said = failed.get().await.unwrap_err();
-        assert!(said.contains("failed") && !said.contains("sk-secret"), "{said}");
+        assert!(
+            said.contains("failed") && !said.contains("sk-secret"),
+            "{said}"
+        );
         let missing = Keys::new(Provider::OpenAi, KeySource::File("/nonexistent/key".into()));
-        assert!(missing.get().await.unwrap_err().contains("/nonexistent/key"));
+        assert!(
+            missing
+                .get()
+                .await
+                .unwrap_err()
+                .contains("/nonexistent/key")
+        );
     }
 }

@@ -31,7 +31,9 @@ impl Listener {
     /// be longer than a socket's address: who connects may see the directory elsewhere.
     pub fn unix(dir: &Path, name: &str) -> io::Result<Self> {
         let handle = std::fs::File::open(dir)?;
-        let short = Path::new("/proc/self/fd").join(handle.as_raw_fd().to_string()).join(name);
+        let short = Path::new("/proc/self/fd")
+            .join(handle.as_raw_fd().to_string())
+            .join(name);
         let listener = std::os::unix::net::UnixListener::bind(short)?;
         listener.set_nonblocking(true)?;
         let path = dir.join(name);
@@ -86,7 +88,8 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let handle = std::fs::File::open(&deep).unwrap();
         let path = format!("/proc/self/fd/{}/a.sock", handle.as_raw_fd());
-        let (client, server) = tokio::join!(tokio::net::UnixStream::connect(path), listener.accept());
+        let (client, server) =
+            tokio::join!(tokio::net::UnixStream::connect(path), listener.accept());
         client.unwrap().write_all(b"hi").await.unwrap();
         let mut said = String::new();
         server.unwrap().read_to_string(&mut said).await.unwrap();

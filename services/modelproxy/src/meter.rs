@@ -131,7 +131,13 @@ impl Meter {
                 }
             }
         }
-        let Found { model, mut tokens, has_input, is_final, pieces } = self.found;
+        let Found {
+            model,
+            mut tokens,
+            has_input,
+            is_final,
+            pieces,
+        } = self.found;
         if !is_final {
             if !has_input {
                 tokens.input = tokens.input.max(self.asked_bytes / BYTES_PER_TOKEN);

@@ -67,7 +67,11 @@ impl Refusal {
 pub fn route(method: &Method, path: &str) -> Result<Route, Refusal> {
     use Purpose::{Answer, Count, Greeting, List};
     let below = path.strip_prefix(OPENAI_PREFIX);
-    let provider = if below.is_some() { Provider::OpenAi } else { Provider::Anthropic };
+    let provider = if below.is_some() {
+        Provider::OpenAi
+    } else {
+        Provider::Anthropic
+    };
     let purpose = match (provider, below.unwrap_or(path), method) {
         (_, "" | "/", &Method::HEAD | &Method::GET) => Greeting,
         (Provider::Anthropic, "/v1/messages", &Method::POST) => Answer(Api::Messages),
@@ -79,12 +83,19 @@ pub fn route(method: &Method, path: &str) -> Result<Route, Refusal> {
         (Provider::OpenAi, "/chat/completions", &Method::POST) => Answer(Api::Chat),
         (Provider::OpenAi, path, &Method::GET) if is_list(Some(path)) => List,
         _ => {
-            let message = format!("{method} {path} of {} is not allowed here", provider.as_str());
+            let message = format!(
+                "{method} {path} of {} is not allowed here",
+                provider.as_str()
+            );
             return Err(Refusal::forbidden(message));
         }
     };
     let path = below.unwrap_or(path).to_owned();
-    Ok(Route { provider, purpose, path })
+    Ok(Route {
+        provider,
+        purpose,
+        path,
+    })
 }
 
 /// `/models`, or one of them.
@@ -159,7 +170,10 @@ impl Policy {
         })?;
         let Some(model) = &body.model else {
             let message = "the request names no model".to_owned();
-            return Err(Refusal { status: 400, message });
+            return Err(Refusal {
+                status: 400,
+                message,
+            });
         };
         if !self.allows(model) {
             let allowed = self.models.join(", ");
@@ -206,14 +220,19 @@ impl Body {
         if self.mcp_servers.as_ref().is_some_and(|s| !s.is_empty()) {
             return Some("mcp_servers");
         }
-        let kinds = self.tools.iter().flatten().filter_map(|t| t.kind.as_deref());
+        let kinds = self
+            .tools
+            .iter()
+            .flatten()
+            .filter_map(|t| t.kind.as_deref());
         let mut reaching = kinds.filter(|k| k.starts_with("mcp") || k.starts_with("web_fetch"));
         reaching.next()
     }
 
     fn is_dearer(&self) -> bool {
         let tier = self.service_tier.as_deref();
-        tier.is_some_and(|t| ["priority", "fast"].contains(&t)) || self.speed.as_deref() == Some("fast")
+        tier.is_some_and(|t| ["priority", "fast"].contains(&t))
+            || self.speed.as_deref() == Some("fast")
     }
 }
 

@@ -34,8 +34,12 @@ impl Price {
     }
 
     fn is_money(&self) -> bool {
-        let optional = [self.cache_write, self.cache_write_hour].into_iter().flatten();
-        let mut all = [self.input, self.cached, self.output].into_iter().chain(optional);
+        let optional = [self.cache_write, self.cache_write_hour]
+            .into_iter()
+            .flatten();
+        let mut all = [self.input, self.cached, self.output]
+            .into_iter()
+            .chain(optional);
         all.all(|usd| usd.is_finite() && usd >= 0.0)
     }
 }
@@ -87,10 +91,16 @@ impl Prices {
         for entry in list.model {
             let prices = [Some(&entry.price), entry.long.as_ref()];
             if !prices.into_iter().flatten().all(Price::is_money) {
-                return Err(format!("the price of {:?} is no amount of money", entry.names));
+                return Err(format!(
+                    "the price of {:?} is no amount of money",
+                    entry.names
+                ));
             }
             if entry.above.is_some() != entry.long.is_some() {
-                return Err(format!("{:?} needs both `above` and `long`, or none", entry.names));
+                return Err(format!(
+                    "{:?} needs both `above` and `long`, or none",
+                    entry.names
+                ));
             }
             for name in &entry.names {
                 let key = (std::cmp::Reverse(name.len()), name.clone());
@@ -116,7 +126,9 @@ impl Prices {
     pub fn cost(&self, model: &str, tokens: &Tokens) -> Option<f64> {
         let entry = self.entry(model)?;
         let prompt = tokens.input + tokens.cached + tokens.cache_write + tokens.cache_write_hour;
-        let long = entry.long.filter(|_| entry.above.is_some_and(|above| prompt > above));
+        let long = entry
+            .long
+            .filter(|_| entry.above.is_some_and(|above| prompt > above));
         Some(long.unwrap_or(entry.price).of(tokens))
     }
 }
@@ -141,7 +153,10 @@ mod tests {
     #[test]
     fn every_kind_of_token_has_its_price() {
         let prices = Prices::new(None).unwrap();
-        assert_eq!(cost(&prices, "claude-sonnet-4-5-20250929", &MILLION_EACH), "28.0500");
+        assert_eq!(
+            cost(&prices, "claude-sonnet-4-5-20250929", &MILLION_EACH),
+            "28.0500"
+        );
         assert_eq!(cost(&prices, "gpt-5.1-codex", &MILLION_EACH), "13.8750");
         let few = Tokens {
             input: 1500,
@@ -156,10 +171,21 @@ mod tests {
     #[test]
     fn a_model_that_is_not_in_the_list_has_no_price() {
         let prices = Prices::new(None).unwrap();
-        for model in ["claude-opus-9", "gpt-5-pro", "gpt-5.1-codex-max-2", "", "claude"] {
+        for model in [
+            "claude-opus-9",
+            "gpt-5-pro",
+            "gpt-5.1-codex-max-2",
+            "",
+            "claude",
+        ] {
             assert!(!prices.knows(model), "{model}");
         }
-        for model in ["claude-opus-4-20250514", "claude-opus-4-5@20251101", "gpt-5-2025-08-07", "claude-sonnet-5-5[1m]"] {
+        for model in [
+            "claude-opus-4-20250514",
+            "claude-opus-4-5@20251101",
+            "gpt-5-2025-08-07",
+            "claude-sonnet-5-5[1m]",
+        ] {
             assert!(prices.knows(model), "{model}");
         }
     }
@@ -172,8 +198,14 @@ mod tests {
             cached,
             ..Tokens::default()
         };
-        assert_eq!(cost(&prices, "claude-haiku-5-5", &prompt(100_000, 0)), "0.0100");
-        assert_eq!(cost(&prices, "claude-haiku-5-5", &prompt(100_000, 100_000)), "0.0550");
+        assert_eq!(
+            cost(&prices, "claude-haiku-5-5", &prompt(100_000, 0)),
+            "0.0100"
+        );
+        assert_eq!(
+            cost(&prices, "claude-haiku-5-5", &prompt(100_000, 100_000)),
+            "0.0550"
+        );
     }
 
     #[test]
@@ -181,9 +213,22 @@ mod tests {
         let own = "as_of = \"2027-01-01\"\n[[model]]\nnames = [\"claude-opus-4-5\", \"mine\"]\nprice = { input = 1, cached = 0, output = 2 }\n";
         let prices = Prices::new(Some(own)).unwrap();
         assert_eq!(prices.as_of, "2027-01-01");
-        assert_eq!(cost(&prices, "claude-opus-4-5-20251101", &MILLION_EACH), "5.0000");
+        assert_eq!(
+            cost(&prices, "claude-opus-4-5-20251101", &MILLION_EACH),
+            "5.0000"
+        );
         assert_eq!(cost(&prices, "mine", &MILLION_EACH), "5.0000");
-        assert_eq!(cost(&prices, "claude-opus-4-1", &Tokens { output: 1_000_000, ..Tokens::default() }), "75.0000");
+        assert_eq!(
+            cost(
+                &prices,
+                "claude-opus-4-1",
+                &Tokens {
+                    output: 1_000_000,
+                    ..Tokens::default()
+                }
+            ),
+            "75.0000"
+        );
     }
 
     #[test]

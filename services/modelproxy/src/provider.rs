@@ -40,7 +40,9 @@ impl Provider {
         let error = json!({"type": kind, "message": message});
         match self {
             Self::Anthropic => json!({"type": "error", "error": error}),
-            Self::OpenAi => json!({"error": {"type": kind, "message": message, "code": null, "param": null}}),
+            Self::OpenAi => {
+                json!({"error": {"type": kind, "message": message, "code": null, "param": null}})
+            }
         }
         .to_string()
     }

@@ -117,7 +117,10 @@ impl Shared {
         let cost = self.prices.cost(model, &answered.tokens);
         let cost = cost.or_else(|| self.prices.cost(asked, &answered.tokens));
         if cost.is_none() {
-            tracing::warn!(model, "no price is known: its tokens count, its cost does not");
+            tracing::warn!(
+                model,
+                "no price is known: its tokens count, its cost does not"
+            );
         }
         let usage = {
             let mut ledger = self.ledger();
@@ -151,7 +154,11 @@ impl Shared {
                 });
             if is_first {
                 let account = account.clone();
-                self.report(Report::Reached { limit, account, is_held });
+                self.report(Report::Reached {
+                    limit,
+                    account,
+                    is_held,
+                });
             }
             if !is_held {
                 return Err(format!("the task's budget is used up: {account}"));

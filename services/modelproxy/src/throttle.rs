@@ -5,7 +5,12 @@ use hyper::HeaderMap;
 /// The time in milliseconds since 1970 until which a 429 holds, where it says so. `now_ms` is the
 /// time it came.
 pub fn until_ms(headers: &HeaderMap, now_ms: u64) -> Option<u64> {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim);
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .map(str::trim)
+    };
     if let Some(seconds) = text("retry-after").and_then(seconds_ms) {
         return Some(now_ms.saturating_add(seconds));
     }
@@ -41,7 +46,9 @@ fn span_ms(text: &str) -> Option<u64> {
     while !rest.is_empty() {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (number, tail) = rest.split_at(end);
-        let unit = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let unit = tail
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit);
         let factor = match unit {
             "ms" => 1.0,
@@ -72,7 +79,10 @@ mod tests {
     #[test]
     fn each_providers_way_to_say_it_is_understood() {
         assert_eq!(until(&[("retry-after", "7")]), Some(1_007_000));
-        assert_eq!(until(&[("anthropic-ratelimit-unified-reset", "1800000000")]), Some(1_800_000_000_000));
+        assert_eq!(
+            until(&[("anthropic-ratelimit-unified-reset", "1800000000")]),
+            Some(1_800_000_000_000)
+        );
         let anthropic = [
             ("anthropic-ratelimit-requests-remaining", "3"),
             ("anthropic-ratelimit-requests-reset", "2026-11-20T13:00:00Z"),

@@ -49,7 +49,8 @@ impl Upstream {
             }
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let config = config.map_err(|e| format!("TLS: {e}"))?;
         let config = config.with_root_certificates(roots).with_no_client_auth();
         let mut http = HttpConnector::new();
@@ -69,7 +70,10 @@ impl Upstream {
     }
 
     /// Sends a request; the answer's body is still to come.
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, String> {
+    pub(crate) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, String> {
         let sent = self.client.request(request).await;
         sent.map_err(|e| {
             // The cause says more than that there was an error.
@@ -87,7 +91,10 @@ pub fn is_private(url: &Uri) -> bool {
     let host = url.host().unwrap_or_default();
     let is_here = || {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        host == "localhost"
+            || bare
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|ip| ip.is_loopback())
     };
     match url.scheme_str() {
         Some("https") => !host.is_empty(),

@@ -46,8 +46,13 @@ impl Out {
     }
 
     async fn ask(&self, head: &str) -> (UnixStream, String) {
-        let mut stream = UnixStream::connect(self.dir.path().join("egress.sock")).await.unwrap();
-        stream.write_all(format!("{head}\r\n\r\n").as_bytes()).await.unwrap();
+        let mut stream = UnixStream::connect(self.dir.path().join("egress.sock"))
+            .await
+            .unwrap();
+        stream
+            .write_all(format!("{head}\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
         let mut said = Vec::new();
         while !said.windows(4).any(|w| w == b"\r\n\r\n") {
             let mut buffer = [0; 1024];
@@ -83,14 +88,31 @@ async fn a_tunnel_leads_where_it_is_allowed() {
 #[tokio::test]
 async fn nothing_else_is_reached() {
     let port = echo().await;
-    let out = Out::allowing(&["example.org".to_owned(), format!("*.localhost:{port}"), format!("ip6-localhost:{port}")]);
-    assert_eq!(out.status(&format!("CONNECT 127.0.0.1:{port} HTTP/1.1")).await, "403");
+    let out = Out::allowing(&[
+        "example.org".to_owned(),
+        format!("*.localhost:{port}"),
+        format!("ip6-localhost:{port}"),
+    ]);
+    assert_eq!(
+        out.status(&format!("CONNECT 127.0.0.1:{port} HTTP/1.1"))
+            .await,
+        "403"
+    );
     assert_eq!(out.status("CONNECT example.org:22 HTTP/1.1").await, "403");
-    assert_eq!(out.status(&format!("GET http://127.0.0.1:{port}/ HTTP/1.1")).await, "403");
-    assert_eq!(out.status("GET / HTTP/1.1\r\nhost: example.org").await, "400");
+    assert_eq!(
+        out.status(&format!("GET http://127.0.0.1:{port}/ HTTP/1.1"))
+            .await,
+        "403"
+    );
+    assert_eq!(
+        out.status("GET / HTTP/1.1\r\nhost: example.org").await,
+        "400"
+    );
     assert_eq!(out.status("GET https://example.org/ HTTP/1.1").await, "400");
     // A name that means this machine is no way to it, unless it cannot be resolved at all.
-    let status = out.status(&format!("CONNECT ip6-localhost:{port} HTTP/1.1")).await;
+    let status = out
+        .status(&format!("CONNECT ip6-localhost:{port} HTTP/1.1"))
+        .await;
     assert!(["403", "502"].contains(&status.as_str()), "{status}");
 }
 
@@ -102,14 +124,26 @@ async fn plain_http_is_passed_on_to_the_host_it_names() {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut seen = vec![0; 4096];
         let n = stream.read(&mut seen).await.unwrap();
-        stream.write_all(b"HTTP/1.1 204 No Content\r\nx-here: 1\r\n\r\n").await.unwrap();
-        String::from_utf8(seen[..n].to_vec()).unwrap().to_lowercase()
+        stream
+            .write_all(b"HTTP/1.1 204 No Content\r\nx-here: 1\r\n\r\n")
+            .await
+            .unwrap();
+        String::from_utf8(seen[..n].to_vec())
+            .unwrap()
+            .to_lowercase()
     });
     let out = Out::allowing(&[format!("127.0.0.1:{port}")]);
-    let head = format!("GET http://127.0.0.1:{port}/a?b HTTP/1.1\r\nhost: evil\r\nproxy-authorization: x");
+    let head =
+        format!("GET http://127.0.0.1:{port}/a?b HTTP/1.1\r\nhost: evil\r\nproxy-authorization: x");
     let (_, said) = out.ask(&head).await;
-    assert!(said.starts_with("HTTP/1.1 204") && said.contains("x-here: 1"), "{said}");
+    assert!(
+        said.starts_with("HTTP/1.1 204") && said.contains("x-here: 1"),
+        "{said}"
+    );
     let seen = server.await.unwrap();
-    assert!(seen.starts_with("get /a?b http/1.1") && seen.contains(&format!("host: 127.0.0.1:{port}")), "{seen}");
+    assert!(
+        seen.starts_with("get /a?b http/1.1") && seen.contains(&format!("host: 127.0.0.1:{port}")),
+        "{seen}"
+    );
     assert!(!seen.contains("proxy-authorization"), "{seen}");
 }

@@ -102,6 +102,7 @@ fn sample_plan(traces: Option<Otlp>) -> Plan {
         takes_over: false,
         snapshot_every: 0,
         drain_timeout: Duration::from_secs(5),
+        secrets_dir: None,
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use conductor_agent::process::ReaperProgram;
 use conductor_agent::runtime::Host;
+use conductor_agent::secrets::Secrets;
 use conductor_agent::service::{Agent, AgentMsg, AgentOptions, PROBE_EVERY, hostname};
 use conductor_eventlog::jetstream::provision::{Provision, Provisioned, Risk};
 use conductor_eventlog::jetstream::{Connect, Connection};
@@ -43,6 +44,8 @@ pub(super) struct Plan {
     pub(super) takes_over: bool,
     pub(super) snapshot_every: u64,
     pub(super) drain_timeout: Duration,
+    /// Files that are secrets of its agents.
+    pub(super) secrets_dir: Option<PathBuf>,
 }
 
 /// An agent of this process.
@@ -186,7 +189,8 @@ impl Stack {
             parts.spawn(keep_projector(connection, options, stop));
         }
         let mut superseded = Vec::new();
-        for agent in &plan.agents {
+        let host = (!plan.agents.is_empty()).then(|| host(&plan)).transpose()?;
+        for (agent, host) in plan.agents.iter().zip(host.iter().cycle()) {
             let is_superseded = Arc::new(AtomicBool::new(false));
             superseded.push(Arc::clone(&is_superseded));
             let has_joined = Arc::new(AtomicBool::new(false));
@@ -202,7 +206,7 @@ impl Stack {
                 labels: agent.labels.clone(),
                 data: place.data.join(agent.id.as_str()),
                 reaper: ReaperProgram::Subcommand(std::env::current_exe()?),
-                host: Host::from_env(),
+                host: host.clone(),
                 drain_timeout: plan.drain_timeout,
                 is_superseded,
                 has_joined,
@@ -266,6 +270,18 @@ impl Stack {
         live::flush(Duration::from_secs(2)).await;
         self.connection.flush().await;
     }
+}
+
+/// What the agents of this process lend their attempts.
+fn host(plan: &Plan) -> Outcome<Host> {
+    let host = Host::from_env().map_err(|e| {
+        Failure::usage(e)
+            .hint("it is one of the variables that an agent reads; see README, Models without keys")
+    })?;
+    Ok(Host {
+        secrets: Secrets::new(plan.secrets_dir.clone()),
+        ..host
+    })
 }
 
 /// Exports what goes on in this process; nobody is kept from working by that.

@@ -25,14 +25,20 @@ impl AllowList {
             let (name, port) = split_port(entry, PORT_DEFAULT).ok_or_else(wrong)?;
             let name = normal(name);
             let host = match name.strip_prefix('*') {
-                Some(suffix) if suffix.len() > 1 && suffix.starts_with('.') => Host::Below(suffix.to_owned()),
+                Some(suffix) if suffix.len() > 1 && suffix.starts_with('.') => {
+                    Host::Below(suffix.to_owned())
+                }
                 Some(_) => return Err(wrong()),
                 None if name.is_empty() => return Err(wrong()),
                 None => Host::Exact(name),
             };
             Ok((host, port))
         };
-        entries.iter().map(parse).collect::<Result<_, _>>().map(Self)
+        entries
+            .iter()
+            .map(parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// Whether it may be reached; if so, whether any address will do: one that is named as it is
@@ -128,7 +134,14 @@ mod tests {
 
     #[test]
     fn hosts_are_allowed_by_name_and_port() {
-        let list = list(&["Example.org", "*.pypi.org", "plain.net:80", "127.0.0.1:8080", "localhost:9", "[::1]:7"]);
+        let list = list(&[
+            "Example.org",
+            "*.pypi.org",
+            "plain.net:80",
+            "127.0.0.1:8080",
+            "localhost:9",
+            "[::1]:7",
+        ]);
         for (host, port, expected) in [
             ("example.org", 443, Some(false)),
             ("EXAMPLE.ORG.", 443, Some(false)),
@@ -160,14 +173,41 @@ mod tests {
     #[test]
     fn private_addresses_are_not_public_however_they_are_written() {
         for ip in [
-            "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1",
-            "0.0.0.0", "255.255.255.255", "224.0.0.1", "240.0.0.1", "198.18.0.1", "192.0.2.1",
-            "::1", "::", "fe80::1", "fc00::1", "fd00:ec2::254", "ff02::1", "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1", "64:ff9b::a00:1", "2001:db8::1", "2002:7f00:1::", "2001:0:1::", "::127.0.0.1",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "240.0.0.1",
+            "198.18.0.1",
+            "192.0.2.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "2001:0:1::",
+            "::127.0.0.1",
         ] {
             assert!(!is_public(ip.parse().unwrap()), "{ip}");
         }
-        for ip in ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"] {
+        for ip in [
+            "1.1.1.1",
+            "93.184.216.34",
+            "2606:4700::1111",
+            "::ffff:1.1.1.1",
+            "64:ff9b::101:101",
+        ] {
             assert!(is_public(ip.parse().unwrap()), "{ip}");
         }
     }

@@ -136,15 +136,19 @@ async fn reach(allowed: &AllowList, host: &str, port: u16) -> Result<TcpStream, 
         (StatusCode::FORBIDDEN, what)
     };
     let any = allowed.allows(host, port).ok_or_else(|| {
-        refuse(format!("this task may not reach {host}:{port}; it is not in its sandbox.network"))
+        refuse(format!(
+            "this task may not reach {host}:{port}; it is not in its sandbox.network"
+        ))
     })?;
     let unreachable = |e: String| (StatusCode::BAD_GATEWAY, format!("{host}:{port}: {e}"));
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let found = tokio::time::timeout(CONNECT_TIME, tokio::net::lookup_host((bare, port))).await;
     let found = found.map_err(|_| unreachable("its name takes too long".to_owned()))?;
     let found: Vec<SocketAddr> = found.map_err(|e| unreachable(e.to_string()))?.collect();
-    let usable: Vec<SocketAddr> =
-        found.into_iter().filter(|a| any || is_public(a.ip())).collect();
+    let usable: Vec<SocketAddr> = found
+        .into_iter()
+        .filter(|a| any || is_public(a.ip()))
+        .collect();
     if usable.is_empty() {
         let what = format!("{host} lies in a private network; name its address to allow that");
         return Err(refuse(what));
@@ -162,22 +166,33 @@ async fn forward(
 ) -> Result<Answer, Failed> {
     let failed = |e: hyper::Error| (StatusCode::BAD_GATEWAY, e.to_string());
     let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
-    let path: Uri = path.parse().map_err(|_| (StatusCode::BAD_REQUEST, "a path".to_owned()))?;
+    let path: Uri = path
+        .parse()
+        .map_err(|_| (StatusCode::BAD_REQUEST, "a path".to_owned()))?;
     *request.uri_mut() = path;
     let host = HeaderValue::from_str(authority);
     let host = host.map_err(|_| (StatusCode::BAD_REQUEST, "this is no host".to_owned()))?;
     let headers = request.headers_mut();
     headers.insert(header::HOST, host);
-    for name in [header::PROXY_AUTHORIZATION, header::CONNECTION, header::UPGRADE] {
+    for name in [
+        header::PROXY_AUTHORIZATION,
+        header::CONNECTION,
+        header::UPGRADE,
+    ] {
         headers.remove(name);
     }
     headers.remove("proxy-connection");
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(failed)?;
     tokio::spawn(connection);
     let answer = sender.send_request(request).await.map_err(failed)?;
     let (mut head, body) = answer.into_parts();
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
+    for name in [
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ] {
         head.headers.remove(name);
     }
     Ok(Response::from_parts(head, body.boxed()))

@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn events_end_with_an_empty_line_however_lines_end() {
-        let text = b"event: a\ndata: 1\n\ndata:2\r\ndata: 3\r\n\r\n: ping\n\nid: 7\rdata: 4\r\rdata: lost";
+        let text =
+            b"event: a\ndata: 1\n\ndata:2\r\ndata: 3\r\n\r\n: ping\n\nid: 7\rdata: 4\r\rdata: lost";
         assert_eq!(data(100, &[text]), ["1", "2\n3", "4"]);
     }
 
@@ -102,7 +103,10 @@ mod tests {
     fn an_event_that_is_too_long_costs_itself_alone() {
         let long = [b"data: ".as_slice(), &[b'x'; 50], b"\n\ndata: 2\n\n"].concat();
         assert_eq!(data(40, &[b"data: 1\n\n", &long]), ["1", "2"]);
-        assert_eq!(data(40, &[b"data: 1\n\n", &long[..20], &long[20..]]), ["1", "2"]);
+        assert_eq!(
+            data(40, &[b"data: 1\n\n", &long[..20], &long[20..]]),
+            ["1", "2"]
+        );
     }
 
     proptest! {

@@ -23,12 +23,48 @@ fn fixtures() -> [(Api, &'static str, &'static [u8], &'static str, Tokens); 6] {
         };
     }
     [
-        (Api::Messages, SSE, bytes!("anthropic-messages.sse"), "claude-sonnet-4-5-20250929", written),
-        (Api::Messages, JSON, bytes!("anthropic-messages.json"), "claude-haiku-4-5-20251001", tokens(12, 0, 7)),
-        (Api::Responses, SSE, bytes!("openai-responses.sse"), "gpt-5.1-codex", tokens(500, 1000, 42)),
-        (Api::Responses, JSON, bytes!("openai-responses.json"), "gpt-5.1-codex", tokens(500, 1000, 42)),
-        (Api::Chat, SSE, bytes!("openai-chat.sse"), "gpt-4o-2024-08-06", tokens(100, 20, 9)),
-        (Api::Chat, JSON, bytes!("openai-chat.json"), "gpt-4o-2024-08-06", tokens(100, 20, 9)),
+        (
+            Api::Messages,
+            SSE,
+            bytes!("anthropic-messages.sse"),
+            "claude-sonnet-4-5-20250929",
+            written,
+        ),
+        (
+            Api::Messages,
+            JSON,
+            bytes!("anthropic-messages.json"),
+            "claude-haiku-4-5-20251001",
+            tokens(12, 0, 7),
+        ),
+        (
+            Api::Responses,
+            SSE,
+            bytes!("openai-responses.sse"),
+            "gpt-5.1-codex",
+            tokens(500, 1000, 42),
+        ),
+        (
+            Api::Responses,
+            JSON,
+            bytes!("openai-responses.json"),
+            "gpt-5.1-codex",
+            tokens(500, 1000, 42),
+        ),
+        (
+            Api::Chat,
+            SSE,
+            bytes!("openai-chat.sse"),
+            "gpt-4o-2024-08-06",
+            tokens(100, 20, 9),
+        ),
+        (
+            Api::Chat,
+            JSON,
+            bytes!("openai-chat.json"),
+            "gpt-4o-2024-08-06",
+            tokens(100, 20, 9),
+        ),
     ]
 }
 
@@ -56,7 +92,9 @@ fn what_answers_took_is_read_from_them() {
 /// Where `needle` begins in `body`.
 fn find(body: &[u8], needle: &str) -> usize {
     let needle = needle.as_bytes();
-    body.windows(needle.len()).position(|w| w == needle).unwrap()
+    body.windows(needle.len())
+        .position(|w| w == needle)
+        .unwrap()
 }
 
 #[test]
@@ -64,21 +102,47 @@ fn an_answer_that_broke_off_is_estimated() {
     let (api, kind, body, ..) = fixtures()[0];
     let answered = read(api, kind, &[&body[..find(body, "event: message_delta")]]);
     assert!(!answered.is_counted);
-    assert_eq!((answered.tokens.input, answered.tokens.cached), (1500, 8000));
+    assert_eq!(
+        (answered.tokens.input, answered.tokens.cached),
+        (1500, 8000)
+    );
     assert_eq!(answered.tokens.output, 3, "as many as pieces were seen");
 
     let (api, kind, body, ..) = fixtures()[2];
-    let answered = read(api, kind, &[&body[..find(body, "event: response.completed")]]);
+    let answered = read(
+        api,
+        kind,
+        &[&body[..find(body, "event: response.completed")]],
+    );
     assert!(!answered.is_counted);
-    assert_eq!(answered.tokens.input, 100, "a token for each four bytes that were asked");
+    assert_eq!(
+        answered.tokens.input, 100,
+        "a token for each four bytes that were asked"
+    );
     assert_eq!(answered.tokens.output, 2);
 }
 
 #[test]
 fn what_is_no_answer_counts_as_little_as_can_be_said() {
     let answered = read(Api::Messages, JSON, &[b"<html>sorry</html>"]);
-    assert_eq!((answered.is_counted, answered.tokens.input, answered.tokens.output), (false, 100, 4));
-    assert_eq!(read(Api::Chat, SSE, &[b"data: {\"usage\":7}\n\ndata: [DONE]\n\n"]).tokens.input, 100);
+    assert_eq!(
+        (
+            answered.is_counted,
+            answered.tokens.input,
+            answered.tokens.output
+        ),
+        (false, 100, 4)
+    );
+    assert_eq!(
+        read(
+            Api::Chat,
+            SSE,
+            &[b"data: {\"usage\":7}\n\ndata: [DONE]\n\n"]
+        )
+        .tokens
+        .input,
+        100
+    );
 }
 
 #[test]

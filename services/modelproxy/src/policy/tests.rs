@@ -11,13 +11,37 @@ fn only_what_is_known_is_passed_on() {
     use Provider::{Anthropic, OpenAi};
     let messages = Purpose::Answer(Api::Messages);
     for (method, path, expected) in [
-        ("POST", "/v1/messages", Ok((Anthropic, messages, "/v1/messages"))),
+        (
+            "POST",
+            "/v1/messages",
+            Ok((Anthropic, messages, "/v1/messages")),
+        ),
         ("HEAD", "/", Ok((Anthropic, Purpose::Greeting, "/"))),
-        ("GET", "/v1/models", Ok((Anthropic, Purpose::List, "/v1/models"))),
-        ("GET", "/v1/models/claude-x", Ok((Anthropic, Purpose::List, "/v1/models/claude-x"))),
-        ("POST", "/openai/v1/responses", Ok((OpenAi, Purpose::Answer(Api::Responses), "/responses"))),
-        ("POST", "/openai/v1/chat/completions", Ok((OpenAi, Purpose::Answer(Api::Chat), "/chat/completions"))),
-        ("GET", "/openai/v1/models", Ok((OpenAi, Purpose::List, "/models"))),
+        (
+            "GET",
+            "/v1/models",
+            Ok((Anthropic, Purpose::List, "/v1/models")),
+        ),
+        (
+            "GET",
+            "/v1/models/claude-x",
+            Ok((Anthropic, Purpose::List, "/v1/models/claude-x")),
+        ),
+        (
+            "POST",
+            "/openai/v1/responses",
+            Ok((OpenAi, Purpose::Answer(Api::Responses), "/responses")),
+        ),
+        (
+            "POST",
+            "/openai/v1/chat/completions",
+            Ok((OpenAi, Purpose::Answer(Api::Chat), "/chat/completions")),
+        ),
+        (
+            "GET",
+            "/openai/v1/models",
+            Ok((OpenAi, Purpose::List, "/models")),
+        ),
         ("GET", "/v1/messages", Err(403)),
         ("POST", "/v1/messages/batches", Err(403)),
         ("POST", "/v1/messages/", Err(403)),
@@ -60,7 +84,14 @@ fn a_task_uses_the_models_it_may() {
         ("gpt-4o", false),
     ] {
         let asked = check(&policy, &format!(r#"{{"model":"{model}","messages":[]}}"#));
-        assert_eq!(asked.map(|a| a.model), if is_allowed { Ok(model.to_owned()) } else { Err(403) });
+        assert_eq!(
+            asked.map(|a| a.model),
+            if is_allowed {
+                Ok(model.to_owned())
+            } else {
+                Err(403)
+            }
+        );
     }
     assert!(check(&Policy::default(), r#"{"model":"any"}"#).is_ok());
 }
@@ -108,7 +139,10 @@ fn what_cannot_be_metered_or_priced_is_refused() {
         counts_money: true,
         ..Policy::default()
     };
-    assert_eq!(check(&Policy::default(), r#"{"model":"m","background":true}"#), Err(403));
+    assert_eq!(
+        check(&Policy::default(), r#"{"model":"m","background":true}"#),
+        Err(403)
+    );
     let fast = r#"{"model":"m","service_tier":"priority"}"#;
     assert_eq!(check(&money, fast), Err(403));
     assert_eq!(check(&money, r#"{"model":"m","speed":"fast"}"#), Err(403));
@@ -124,7 +158,11 @@ fn a_stream_of_chat_has_to_ask_for_its_usage() {
         asked.unwrap().lacks_usage
     };
     assert!(lacks(r#"{"model":"m","stream":true}"#));
-    assert!(lacks(r#"{"model":"m","stream":true,"stream_options":{"include_usage":false}}"#));
-    assert!(!lacks(r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#));
+    assert!(lacks(
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage":false}}"#
+    ));
+    assert!(!lacks(
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#
+    ));
     assert!(!lacks(r#"{"model":"m"}"#));
 }

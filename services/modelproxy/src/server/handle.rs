@@ -80,7 +80,10 @@ async fn pass(
         return Ok(Response::new(empty()));
     }
     if !has_placeholder(request.headers(), &shared.placeholder) {
-        return Err((401, "this is not the key that this attempt was given".to_owned()));
+        return Err((
+            401,
+            "this is not the key that this attempt was given".to_owned(),
+        ));
     }
     let Some(access) = shared.accesses.get(&route.provider) else {
         let message = format!("this agent has no key for {}", route.provider.as_str());
@@ -114,7 +117,9 @@ async fn pass(
     *outgoing.uri_mut() = uri;
     *outgoing.headers_mut() = cleaned(head.headers);
     let identity = HeaderValue::from_static("identity");
-    outgoing.headers_mut().insert(header::ACCEPT_ENCODING, identity);
+    outgoing
+        .headers_mut()
+        .insert(header::ACCEPT_ENCODING, identity);
     let answer = send(shared, access, &outgoing).await?;
     Ok(hand_back(shared, route, asked, &outgoing, answer))
 }
@@ -124,9 +129,10 @@ async fn read(body: Incoming) -> Result<Bytes, (u16, String)> {
     let reading = Limited::new(body, REQUEST_BYTES_MAX).collect();
     match tokio::time::timeout(REQUEST_TIME, reading).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(e)) if e.downcast_ref::<LengthLimitError>().is_some() => {
-            Err((413, format!("requests may have {REQUEST_BYTES_MAX} bytes at most")))
-        }
+        Ok(Err(e)) if e.downcast_ref::<LengthLimitError>().is_some() => Err((
+            413,
+            format!("requests may have {REQUEST_BYTES_MAX} bytes at most"),
+        )),
         Ok(Err(e)) => Err((400, format!("the request broke off: {e}"))),
         Err(_) => Err((400, "the request did not arrive in time".to_owned())),
     }
@@ -157,11 +163,15 @@ fn check_price(shared: &Shared, route: &Route, asked: &Asked) -> Result<(), (u16
 fn with_usage(body: &[u8]) -> Option<Bytes> {
     let mut body: serde_json::Value = serde_json::from_slice(body).ok()?;
     let fields = body.as_object_mut()?;
-    let options = fields.entry("stream_options").or_insert(serde_json::Value::Null);
+    let options = fields
+        .entry("stream_options")
+        .or_insert(serde_json::Value::Null);
     if options.is_null() {
         *options = serde_json::json!({});
     }
-    options.as_object_mut()?.insert("include_usage".to_owned(), true.into());
+    options
+        .as_object_mut()?
+        .insert("include_usage".to_owned(), true.into());
     Some(Bytes::from(body.to_string()))
 }
 
@@ -171,7 +181,9 @@ fn join(base: &Uri, path: &str, query: Option<&str>) -> Result<Uri, (u16, String
     let prefix = base.path().trim_end_matches('/');
     let query = query.map(|q| format!("?{q}")).unwrap_or_default();
     let mut parts = base.clone().into_parts();
-    let path = format!("{prefix}{path}{query}").parse().map_err(|_| wrong())?;
+    let path = format!("{prefix}{path}{query}")
+        .parse()
+        .map_err(|_| wrong())?;
     parts.path_and_query = Some(path);
     Uri::from_parts(parts).map_err(|_| wrong())
 }
@@ -228,7 +240,12 @@ async fn send(
         let answer = match sent {
             Ok(Ok(answer)) => answer,
             Ok(Err(e)) => return Err((502, format!("the model service cannot be reached: {e}"))),
-            Err(_) => return Err((504, format!("the model service said nothing for {ANSWER_TIME:?}"))),
+            Err(_) => {
+                return Err((
+                    504,
+                    format!("the model service said nothing for {ANSWER_TIME:?}"),
+                ));
+            }
         };
         if answer.status() != StatusCode::UNAUTHORIZED {
             return Ok(answer);
@@ -262,7 +279,11 @@ fn hand_back(
             let kind = head.headers.get(header::CONTENT_TYPE);
             let kind = kind.and_then(|v| v.to_str().ok()).unwrap_or_default();
             let bytes = hyper::body::Body::size_hint(request.body()).lower();
-            Some((Meter::new(api, kind, bytes), asked.model, Arc::clone(shared)))
+            Some((
+                Meter::new(api, kind, bytes),
+                asked.model,
+                Arc::clone(shared),
+            ))
         }
         _ => None,
     };
@@ -290,13 +311,22 @@ mod tests {
     #[test]
     fn paths_are_joined_to_what_the_provider_is_reached_by() {
         let join = |base: &str, path, query| {
-            super::join(&base.parse().unwrap(), path, query).unwrap().to_string()
+            super::join(&base.parse().unwrap(), path, query)
+                .unwrap()
+                .to_string()
         };
         assert_eq!(
-            join("https://api.anthropic.com", "/v1/messages", Some("beta=true")),
+            join(
+                "https://api.anthropic.com",
+                "/v1/messages",
+                Some("beta=true")
+            ),
             "https://api.anthropic.com/v1/messages?beta=true"
         );
-        assert_eq!(join("http://127.0.0.1:9/gw/v1/", "/responses", None), "http://127.0.0.1:9/gw/v1/responses");
+        assert_eq!(
+            join("http://127.0.0.1:9/gw/v1/", "/responses", None),
+            "http://127.0.0.1:9/gw/v1/responses"
+        );
     }
 
     #[test]
@@ -315,13 +345,16 @@ mod tests {
             headers.insert(name, value.parse().unwrap());
         }
         let cleaned = cleaned(headers);
-        let left: Vec<&str> = cleaned.keys().map(HeaderName::as_str).collect();
+        let mut left: Vec<&str> = cleaned.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
         assert_eq!(left, ["anthropic-version", "x-claude-code-session-id"]);
     }
 
     #[test]
     fn a_chat_is_made_to_say_what_it_took() {
-        let with = |body: &str| with_usage(body.as_bytes()).map(|b| String::from_utf8(b.to_vec()).unwrap());
+        let with = |body: &str| {
+            with_usage(body.as_bytes()).map(|b| String::from_utf8(b.to_vec()).unwrap())
+        };
         assert_eq!(
             with(r#"{"model":"m","stream":true}"#).unwrap(),
             r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#
@@ -330,7 +363,10 @@ mod tests {
             with(r#"{"stream_options":{"include_usage":false,"x":1}}"#).unwrap(),
             r#"{"stream_options":{"include_usage":true,"x":1}}"#
         );
-        assert_eq!(with(r#"{"stream_options":null}"#).unwrap(), r#"{"stream_options":{"include_usage":true}}"#);
+        assert_eq!(
+            with(r#"{"stream_options":null}"#).unwrap(),
+            r#"{"stream_options":{"include_usage":true}}"#
+        );
         assert_eq!(with(r#"{"stream_options":7}"#), None);
     }
 }

@@ -20,33 +20,33 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::mpsc;
 
-pub const PLACEHOLDER: &str = "placeholder-1";
-pub const REAL_KEY: &str = "sk-real-key";
+pub(crate) const PLACEHOLDER: &str = "placeholder-1";
+pub(crate) const REAL_KEY: &str = "sk-real-key";
 
 /// What the provider was asked.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    pub method: String,
-    pub path: String,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 /// What it answers: a status, headers, and its body's pieces, which the test may add to.
-pub struct Said {
-    pub status: u16,
-    pub headers: Vec<(&'static str, String)>,
-    pub body: Body,
+pub(crate) struct Said {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Body,
 }
 
-pub enum Body {
+pub(crate) enum Body {
     Whole(Bytes),
     /// Pieces come out of the channel for as long as the test holds its other end.
     Pieces(mpsc::UnboundedReceiver<Bytes>),
 }
 
 impl Said {
-    pub fn whole(status: u16, kind: &str, body: impl Into<Bytes>) -> Self {
+    pub(crate) fn whole(status: u16, kind: &str, body: impl Into<Bytes>) -> Self {
         Self {
             status,
             headers: vec![("content-type", kind.to_owned())],
@@ -54,47 +54,67 @@ impl Said {
         }
     }
 
-    pub fn stream() -> (mpsc::UnboundedSender<Bytes>, Self) {
+    pub(crate) fn stream() -> (mpsc::UnboundedSender<Bytes>, Self) {
         let (pieces, body) = mpsc::unbounded_channel();
         let headers = vec![("content-type", "text/event-stream".to_owned())];
         let body = Body::Pieces(body);
-        (pieces, Self { status: 200, headers, body })
+        (
+            pieces,
+            Self {
+                status: 200,
+                headers,
+                body,
+            },
+        )
     }
 }
 
 /// The provider.
-pub struct Fake {
-    pub url: String,
+pub(crate) struct Fake {
+    pub(crate) url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
     answers: Arc<Mutex<VecDeque<Said>>>,
     /// Says when a stream's reader went away.
-    pub broken: mpsc::UnboundedReceiver<()>,
+    pub(crate) broken: mpsc::UnboundedReceiver<()>,
 }
 
 impl Fake {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (seen, answers) = (Arc::<Mutex<Vec<Seen>>>::default(), Arc::<Mutex<VecDeque<Said>>>::default());
+        let (seen, answers) = (
+            Arc::<Mutex<Vec<Seen>>>::default(),
+            Arc::<Mutex<VecDeque<Said>>>::default(),
+        );
         let (breaks, broken) = mpsc::unbounded_channel();
         let (s, a) = (Arc::clone(&seen), Arc::clone(&answers));
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (s, a, breaks) = (Arc::clone(&s), Arc::clone(&a), breaks.clone());
-                let service = service_fn(move |request| answer(request, Arc::clone(&s), Arc::clone(&a), breaks.clone()));
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                let service = service_fn(move |request| {
+                    answer(request, Arc::clone(&s), Arc::clone(&a), breaks.clone())
+                });
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service),
+                );
             }
         });
-        Self { url, seen, answers, broken }
+        Self {
+            url,
+            seen,
+            answers,
+            broken,
+        }
     }
 
     /// What it answers next; the last is said again and again.
-    pub fn will_say(&self, said: Said) {
+    pub(crate) fn will_say(&self, said: Said) {
         self.answers.lock().unwrap().push_back(said);
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 }
@@ -113,7 +133,11 @@ async fn answer(
         headers: head.headers,
         body,
     });
-    let said = answers.lock().unwrap().pop_front().expect("it was told what to say");
+    let said = answers
+        .lock()
+        .unwrap()
+        .pop_front()
+        .expect("it was told what to say");
     let (sender, channel) = Channel::new(1);
     tokio::spawn(fill(sender, said.body, breaks));
     let mut response = Response::builder().status(said.status);
@@ -140,58 +164,78 @@ async fn fill(mut sender: Sender<Bytes>, body: Body, breaks: mpsc::UnboundedSend
 }
 
 /// An attempt: its proxy, and what it reports.
-pub struct Attempt {
-    pub proxy: Proxy,
-    pub reports: mpsc::UnboundedReceiver<Report>,
+pub(crate) struct Attempt {
+    pub(crate) proxy: Proxy,
+    pub(crate) reports: mpsc::UnboundedReceiver<Report>,
     dir: tempfile::TempDir,
 }
 
 impl Attempt {
-    pub fn start(fake: &Fake, terms: Terms) -> Self {
+    pub(crate) fn start(fake: &Fake, terms: Terms) -> Self {
         let source = KeySource::Variable("ANTHROPIC_API_KEY", Secret::new(REAL_KEY).unwrap());
         Self::with_keys(fake, terms, source)
     }
 
-    pub fn with_keys(fake: &Fake, terms: Terms, source: KeySource) -> Self {
+    pub(crate) fn with_keys(fake: &Fake, terms: Terms, source: KeySource) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = Listener::unix(dir.path(), "model.sock").unwrap();
         let access = |provider, path: &str| {
             let url = format!("{}{path}", fake.url).parse().unwrap();
-            (provider, Access { url, keys: Keys::new(provider, source.clone()) })
+            (
+                provider,
+                Access {
+                    url,
+                    keys: Keys::new(provider, source.clone()),
+                },
+            )
         };
-        let accesses = BTreeMap::from([access(Provider::Anthropic, ""), access(Provider::OpenAi, "/v1")]);
-        let terms = Terms { placeholder: PLACEHOLDER.into(), ..terms };
+        let accesses = BTreeMap::from([
+            access(Provider::Anthropic, ""),
+            access(Provider::OpenAi, "/v1"),
+        ]);
+        let terms = Terms {
+            placeholder: PLACEHOLDER.into(),
+            ..terms
+        };
         let upstream = Upstream::from_env().unwrap();
         let prices = Arc::new(Prices::new(None).unwrap());
         let (proxy, reports) = Proxy::start(vec![listener], terms, upstream, accesses, prices);
-        Self { proxy, reports, dir }
+        Self {
+            proxy,
+            reports,
+            dir,
+        }
     }
 
     /// Asks, as a client inside would.
-    pub async fn ask(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
+    pub(crate) async fn ask(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
         self.connect().await.send_request(request).await.unwrap()
     }
 
-    pub async fn connect(&self) -> hyper::client::conn::http1::SendRequest<Full<Bytes>> {
-        let stream = UnixStream::connect(self.dir.path().join("model.sock")).await.unwrap();
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    pub(crate) async fn connect(&self) -> hyper::client::conn::http1::SendRequest<Full<Bytes>> {
+        let stream = UnixStream::connect(self.dir.path().join("model.sock"))
+            .await
+            .unwrap();
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
         tokio::spawn(connection);
         sender
     }
 
     /// The next report, soon.
-    pub async fn report(&mut self) -> Report {
+    pub(crate) async fn report(&mut self) -> Report {
         let next = tokio::time::timeout(Duration::from_secs(20), self.reports.recv());
         next.await.expect("a report comes").unwrap()
     }
 }
 
 /// A request as Claude Code makes it.
-pub fn messages(body: &str) -> Request<Full<Bytes>> {
+pub(crate) fn messages(body: &str) -> Request<Full<Bytes>> {
     post("/v1/messages?beta=true", body)
 }
 
-pub fn post(path: &str, body: &str) -> Request<Full<Bytes>> {
+pub(crate) fn post(path: &str, body: &str) -> Request<Full<Bytes>> {
     Request::builder()
         .method("POST")
         .uri(path)
@@ -204,13 +248,13 @@ pub fn post(path: &str, body: &str) -> Request<Full<Bytes>> {
         .unwrap()
 }
 
-pub async fn text(response: Response<Incoming>) -> String {
+pub(crate) async fn text(response: Response<Incoming>) -> String {
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// A fixture's bytes.
-pub fn fixture(name: &str) -> Bytes {
+pub(crate) fn fixture(name: &str) -> Bytes {
     let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read(path).unwrap().into()
 }

@@ -8,29 +8,48 @@ use http_body_util::BodyExt;
 
 use crate::fake::{Attempt, Fake, PLACEHOLDER, REAL_KEY, Said, fixture, messages, post, text};
 
-const ASK: &str = r#"{"model":"claude-sonnet-4-5","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+const ASK: &str =
+    r#"{"model":"claude-sonnet-4-5","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
 
 #[tokio::test]
 async fn the_key_is_swapped_and_the_rest_arrives_as_it_was() {
     let fake = Fake::start().await;
-    fake.will_say(Said::whole(200, "application/json", fixture("anthropic-messages.json")));
+    fake.will_say(Said::whole(
+        200,
+        "application/json",
+        fixture("anthropic-messages.json"),
+    ));
     let mut attempt = Attempt::start(&fake, Terms::default());
     let answer = attempt.ask(messages(ASK)).await;
     assert_eq!(answer.status(), 200);
-    assert_eq!(text(answer).await.as_bytes(), fixture("anthropic-messages.json"));
+    assert_eq!(
+        text(answer).await.as_bytes(),
+        fixture("anthropic-messages.json")
+    );
     let seen = fake.seen().remove(0);
-    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/v1/messages?beta=true"));
+    assert_eq!(
+        (seen.method.as_str(), seen.path.as_str()),
+        ("POST", "/v1/messages?beta=true")
+    );
     assert_eq!(seen.body, ASK);
     assert_eq!(seen.headers["x-api-key"], REAL_KEY);
     assert_eq!(seen.headers["accept-encoding"], "identity");
     assert_eq!(seen.headers["x-claude-code-session-id"], "s-1");
-    assert!(seen.headers["host"].to_str().unwrap().starts_with("127.0.0.1"));
+    assert!(
+        seen.headers["host"]
+            .to_str()
+            .unwrap()
+            .starts_with("127.0.0.1")
+    );
     let headers = format!("{:?}", seen.headers);
     assert!(!headers.contains(PLACEHOLDER), "{headers}");
     let Report::Metered(usage) = attempt.report().await else {
         panic!("it is metered")
     };
-    assert_eq!((usage.turns, usage.input_tokens, usage.output_tokens), (1, 12, 7));
+    assert_eq!(
+        (usage.turns, usage.input_tokens, usage.output_tokens),
+        (1, 12, 7)
+    );
     assert_eq!(usage.model.as_deref(), Some("claude-haiku-4-5-20251001"));
     assert!((usage.cost_usd - 47e-6).abs() < 1e-12, "{usage:?}");
 }
@@ -69,7 +88,11 @@ async fn usage_is_counted_before_the_client_knows_the_end() {
     let fake = Fake::start().await;
     let mut attempt = Attempt::start(&fake, Terms::default());
     for n in 1..=5 {
-        fake.will_say(Said::whole(200, "text/event-stream", fixture("openai-responses.sse")));
+        fake.will_say(Said::whole(
+            200,
+            "text/event-stream",
+            fixture("openai-responses.sse"),
+        ));
         let ask = r#"{"model":"gpt-5.1-codex","stream":true,"input":[]}"#;
         text(attempt.ask(post("/openai/v1/responses", ask)).await).await;
         assert_eq!(attempt.proxy.usage().turns, n);
@@ -77,13 +100,20 @@ async fn usage_is_counted_before_the_client_knows_the_end() {
     }
     assert_eq!(fake.seen()[0].path, "/v1/responses");
     let usage = attempt.proxy.usage();
-    assert_eq!((usage.input_tokens, usage.cached_tokens, usage.output_tokens), (2500, 5000, 210));
+    assert_eq!(
+        (usage.input_tokens, usage.cached_tokens, usage.output_tokens),
+        (2500, 5000, 210)
+    );
 }
 
 #[tokio::test]
 async fn a_stream_of_chat_is_made_to_end_with_its_usage() {
     let fake = Fake::start().await;
-    fake.will_say(Said::whole(200, "text/event-stream", fixture("openai-chat.sse")));
+    fake.will_say(Said::whole(
+        200,
+        "text/event-stream",
+        fixture("openai-chat.sse"),
+    ));
     let mut attempt = Attempt::start(&fake, Terms::default());
     let ask = r#"{"model":"gpt-4o","stream":true,"messages":[]}"#;
     let mut request = post("/openai/v1/chat/completions", ask);
@@ -96,7 +126,10 @@ async fn a_stream_of_chat_is_made_to_end_with_its_usage() {
     let Report::Metered(usage) = attempt.report().await else {
         panic!("it is metered")
     };
-    assert_eq!((usage.input_tokens, usage.cached_tokens, usage.output_tokens), (100, 20, 9));
+    assert_eq!(
+        (usage.input_tokens, usage.cached_tokens, usage.output_tokens),
+        (100, 20, 9)
+    );
 }
 
 #[tokio::test]
@@ -123,7 +156,9 @@ async fn a_client_that_goes_away_ends_the_answer_which_still_counts() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), noticed).await.expect("the provider is let go");
+    tokio::time::timeout(Duration::from_secs(20), noticed)
+        .await
+        .expect("the provider is let go");
     let Report::Metered(usage) = attempt.report().await else {
         panic!("it is metered")
     };
@@ -144,7 +179,10 @@ async fn many_ask_at_once() {
     for (pieces, answer) in streams.into_iter().rev() {
         pieces.send(fixture("anthropic-messages.sse")).unwrap();
         drop(pieces);
-        assert_eq!(text(answer).await.as_bytes(), fixture("anthropic-messages.sse"));
+        assert_eq!(
+            text(answer).await.as_bytes(),
+            fixture("anthropic-messages.sse")
+        );
     }
     assert_eq!(attempt.proxy.usage().turns, 8);
 }
@@ -162,11 +200,19 @@ async fn errors_of_the_provider_pass_and_cost_nothing() {
     throttled.headers.push(("retry-after", "7".to_owned()));
     fake.will_say(throttled);
     let answer = attempt.ask(messages(ASK)).await;
-    assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (429, &"7".parse().unwrap()));
-    let Report::Throttled { until_ms: Some(until) } = attempt.report().await else {
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["retry-after"]),
+        (429, &"7".parse().unwrap())
+    );
+    let Report::Throttled {
+        until_ms: Some(until),
+    } = attempt.report().await
+    else {
         panic!("it is told until when")
     };
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
     let ahead = until.saturating_sub(now.as_millis() as u64);
     assert!((1..=7_000).contains(&ahead), "{ahead}");
     assert_eq!(attempt.proxy.usage().turns, 0);

@@ -17,7 +17,9 @@ async fn whoever_has_not_the_placeholder_gets_nothing() {
     let attempt = Attempt::start(&fake, Terms::default());
     for key in ["", "placeholder-2", REAL_KEY] {
         let mut request = messages(ASK);
-        request.headers_mut().insert("x-api-key", key.parse().unwrap());
+        request
+            .headers_mut()
+            .insert("x-api-key", key.parse().unwrap());
         let answer = attempt.ask(request).await;
         assert_eq!(answer.status(), 401, "{key}");
         assert!(text(answer).await.contains("authentication_error"));
@@ -29,25 +31,47 @@ async fn whoever_has_not_the_placeholder_gets_nothing() {
 async fn paths_that_are_not_for_models_are_refused() {
     let fake = Fake::start().await;
     let attempt = Attempt::start(&fake, Terms::default());
-    for path in ["/v1/files", "/v1/messages/batches", "/v1/organizations/me", "/openai/v1/files", "/"] {
+    for path in [
+        "/v1/files",
+        "/v1/messages/batches",
+        "/v1/organizations/me",
+        "/openai/v1/files",
+        "/",
+    ] {
         let answer = attempt.ask(post(path, ASK)).await;
         assert_eq!(answer.status(), 403, "{path}");
         assert!(text(answer).await.contains("is not allowed here"));
     }
     let greeting = Request::head("/").body(Full::new(Bytes::new())).unwrap();
-    assert_eq!(attempt.ask(greeting).await.status(), 200, "is answered here");
+    assert_eq!(
+        attempt.ask(greeting).await.status(),
+        200,
+        "is answered here"
+    );
     assert!(fake.seen().is_empty());
 }
 
 #[tokio::test]
 async fn models_that_the_task_may_not_use_are_refused() {
     let fake = Fake::start().await;
-    let policy = Policy { models: vec!["claude-haiku-4-5".into()], ..Policy::default() };
-    let mut attempt = Attempt::start(&fake, Terms { policy, ..Terms::default() });
+    let policy = Policy {
+        models: vec!["claude-haiku-4-5".into()],
+        ..Policy::default()
+    };
+    let mut attempt = Attempt::start(
+        &fake,
+        Terms {
+            policy,
+            ..Terms::default()
+        },
+    );
     let answer = attempt.ask(messages(ASK)).await;
     assert_eq!(answer.status(), 403);
     assert!(text(answer).await.contains("it may use claude-haiku-4-5"));
-    assert!(matches!(attempt.report().await, Report::Refused(OutcomeClass::Denied, _)));
+    assert!(matches!(
+        attempt.report().await,
+        Report::Refused(OutcomeClass::Denied, _)
+    ));
     let answer = attempt.ask(post("/v1/messages/count_tokens", ASK)).await;
     assert_eq!(answer.status(), 403);
     assert!(fake.seen().is_empty());
@@ -56,12 +80,26 @@ async fn models_that_the_task_may_not_use_are_refused() {
 #[tokio::test]
 async fn money_is_not_spent_where_the_price_is_not_known() {
     let fake = Fake::start().await;
-    let policy = Policy { counts_money: true, ..Policy::default() };
-    let mut attempt = Attempt::start(&fake, Terms { policy, ..Terms::default() });
-    let answer = attempt.ask(messages(r#"{"model":"claude-next-1","messages":[]}"#)).await;
+    let policy = Policy {
+        counts_money: true,
+        ..Policy::default()
+    };
+    let mut attempt = Attempt::start(
+        &fake,
+        Terms {
+            policy,
+            ..Terms::default()
+        },
+    );
+    let answer = attempt
+        .ask(messages(r#"{"model":"claude-next-1","messages":[]}"#))
+        .await;
     assert_eq!(answer.status(), 403);
     assert!(text(answer).await.contains("CONDUCTOR_PRICES"));
-    assert!(matches!(attempt.report().await, Report::Refused(OutcomeClass::Budget, _)));
+    assert!(matches!(
+        attempt.report().await,
+        Report::Refused(OutcomeClass::Budget, _)
+    ));
     assert!(fake.seen().is_empty());
 }
 
@@ -74,8 +112,14 @@ async fn a_key_that_is_refused_is_a_403_so_that_nobody_tries_again() {
     assert_eq!(answer.status(), 403);
     assert_eq!(answer.headers()["x-should-retry"], "false");
     let said = text(answer).await;
-    assert!(said.contains("refused the agent's key") && !said.contains(REAL_KEY), "{said}");
-    assert!(matches!(attempt.report().await, Report::Refused(OutcomeClass::Auth, _)));
+    assert!(
+        said.contains("refused the agent's key") && !said.contains(REAL_KEY),
+        "{said}"
+    );
+    assert!(matches!(
+        attempt.report().await,
+        Report::Refused(OutcomeClass::Auth, _)
+    ));
     assert_eq!(fake.seen().len(), 1);
 }
 
@@ -87,9 +131,17 @@ async fn a_key_that_was_changed_is_tried_once() {
     let line = format!("echo x >> {0}; echo key-$(wc -l < {0})", count.display());
     let attempt = Attempt::with_keys(&fake, Terms::default(), KeySource::Command(line));
     fake.will_say(Said::whole(401, "application/json", "{}"));
-    fake.will_say(Said::whole(200, "application/json", fixture("anthropic-messages.json")));
+    fake.will_say(Said::whole(
+        200,
+        "application/json",
+        fixture("anthropic-messages.json"),
+    ));
     assert_eq!(attempt.ask(messages(ASK)).await.status(), 200);
-    let keys: Vec<_> = fake.seen().iter().map(|s| s.headers["x-api-key"].clone()).collect();
+    let keys: Vec<_> = fake
+        .seen()
+        .iter()
+        .map(|s| s.headers["x-api-key"].clone())
+        .collect();
     assert_eq!(keys, ["key-1", "key-2"]);
     fake.will_say(Said::whole(401, "application/json", "{}"));
     fake.will_say(Said::whole(401, "application/json", "{}"));
@@ -103,7 +155,10 @@ async fn a_key_that_cannot_be_had_is_an_end_too() {
     let source = KeySource::File("/nonexistent/key".into());
     let mut attempt = Attempt::with_keys(&fake, Terms::default(), source);
     assert_eq!(attempt.ask(messages(ASK)).await.status(), 403);
-    assert!(matches!(attempt.report().await, Report::Refused(OutcomeClass::Auth, _)));
+    assert!(matches!(
+        attempt.report().await,
+        Report::Refused(OutcomeClass::Auth, _)
+    ));
 }
 
 #[tokio::test]
@@ -121,11 +176,12 @@ async fn a_request_that_is_too_large_is_not_held() {
 
 #[tokio::test]
 async fn a_provider_that_is_not_there_is_a_502() {
-    let fake = Fake::start().await;
+    let mut fake = Fake::start().await;
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", gone.local_addr().unwrap());
     drop(gone);
-    let attempt = Attempt::start(&Fake { url, ..fake }, Terms::default());
+    fake.url = url;
+    let attempt = Attempt::start(&fake, Terms::default());
     let answer = attempt.ask(messages(ASK)).await;
     assert_eq!(answer.status(), 502);
     assert!(text(answer).await.contains("cannot be reached"));
