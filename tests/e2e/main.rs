@@ -16,6 +16,7 @@ mod client;
 mod control;
 mod failover;
 mod forms;
+mod models;
 mod needs;
 mod sight;
 mod storm;

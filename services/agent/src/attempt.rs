@@ -117,6 +117,7 @@ impl Attempt {
                 let (why, status) = self
                     .attend(runtime.as_mut(), started, &mut line, inside)
                     .await;
+                line.close().await;
                 self.report_end(runtime.as_mut(), why, &status, Some(line));
             }
             Err(problem) => {

@@ -21,8 +21,9 @@ use conductor_modelproxy::{
 use conductor_protocol::event::{AttemptAssigned, Usage};
 use conductor_protocol::ids::UnixMs;
 use conductor_protocol::spec::Runtime as Kind;
-use conductor_protocol::terms::{Answer, Budget, Network};
+use conductor_protocol::terms::{Answer, Budget, Network, OnReached};
 use conductor_protocol::{OutcomeClass, RunSpec};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -32,6 +33,9 @@ use pace::Pace;
 use settle::Findings;
 pub use settle::{Limit, time_limit};
 use ways::{EGRESS_SOCKET, MODEL_SOCKET, Ways};
+
+/// How long a program waits for an answer where people may have to be asked first: a day.
+const PATIENCE_MS: u64 = 86_400_000;
 
 /// What an agent has to reach models by. One for all its attempts.
 #[derive(Clone, Debug)]
@@ -94,6 +98,15 @@ impl Models {
         };
         let has_key = |p: &&Provider| self.accesses.contains_key(p);
         asked.iter().filter(has_key).copied().collect()
+    }
+}
+
+/// Keys are in this process's memory and environment, and in a sandbox that hides no processes
+/// its programs run as the same user: from now on no other process of that user can look, and no
+/// dump of its memory is left when it crashes.
+fn hide_memory() {
+    if let Err(e) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(error = %e, "programs of the same user can read this agent's memory");
     }
 }
 
@@ -184,7 +197,12 @@ impl Plan {
 
     /// What else is in its environment.
     pub fn env(&self) -> BTreeMap<String, String> {
-        self.ways.env(self.ports.is_empty())
+        let mut env = self.ways.env(self.ports.is_empty());
+        if !self.keys.is_empty() && self.terms.budget.on_reached == OnReached::Ask {
+            // While somebody is asked its requests wait: for as long as that takes.
+            env.insert("API_TIMEOUT_MS".to_owned(), PATIENCE_MS.to_string());
+        }
+        env
     }
 
     /// What must not be shown.
@@ -313,6 +331,13 @@ impl Line {
         }
     }
 
+    /// Its program is gone: what was under way is counted.
+    pub async fn close(&mut self) {
+        if let Some(proxy) = &mut self.proxy {
+            proxy.close().await;
+        }
+    }
+
     /// What the task has used by now, where that was metered; `said` is what the program says.
     pub fn usage(&self, said: Option<Usage>) -> Option<Usage> {
         match &self.proxy {
@@ -335,3 +360,6 @@ impl Line {
         self.findings.settle(said)
     }
 }
+
+#[cfg(test)]
+mod tests;

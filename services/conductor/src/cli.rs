@@ -10,6 +10,7 @@ mod submit;
 mod task;
 mod thread;
 mod top;
+mod usage;
 
 use clap::{CommandFactory, Parser};
 use conductor_telemetry::logs::Logs;
@@ -50,6 +51,7 @@ enum Command {
     Log(log::LogCommand),
     Replay(replay::ReplayArgs),
     Top(top::TopArgs),
+    Usage(usage::UsageArgs),
     #[command(subcommand)]
     Config(cell::ConfigCommand),
     /// Check what Conductor runs on
@@ -125,6 +127,7 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Log(command) => log::run(command, &settings).await,
             Command::Replay(args) => replay::run(args, &settings).await,
             Command::Top(args) => top::run(args, &settings).await,
+            Command::Usage(args) => usage::run(args, &settings).await,
             Command::Config(command) => cell::config(command, &settings).await,
             Command::Doctor => doctor::run(&settings).await,
             Command::Completions { shell } => {

@@ -176,7 +176,8 @@ impl Shared {
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
-    _tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
 }
 
 impl Proxy {
@@ -201,12 +202,25 @@ impl Proxy {
             reports,
         });
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let mut tasks = JoinSet::new();
+        let (stop, mut tasks) = (watch::Sender::new(false), JoinSet::new());
         for listener in listeners {
-            tasks.spawn(accept(listener, Arc::clone(&shared), Arc::clone(&permits)));
+            let (shared, permits) = (Arc::clone(&shared), Arc::clone(&permits));
+            tasks.spawn(accept(listener, shared, permits, stop.subscribe()));
         }
-        let _tasks = tasks;
-        (Self { shared, _tasks }, reported)
+        (
+            Self {
+                shared,
+                stop,
+                tasks,
+            },
+            reported,
+        )
+    }
+
+    /// Ends whatever is under way; by then it is counted.
+    pub async fn close(&mut self) {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
     }
 
     /// Somebody allows as much again as `extra` says: what is held goes on.
@@ -226,15 +240,24 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: Listener, shared: Arc<Shared>, permits: Arc<Semaphore>) {
+async fn accept(
+    listener: Listener,
+    shared: Arc<Shared>,
+    permits: Arc<Semaphore>,
+    mut stop: watch::Receiver<bool>,
+) {
     // Connections end with the one that accepts them.
     let mut connections = JoinSet::new();
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-            return;
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit, listener.accept().await)
         };
-        let io = tokio::select! {
-            io = listener.accept() => io,
+        let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };
+        let (permit, io) = tokio::select! {
+            next = next => next,
+            // Whoever could say so is gone, which means the same.
+            _ = stopped => break,
             // Reaped as they end, so that nothing grows.
             Some(_) = connections.join_next() => continue,
         };
@@ -246,6 +269,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>, permits: Arc<Semaphore>
                 continue;
             }
         };
+        let Ok(permit) = permit else { return };
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
             let service = service_fn(move |request| {
@@ -257,4 +281,5 @@ async fn accept(listener: Listener, shared: Arc<Shared>, permits: Arc<Semaphore>
             drop(permit);
         });
     }
+    connections.shutdown().await;
 }

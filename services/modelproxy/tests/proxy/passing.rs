@@ -167,6 +167,23 @@ async fn a_client_that_goes_away_ends_the_answer_which_still_counts() {
 }
 
 #[tokio::test]
+async fn what_is_under_way_when_an_attempt_ends_is_counted() {
+    let fake = Fake::start().await;
+    let (pieces, said) = Said::stream();
+    fake.will_say(said);
+    let mut attempt = Attempt::start(&fake, Terms::default());
+    let mut answer = attempt.ask(messages(ASK)).await;
+    pieces
+        .send(fixture("anthropic-messages.sse").slice(..900))
+        .unwrap();
+    answer.frame().await.unwrap().unwrap();
+    assert_eq!(attempt.proxy.usage().turns, 0);
+    attempt.proxy.close().await;
+    let usage = attempt.proxy.usage();
+    assert_eq!((usage.turns, usage.input_tokens), (1, 1500));
+}
+
+#[tokio::test]
 async fn many_ask_at_once() {
     let fake = Fake::start().await;
     let attempt = Attempt::start(&fake, Terms::default());
