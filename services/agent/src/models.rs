@@ -79,6 +79,7 @@ impl Models {
         let upstream = if accesses.is_empty() {
             None
         } else {
+            hide_memory();
             Some(Upstream::from_env()?)
         };
         Ok(Self {
