@@ -33,7 +33,7 @@ async fn echo() -> u16 {
 }
 
 struct Out {
-    _egress: Egress,
+    egress: Egress,
     dir: tempfile::TempDir,
 }
 
@@ -41,8 +41,8 @@ impl Out {
     fn allowing(entries: &[String]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = Listener::unix(dir.path(), "egress.sock").unwrap();
-        let _egress = Egress::start(vec![listener], AllowList::new(entries).unwrap());
-        Self { _egress, dir }
+        let egress = Egress::start(vec![listener], AllowList::new(entries).unwrap());
+        Self { egress, dir }
     }
 
     async fn ask(&self, head: &str) -> (UnixStream, String) {
@@ -79,7 +79,7 @@ async fn a_tunnel_leads_where_it_is_allowed() {
     let mut buffer = [0; 11];
     stream.read_exact(&mut buffer).await.unwrap();
     assert_eq!(&buffer, b"echo: hello");
-    drop(out);
+    drop(out.egress);
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.unwrap();
     assert!(rest.is_empty(), "the tunnel ends with the attempt");

@@ -117,11 +117,8 @@ pub fn time_limit(assigned: &AttemptAssigned) -> Option<Limit> {
 mod tests {
     use super::*;
 
-    fn said(class: OutcomeClass) -> Option<(OutcomeClass, String)> {
-        Some((class, "its own words".to_owned()))
-    }
-
-    fn class(findings: &Findings, said: Option<(OutcomeClass, String)>) -> Option<OutcomeClass> {
+    fn class(findings: &Findings, said: impl Into<Option<OutcomeClass>>) -> Option<OutcomeClass> {
+        let said = said.into().map(|class| (class, "its own words".to_owned()));
         findings.settle(said).map(|(class, _)| class)
     }
 
@@ -129,20 +126,16 @@ mod tests {
     fn what_was_refused_is_why_it_failed() {
         use OutcomeClass::{Auth, Budget, Crashed, Denied, ModelError};
         let mut findings = Findings::default();
-        assert_eq!(class(&findings, said(Auth)), Some(Auth));
+        assert_eq!(class(&findings, Auth), Some(Auth));
         assert!(!findings.refused(Denied, "a model".into()));
-        assert_eq!(class(&findings, said(Auth)), Some(Denied));
-        assert_eq!(class(&findings, said(ModelError)), Some(Denied));
-        assert_eq!(
-            class(&findings, said(Crashed)),
-            Some(Crashed),
-            "it did without"
-        );
+        assert_eq!(class(&findings, Auth), Some(Denied));
+        assert_eq!(class(&findings, ModelError), Some(Denied));
+        assert_eq!(class(&findings, Crashed), Some(Crashed), "it did without");
         assert!(findings.budget("2 of 2 turns"));
         assert!(!findings.budget("2 of 2 turns"));
-        assert_eq!(class(&findings, said(Crashed)), Some(Budget));
+        assert_eq!(class(&findings, Crashed), Some(Budget));
         assert_eq!(class(&findings, None), None, "it had what it needed");
-        let settled = findings.settle(said(Auth)).unwrap();
+        let settled = findings.settle(Some((Auth, "403".into()))).unwrap();
         assert_eq!(settled.1, "the budget is used up: 2 of 2 turns");
     }
 
@@ -151,7 +144,7 @@ mod tests {
         let mut findings = Findings::default();
         assert!(findings.refused(OutcomeClass::Auth, "refused".into()));
         assert_eq!(
-            class(&findings, said(OutcomeClass::ModelError)),
+            class(&findings, OutcomeClass::ModelError),
             Some(OutcomeClass::Auth)
         );
     }

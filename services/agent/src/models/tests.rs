@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use conductor_modelproxy::KeySource;
 use conductor_protocol::TaskId;
-use conductor_protocol::spec::{ClaudeSpec, CodexSpec, CommandSpec};
+use conductor_protocol::compact::{Pairs, Rare};
+use conductor_protocol::ids::Namespace;
 use conductor_protocol::terms::{Before, SandboxSpec, Terms as TaskTerms};
 
 /// A provider that answers once: what it was asked comes out of the handle.
@@ -66,11 +67,11 @@ fn assigned(run: RunSpec, terms: Option<TaskTerms>) -> AttemptAssigned {
         incarnation: 1,
         slots: 1,
         run: Arc::new(run),
-        timeouts: Default::default(),
+        timeouts: Rare::default(),
         queue: "default".parse().unwrap(),
-        namespace: Default::default(),
+        namespace: Namespace::default(),
         name: None,
-        metadata: Default::default(),
+        metadata: Pairs::default(),
         traceparent: None,
         terms: terms.map(Arc::new),
         before: Some(Box::new(Before {
@@ -96,7 +97,7 @@ fn paths(dir: &std::path::Path) -> Paths {
 }
 
 fn codex() -> RunSpec {
-    RunSpec::Codex(Box::new(CodexSpec::default()))
+    RunSpec::Codex(Box::default())
 }
 
 const ANSWER: &str = r#"{"model":"gpt-5","usage":{"input_tokens":100,"output_tokens":7}}"#;
@@ -190,8 +191,8 @@ async fn in_a_network_of_its_own_the_reaper_opens_the_ports() {
 async fn programs_of_other_kinds_get_nothing() {
     let models = models(Provider::OpenAi, "http://127.0.0.1:9/v1");
     let dir = tempfile::tempdir().unwrap();
-    let command = RunSpec::Command(Box::new(CommandSpec::default()));
-    let claude = RunSpec::Claude(Box::new(ClaudeSpec::default()));
+    let command = RunSpec::Command(Box::default());
+    let claude = RunSpec::Claude(Box::default());
     for run in [command, claude] {
         let plan = Plan::new(&models, &assigned(run, None), &paths(dir.path()), false)
             .await

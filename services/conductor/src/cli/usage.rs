@@ -153,7 +153,7 @@ fn show(by: &[By], sums: &Sums, format: Format) {
         })
         .collect();
     if format == Format::Table && rows.len() > 1 {
-        let mut total = figures(&grouped.values().fold(Sum::default(), |a, b| a.plus(b)));
+        let mut total = figures(&grouped.values().fold(Sum::default(), Sum::plus));
         if let Some(first) = by.first() {
             super::put(&mut total, first.name(), "total");
         }

@@ -115,11 +115,11 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     is_global && !(first == 0x2001 && (second == 0xdb8 || second == 0)) && first != 0x2002
 }
 
-/// The v4 address that a v6 one stands for.
+/// The v4 address that a v6 one stands for: mapped, or of a translating network (NAT64).
 fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, g, h] = ip.segments();
-    let is_nat64 = [a, b, c, d, e, f] == [0x64, 0xff9b, 0, 0, 0, 0];
-    let v4 = || Ipv4Addr::from((u32::from(g) << 16) | u32::from(h));
+    let [prefix @ .., high, low] = ip.segments();
+    let is_nat64 = prefix == [0x64, 0xff9b, 0, 0, 0, 0];
+    let v4 = || Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     ip.to_ipv4_mapped().or_else(|| is_nat64.then(v4))
 }
 

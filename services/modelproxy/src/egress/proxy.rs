@@ -78,7 +78,9 @@ async fn serve(io: Box<dyn Io>, allowed: &AllowList) {
         let tunnel = &tunnel;
         async move {
             let answer = handle(allowed, tunnel, request).await;
-            Ok::<_, std::convert::Infallible>(answer.unwrap_or_else(|(s, m)| say(s, m)))
+            Ok::<_, std::convert::Infallible>(
+                answer.unwrap_or_else(|(status, message)| say(status, &message)),
+            )
         }
     });
     let connection = http1::Builder::new().serve_connection(TokioIo::new(io), service);
@@ -93,7 +95,7 @@ async fn serve(io: Box<dyn Io>, allowed: &AllowList) {
     }
 }
 
-fn say(status: StatusCode, message: String) -> Answer {
+fn say(status: StatusCode, message: &str) -> Answer {
     let body = Full::new(Bytes::from(format!("{message}\n")));
     let mut answer = Response::new(body.map_err(|never| match never {}).boxed());
     *answer.status_mut() = status;

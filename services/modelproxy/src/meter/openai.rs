@@ -56,7 +56,7 @@ pub(super) fn response_event(data: &[u8], found: &mut Found) {
     let Ok(event) = serde_json::from_slice::<Event>(data) else {
         return;
     };
-    if event.kind.ends_with(".delta") {
+    if event.kind.rsplit('.').next() == Some("delta") {
         found.pieces += 1;
     }
     if let Some(response) = event.response {

@@ -173,10 +173,10 @@ pub(crate) struct Attempt {
 impl Attempt {
     pub(crate) fn start(fake: &Fake, terms: Terms) -> Self {
         let source = KeySource::Variable("ANTHROPIC_API_KEY", Secret::new(REAL_KEY).unwrap());
-        Self::with_keys(fake, terms, source)
+        Self::with_keys(fake, terms, &source)
     }
 
-    pub(crate) fn with_keys(fake: &Fake, terms: Terms, source: KeySource) -> Self {
+    pub(crate) fn with_keys(fake: &Fake, terms: Terms, source: &KeySource) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = Listener::unix(dir.path(), "model.sock").unwrap();
         let access = |provider, path: &str| {

@@ -129,7 +129,7 @@ async fn a_key_that_was_changed_is_tried_once() {
     let dir = tempfile::tempdir().unwrap();
     let count = dir.path().join("n");
     let line = format!("echo x >> {0}; echo key-$(wc -l < {0})", count.display());
-    let attempt = Attempt::with_keys(&fake, Terms::default(), KeySource::Command(line));
+    let attempt = Attempt::with_keys(&fake, Terms::default(), &KeySource::Command(line));
     fake.will_say(Said::whole(401, "application/json", "{}"));
     fake.will_say(Said::whole(
         200,
@@ -153,7 +153,7 @@ async fn a_key_that_was_changed_is_tried_once() {
 async fn a_key_that_cannot_be_had_is_an_end_too() {
     let fake = Fake::start().await;
     let source = KeySource::File("/nonexistent/key".into());
-    let mut attempt = Attempt::with_keys(&fake, Terms::default(), source);
+    let mut attempt = Attempt::with_keys(&fake, Terms::default(), &source);
     assert_eq!(attempt.ask(messages(ASK)).await.status(), 403);
     assert!(matches!(
         attempt.report().await,
