@@ -10,6 +10,7 @@
 )]
 
 mod agents;
+mod attack;
 mod claude;
 mod cli;
 mod client;
@@ -18,6 +19,7 @@ mod failover;
 mod forms;
 mod models;
 mod needs;
+mod sandbox;
 mod sight;
 mod storm;
 mod timing;
@@ -25,3 +27,4 @@ mod top;
 mod traces;
 mod trouble;
 mod up;
+mod workspace;

@@ -206,6 +206,12 @@ impl Plan {
         env
     }
 
+    /// Ports of this machine that its programs need.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        let ports = (!self.ports.is_empty()).then(|| self.ways.ports());
+        ports.into_iter().flatten()
+    }
+
     /// What must not be shown.
     pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
         self.keys.values().map(|key| &key.secret)
@@ -279,6 +285,19 @@ pub struct Line {
 }
 
 impl Line {
+    /// One of which nothing is open.
+    pub fn none() -> Self {
+        Self {
+            proxy: None,
+            reports: None,
+            _egress: None,
+            before: Usage::default(),
+            budget: Budget::default(),
+            pace: Pace::new(Budget::default()),
+            findings: Findings::default(),
+        }
+    }
+
     /// Whether what it uses is metered: then the figures of its program are not needed.
     pub fn is_metered(&self) -> bool {
         self.proxy.is_some()

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use conductor_protocol::event::{AttemptAssigned, Usage};
 use conductor_protocol::ids::Lease;
+use conductor_protocol::spec::CommandSpec;
 use conductor_protocol::trace::SpanKind;
 use conductor_protocol::{OutcomeClass, RunSpec, TraceContext};
 use conductor_telemetry::Otlp;
@@ -26,6 +27,9 @@ use crate::reaper::Status;
 use crate::secrets::Secrets;
 
 pub use claude::{probe as probe_claude, session_id};
+
+/// Most of a result that a runtime keeps; what is too long for an event becomes an artifact.
+pub const RESULT_KEPT_MAX: usize = 1 << 20;
 
 /// What an attempt may take from the agent's own environment, and where tools are.
 #[derive(Clone, Debug)]
@@ -98,7 +102,9 @@ pub enum Signal {
     Text(Channel, Vec<u8>),
     /// What was used so far.
     Usage(Usage),
-    /// It said its last word: the process is expected to end soon.
+    /// Bytes for its standard input, where that is open.
+    Say(Vec<u8>),
+    /// It said its last word: its input is closed, and the process is expected to end soon.
     Final,
     /// Something that takes time began or ended; for those who watch, no fact.
     Moment(Moment),
@@ -118,6 +124,8 @@ pub struct Verdict {
 /// A step of the ladder that stops a program, and how long to wait after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// What its protocol has for it: see [`Runtime::interrupt`].
+    Say(Duration),
     /// SIGINT: yields a result with its cost, where the program has such a thing.
     Interrupt(Duration),
     /// SIGTERM.
@@ -135,6 +143,11 @@ pub trait Runtime: Send {
     /// An output is over.
     fn end(&mut self, channel: Channel) -> Vec<Signal>;
 
+    /// What is said to it to interrupt it, where its protocol has words for that.
+    fn interrupt(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// How it is stopped before its tree is killed.
     fn ladder(&self) -> &'static [Step];
 
@@ -143,6 +156,11 @@ pub trait Runtime: Send {
 
     /// What its end means.
     fn judge(&mut self, status: &Status) -> Verdict;
+}
+
+/// The runtime of a command: a setup program, a check.
+pub(crate) fn command(spec: CommandSpec) -> impl Runtime {
+    command::CommandRuntime::new(spec)
 }
 
 /// The runtime for what an assignment runs; `None` for nothing.

@@ -1,5 +1,7 @@
 //! The command line.
 
+pub(crate) mod access;
+mod artifact;
 mod cell;
 pub(crate) mod control;
 mod doctor;
@@ -37,6 +39,8 @@ enum Command {
     Submit(Box<submit::SubmitArgs>),
     #[command(subcommand)]
     Task(task::TaskCommand),
+    #[command(subcommand)]
+    Artifact(artifact::ArtifactCommand),
     /// Say in one sentence what a task waits for
     Why {
         /// Id, beginning of one, or name
@@ -54,6 +58,9 @@ enum Command {
     Usage(usage::UsageArgs),
     #[command(subcommand)]
     Config(cell::ConfigCommand),
+    #[command(subcommand)]
+    Access(access::AccessCommand),
+    Provision(access::ProvisionArgs),
     /// Check what Conductor runs on
     Doctor,
     /// Print a completion script
@@ -80,6 +87,7 @@ impl Command {
             Self::Run(RunCommand::Orchestrator(_)) => "orchestrator",
             Self::Run(RunCommand::Scheduler(_)) => "scheduler",
             Self::Run(RunCommand::Projector(_)) => "projector",
+            Self::Run(RunCommand::Issuer(_)) => "issuer",
             Self::Agent(_) => "agent",
             _ => "cli",
         }
@@ -117,6 +125,7 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Run(command) => run::main(command, &settings).await,
             Command::Submit(args) => submit::run(*args, &settings).await,
             Command::Task(command) => task::run(command, &settings).await,
+            Command::Artifact(command) => artifact::run(command, &settings).await,
             Command::Why { task } => task::why(&task, &settings).await,
             Command::Agent(AgentCommand {
                 command: Some(command),
@@ -129,6 +138,8 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Top(args) => top::run(args, &settings).await,
             Command::Usage(args) => usage::run(args, &settings).await,
             Command::Config(command) => cell::config(command, &settings).await,
+            Command::Access(command) => access::access(command, &settings),
+            Command::Provision(args) => access::provision(args, &settings).await,
             Command::Doctor => doctor::run(&settings).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();

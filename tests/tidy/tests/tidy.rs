@@ -62,6 +62,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
             "conductor-replica",
         ],
     ),
+    ("conductor-access", &["conductor-protocol"]),
     ("conductor-nats", &[]),
     ("conductor-observability", &[]),
     ("conductor", EVERYTHING),
@@ -100,6 +101,7 @@ const EVERYTHING: &[&str] = &[
     "conductor-scheduler",
     "conductor-agent",
     "conductor-projector",
+    "conductor-access",
     "conductor-nats",
     "conductor-observability",
 ];
@@ -109,6 +111,7 @@ const CHAOS: &[&str] = &[
     "conductor-domain",
     "conductor-eventlog",
     "conductor-replica",
+    "conductor-access",
     "conductor-nats",
     "conductor-harness",
     "conductor-simulation",

@@ -58,6 +58,11 @@ impl Ways {
         model.into_iter().chain(egress)
     }
 
+    /// The ports that programs are told of.
+    pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
+        [self.model_port, self.egress_port].into_iter().flatten()
+    }
+
     /// Whether programs are told of a socket itself.
     pub(super) fn uses_socket(&self, socket: &str) -> bool {
         socket == MODEL_SOCKET && self.by_socket
