@@ -13,6 +13,7 @@ mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use conductor_protocol::event::{
     AttemptAssigned, AttemptProgress, AttemptStarted, AttemptSucceeded, Event,
