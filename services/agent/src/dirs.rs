@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use conductor_protocol::ids::Lease;
 
+use crate::input::Input;
 use crate::reaper;
 
 /// Where the lease is noted.
 const LEASE: &str = "lease";
-use crate::input::Input;
 
 /// The directories of one attempt.
 #[derive(Clone, Debug)]
@@ -116,14 +116,16 @@ impl AttemptDirs {
         stdin.place(&self.stdin)
     }
 
-    /// Removes them.
-    pub fn remove(&self) {
+    /// Removes them; returns whether nothing is left.
+    pub fn remove(&self) -> bool {
         if let Err(e) = fs::remove_dir_all(&self.root)
             && e.kind() != io::ErrorKind::NotFound
         {
             let (task, attempt) = (self.owner.task, self.owner.attempt);
             tracing::warn!(%task, attempt, path = %self.root.display(), error = %e, "an attempt's directory is left over");
+            return false;
         }
+        true
     }
 }
 

@@ -99,6 +99,10 @@ pub(crate) struct UpArgs {
     /// Start the server without accounts: whoever reaches it may do everything
     #[arg(long)]
     open_server: bool,
+    /// File with the key by which the server encrypts what it keeps on disk; a store begun
+    /// without one cannot be given one
+    #[arg(long, env = "CONDUCTOR_STORE_KEY_FILE", value_name = "FILE")]
+    store_key_file: Option<std::path::PathBuf>,
     /// How long running attempts may go on after Ctrl-C
     #[arg(long, default_value = "10s", value_parser = duration)]
     drain_timeout: Duration,

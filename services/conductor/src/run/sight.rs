@@ -44,13 +44,21 @@ pub(super) struct Watched {
     /// Its actor, while it runs.
     pub(super) actor: Mutex<Option<ActorRef<ReplicaMsg>>>,
     /// Whether each agent of this process has joined.
-    pub(super) joined: Mutex<Vec<Arc<AtomicBool>>>,
+    joined: Mutex<Vec<Arc<AtomicBool>>>,
     /// Whether all parts were started.
     pub(super) has_started: AtomicBool,
     sizes: Mutex<Option<Sizes>>,
 }
 
 impl Watched {
+    /// One more agent is waited for; set once it has joined.
+    pub(super) fn expects_agent(&self) -> Arc<AtomicBool> {
+        let has_joined = Arc::new(AtomicBool::new(false));
+        let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        joined.push(Arc::clone(&has_joined));
+        has_joined
+    }
+
     /// Shows this process where the settings say, from now on; returns where.
     pub(super) async fn show(self: &Arc<Self>, settings: &Settings) -> Outcome<Option<SocketAddr>> {
         let (wanted, may_move) = match settings.metrics {

@@ -256,13 +256,7 @@ impl Stack {
         for agent in &plan.agents {
             let is_superseded = Arc::new(AtomicBool::new(false));
             superseded.push(Arc::clone(&is_superseded));
-            let has_joined = Arc::new(AtomicBool::new(false));
-            let mut joined = watched
-                .joined
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            joined.push(Arc::clone(&has_joined));
-            drop(joined);
+            let has_joined = watched.expects_agent();
             let options = AgentOptions {
                 id: agent.id.clone(),
                 slots: agent.slots,
