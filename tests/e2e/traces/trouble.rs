@@ -264,8 +264,15 @@ async fn of_a_log_that_lost_its_end_the_new_end_is_exported_too() {
         said.contains("traces go on behind the last record"),
         "{said}"
     );
-    let after = position(&system).await;
-    assert!(after.time_ms > before.time_ms, "{before:?} {after:?}");
+    until_asked(async || {
+        let after = position(&system).await;
+        if after.time_ms > before.time_ms && after.seq >= end {
+            Ok(())
+        } else {
+            Err(format!("beyond {before:?}, not {after:?}"))
+        }
+    })
+    .await;
 }
 
 /// Runs a task; its trace has arrived.
