@@ -18,6 +18,7 @@ mod collectors;
 mod control;
 mod failover;
 mod forms;
+mod models;
 mod needs;
 mod sandbox;
 mod sight;

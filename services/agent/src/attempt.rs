@@ -8,6 +8,7 @@ mod end;
 mod keep;
 mod phases;
 mod program;
+mod reach;
 mod watch;
 
 use std::path::PathBuf;
@@ -23,11 +24,14 @@ use tokio::time::Instant;
 
 use crate::dirs::AttemptDirs;
 use crate::files;
+use crate::mask::Masks;
+use crate::models;
 use crate::output::Output;
 use crate::runtime::{self, Host};
 use crate::sandbox::{Boxes, Boxing};
 use crate::workspace::collect::ArtifactStore;
 use end::End;
+use reach::Reach;
 use watch::Why;
 
 /// How often the removal of an attempt's directories is tried.
@@ -67,6 +71,8 @@ pub struct Attempt {
     pub boxes: Boxes,
     /// Where its output goes.
     pub output: Output,
+    /// What is masked in its output and facts: set before it starts.
+    pub masks: Masks,
     /// Where its facts go, in order; the last is its end.
     pub facts: mpsc::UnboundedSender<Event>,
     /// Whether it shall stop.
@@ -80,6 +86,8 @@ struct Course {
     dirs: AttemptDirs,
     /// How it is boxed in, once that is known.
     boxing: Option<Boxing>,
+    /// What its programs reach the world by, once that is open.
+    reach: Reach,
     /// When all its programs together have run for as long as they may.
     run_deadline: Option<Instant>,
     has_started: bool,
@@ -105,6 +113,7 @@ impl Attempt {
         let mut course = Course {
             dirs: AttemptDirs::of(&self.base, &lease),
             boxing: None,
+            reach: Reach::none(&self.host),
             run_deadline: None,
             has_started: false,
             progress: files::Watched::default(),
@@ -157,6 +166,7 @@ impl Course {
 
     /// Says how it ended; nobody waits for the end of one whose lease is over.
     fn report(&mut self, end: End) {
+        self.of.output.flush();
         if end.why == Why::Stopped(Stop::Revoked) {
             return;
         }
@@ -167,7 +177,7 @@ impl Course {
 
     /// From now on the time of its programs counts.
     fn start_clock(&mut self) {
-        let limit = self.of.assigned.timeouts.run;
-        self.run_deadline = limit.map(|t| Instant::now() + Duration::from_millis(t.0));
+        let limit = models::time_limit(&self.of.assigned);
+        self.run_deadline = limit.map(|limit| Instant::now() + limit.time);
     }
 }

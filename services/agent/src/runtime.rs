@@ -8,6 +8,7 @@ mod command;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use conductor_protocol::event::{AttemptAssigned, Usage};
@@ -19,9 +20,11 @@ use conductor_telemetry::Otlp;
 
 use crate::dirs::Paths;
 use crate::inside::Moment;
+use crate::models::Models;
 use crate::output::Channel;
 use crate::process::Launch;
 use crate::reaper::Status;
+use crate::secrets::Secrets;
 
 pub use claude::{probe as probe_claude, session_id};
 
@@ -33,7 +36,7 @@ pub const RESULT_KEPT_MAX: usize = 1 << 20;
 pub struct Host {
     /// `PATH` of programs.
     pub path: String,
-    /// Variables handed to the claude runtime: its key and endpoint.
+    /// Variables handed to the claude runtime: its endpoint, and a placeholder for its key.
     pub claude_env: BTreeMap<String, String>,
     /// The Claude Code CLI.
     pub claude: PathBuf,
@@ -41,22 +44,24 @@ pub struct Host {
     pub silence: Duration,
     /// Which traces are recorded, where any are.
     pub otlp: Option<Otlp>,
+    /// How models are reached.
+    pub models: Arc<Models>,
+    /// What tasks can be granted.
+    pub secrets: Secrets,
 }
 
-/// Variables the claude runtime needs to reach its service.
-pub const CLAUDE_ENV: [&str; 7] = [
-    "ANTHROPIC_API_KEY",
-    "ANTHROPIC_AUTH_TOKEN",
+/// Variables the claude runtime gets of the agent's own, where the agent has no key for it. Keys are
+/// never among them.
+pub const CLAUDE_ENV: [&str; 4] = [
     "ANTHROPIC_BASE_URL",
     "ANTHROPIC_UNIX_SOCKET",
-    "CLAUDE_CODE_OAUTH_TOKEN",
     "NODE_EXTRA_CA_CERTS",
     "HTTPS_PROXY",
 ];
 
 impl Host {
     /// Takes what is allowed from the agent's environment.
-    pub fn from_env() -> Self {
+    pub fn from_env() -> Result<Self, String> {
         let claude_env = CLAUDE_ENV
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
@@ -64,14 +69,16 @@ impl Host {
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
         let claude =
             std::env::var_os("CONDUCTOR_CLAUDE_BIN").map_or("claude".into(), PathBuf::from);
-        Self {
+        Ok(Self {
             path,
             claude_env,
             claude,
             silence: Duration::from_secs(300),
             // Whoever starts the agent says what is wrong with it.
             otlp: Otlp::from_env().ok().flatten(),
-        }
+            models: Arc::new(Models::from_env()?),
+            secrets: Secrets::default(),
+        })
     }
 }
 

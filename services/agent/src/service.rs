@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::attempt::{Attempt, Stop};
 use crate::duty::{Duty, Effect, Input};
+use crate::mask::Masks;
 use crate::output::{Joiner, Output};
 use crate::runtime::Host;
 use crate::sandbox::Boxes;
@@ -221,7 +222,8 @@ impl AgentState {
         let (trace, agent) = (context.trace_hex(), self.options.id.clone());
         let (stop, stopped) = watch::channel(Stop::No);
         self.stops.insert(lease.assigned, stop);
-        let (output, pieces) = Output::new();
+        let masks = Masks::default();
+        let (output, pieces) = Output::masked(masks.clone());
         let (facts, mut told) = mpsc::unbounded_channel();
         tokio::spawn(publish(
             Arc::clone(&self.connection),
@@ -242,6 +244,7 @@ impl AgentState {
             host: self.options.host.clone(),
             boxes: self.options.boxes.clone(),
             output,
+            masks: masks.clone(),
             facts,
             stop: stopped,
         };
@@ -250,7 +253,7 @@ impl AgentState {
             let forward = async {
                 while let Some(fact) = told.recv().await {
                     // An agent that is gone has nobody left to report to.
-                    let _ = myself.cast(AgentMsg::Told(Input::Fact(fact)));
+                    let _ = myself.cast(AgentMsg::Told(Input::Fact(masks.fact(fact))));
                 }
             };
             tracing::debug!(task = %lease.task, attempt = lease.attempt, trace, %agent, "attempt begins");

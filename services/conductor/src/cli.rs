@@ -12,6 +12,7 @@ mod submit;
 mod task;
 mod thread;
 mod top;
+mod usage;
 
 use clap::{CommandFactory, Parser};
 use conductor_telemetry::logs::Logs;
@@ -54,6 +55,7 @@ enum Command {
     Log(log::LogCommand),
     Replay(replay::ReplayArgs),
     Top(top::TopArgs),
+    Usage(usage::UsageArgs),
     #[command(subcommand)]
     Config(cell::ConfigCommand),
     #[command(subcommand)]
@@ -134,6 +136,7 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Log(command) => log::run(command, &settings).await,
             Command::Replay(args) => replay::run(args, &settings).await,
             Command::Top(args) => top::run(args, &settings).await,
+            Command::Usage(args) => usage::run(args, &settings).await,
             Command::Config(command) => cell::config(command, &settings).await,
             Command::Access(command) => access::access(command, &settings),
             Command::Provision(args) => access::provision(args, &settings).await,

@@ -10,6 +10,7 @@ mod sight;
 mod stack;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use conductor_eventlog::jetstream::provision::Risk;
@@ -106,6 +107,9 @@ pub(crate) struct UpArgs {
     /// How long running attempts may go on after Ctrl-C
     #[arg(long, default_value = "10s", value_parser = duration)]
     drain_timeout: Duration,
+    /// Files that are secrets tasks may be granted, each named as its secret is
+    #[arg(long, env = "CONDUCTOR_SECRETS_DIR", value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
     #[command(flatten)]
     boxes: BoxArgs,
 }
@@ -133,6 +137,9 @@ pub(crate) struct AgentArgs {
     /// How long running attempts may go on after SIGTERM
     #[arg(long, default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
+    /// Files that are secrets tasks may be granted, each named as its secret is
+    #[arg(long, env = "CONDUCTOR_SECRETS_DIR", value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
     #[command(flatten)]
     boxes: BoxArgs,
 }
@@ -206,6 +213,7 @@ fn plan(
         claim_ttl: CLAIM_TTL,
         snapshot_every: args.snapshot_every,
         drain_timeout: Duration::from_secs(10),
+        secrets_dir: None,
     }
 }
 
@@ -276,6 +284,7 @@ pub(crate) async fn agent(args: AgentArgs, settings: &Settings) -> Outcome {
     }
     let mut plan = traced(no_role_plan(vec![agent]));
     plan.drain_timeout = args.drain_timeout;
+    plan.secrets_dir = args.secrets_dir;
     plan.boxes = args.boxes;
     stack::serve(&settings, plan).await
 }

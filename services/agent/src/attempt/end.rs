@@ -134,7 +134,7 @@ fn limited((class, message): (OutcomeClass, String), ended: &Ended) -> (OutcomeC
 /// The failure that we brought about, whatever the program says of its end.
 fn brought_about(why: Why, limits: Limits) -> Option<(OutcomeClass, String)> {
     let (class, message) = match why {
-        Why::Ended | Why::Lingering => return None,
+        Why::Ended | Why::Lingering | Why::Refused => return None,
         Why::RunTimeout => (
             OutcomeClass::Timeout,
             format!("ran longer than {}", limits.run),

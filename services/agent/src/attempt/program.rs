@@ -73,9 +73,10 @@ impl Course {
             lease: attempt.lease,
             assigned: &attempt.assigned,
             paths: &paths,
-            host: &attempt.host,
+            host: &self.reach.host,
         };
-        let launch = runtime.prepare(&job)?;
+        let mut launch = runtime.prepare(&job)?;
+        launch.env.extend(self.reach.env.clone());
         let placed = dirs.place(&launch.stdin);
         let voice = placed.and_then(|()| launch.stdin.voice(&dirs.stdin));
         let voice = voice.map_err(|e| no_room(&attempt.base, &e))?;
@@ -113,6 +114,7 @@ impl Course {
                     watch.begin_stop(Why::Stopped(reason));
                     watch.step(runtime, &mut process).await;
                 }
+                notice = self.reach.line.next() => self.notice(notice, &mut watch),
                 () = tokio::time::sleep_until(watch.next()) => {
                     watch.on_time(runtime, &mut process).await;
                 }
@@ -155,6 +157,8 @@ impl Course {
         for signal in signals.unwrap_or_else(|| runtime.end(channel)) {
             match signal {
                 Signal::Text(channel, text) => self.of.output.write(channel, Bytes::from(text)),
+                // What is metered needs no figures of the program's own.
+                Signal::Usage(_) if self.reach.line.is_metered() => {}
                 Signal::Usage(usage) => self.of.tell(AttemptUsage {
                     lease: self.of.lease,
                     usage,

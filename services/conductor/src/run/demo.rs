@@ -110,6 +110,7 @@ fn sample_plan(traces: Option<Otlp>) -> Plan {
         claim_ttl: super::CLAIM_TTL,
         snapshot_every: 0,
         drain_timeout: Duration::from_secs(5),
+        secrets_dir: None,
     }
 }
 

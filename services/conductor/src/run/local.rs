@@ -120,6 +120,7 @@ fn up_plan(args: UpArgs) -> super::stack::Plan {
         .collect();
     let mut plan = plan(args.role, RoleName::ALL.to_vec(), agents);
     plan.drain_timeout = args.drain_timeout;
+    plan.secrets_dir = args.secrets_dir;
     plan.boxes = args.boxes;
     plan
 }
