@@ -14,6 +14,7 @@ mod attack;
 mod claude;
 mod cli;
 mod client;
+mod collectors;
 mod control;
 mod failover;
 mod forms;

@@ -13,6 +13,7 @@ mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use conductor_protocol::event::{
     AttemptAssigned, AttemptProgress, AttemptStarted, AttemptSucceeded, Event,
@@ -32,6 +33,11 @@ use crate::workspace::collect::ArtifactStore;
 use end::End;
 use reach::Reach;
 use watch::Why;
+
+/// How often the removal of an attempt's directories is tried.
+const REMOVAL_TRIES: u32 = 5;
+/// The pause between.
+const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why an attempt shall stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +121,13 @@ impl Attempt {
         };
         let end = course.go(runtime.as_mut()).await;
         course.report(end);
-        course.dirs.remove();
+        // What was killed a moment ago may still write.
+        for _ in 0..REMOVAL_TRIES {
+            if course.dirs.remove() {
+                break;
+            }
+            tokio::time::sleep(REMOVAL_PAUSE).await;
+        }
     }
 
     fn tell(&self, fact: impl Into<Event>) {

@@ -7,15 +7,17 @@ use std::path::{Path, PathBuf};
 
 use conductor_protocol::ids::Lease;
 
+use crate::input::Input;
 use crate::reaper;
 
 /// Where the lease is noted.
 const LEASE: &str = "lease";
-use crate::input::Input;
 
 /// The directories of one attempt.
 #[derive(Clone, Debug)]
 pub struct AttemptDirs {
+    /// Whose they are.
+    pub owner: Lease,
     /// Holds all the others.
     pub root: PathBuf,
     /// Where the program begins, and the only place that is meant to be written.
@@ -60,6 +62,7 @@ impl AttemptDirs {
     pub fn of(base: &Path, lease: &Lease) -> Self {
         let root = base.join(format!("{}-{}", lease.task, lease.attempt));
         Self {
+            owner: *lease,
             workspace: root.join("workspace"),
             home: root.join("home"),
             tmp: root.join("tmp"),
@@ -113,13 +116,16 @@ impl AttemptDirs {
         stdin.place(&self.stdin)
     }
 
-    /// Removes them.
-    pub fn remove(&self) {
+    /// Removes them; returns whether nothing is left.
+    pub fn remove(&self) -> bool {
         if let Err(e) = fs::remove_dir_all(&self.root)
             && e.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(path = %self.root.display(), error = %e, "an attempt's directory is left over");
+            let (task, attempt) = (self.owner.task, self.owner.attempt);
+            tracing::warn!(%task, attempt, path = %self.root.display(), error = %e, "an attempt's directory is left over");
+            return false;
         }
+        true
     }
 }
 

@@ -17,7 +17,7 @@ use conductor_protocol::event::{
     Event,
 };
 use conductor_protocol::ids::{Lease, Position};
-use conductor_protocol::{AgentId, RunSpec, TaskId};
+use conductor_protocol::{AgentId, RunSpec, TaskId, TraceContext};
 
 use crate::attempt::Stop;
 pub use hear::{Word, words_of};
@@ -86,6 +86,8 @@ struct Running {
     lease_length: Duration,
     started: Instant,
     stop: Stop,
+    /// Its trace, for lines about it.
+    context: TraceContext,
 }
 
 /// The agent's side of its leases.
@@ -271,6 +273,7 @@ impl Duty {
             lease_length: Duration::from_millis(assigned.timeouts.heartbeat_ms()),
             started: now,
             stop: Stop::No,
+            context: TraceContext::of(lease.task, assigned.traceparent.as_deref()),
         };
         self.running.insert(lease.assigned, running);
         // The lease begins to be heard of at once: it may be shorter than the usual interval.

@@ -187,6 +187,8 @@ fn base_env(job: &Job<'_>) -> BTreeMap<String, String> {
     set("TMPDIR", dirs.tmp.display().to_string());
     set("LANG", "C.UTF-8".to_owned());
     set("TERM", "dumb".to_owned());
+    // Git ends where there is a file of the machine that it may not read.
+    set("GIT_CONFIG_NOSYSTEM", "1".to_owned());
     set("CONDUCTOR_TASK", job.lease.task.to_string());
     set("CONDUCTOR_ATTEMPT", job.lease.attempt.to_string());
     set("CONDUCTOR_QUEUE", assigned.queue.to_string());

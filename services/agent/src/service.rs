@@ -229,6 +229,7 @@ impl AgentState {
             Arc::clone(&self.connection),
             self.options.id.clone(),
             lease,
+            trace.clone(),
             Joiner::new(pieces),
         ));
         let attempt = Attempt {
@@ -302,13 +303,19 @@ impl ArtifactStore for Artifacts {
 
 /// Brings an attempt's output into the stream; what does not get there is gone, and no
 /// fact waits for it.
-async fn publish(connection: Arc<Connection>, agent: AgentId, lease: Lease, mut pieces: Joiner) {
+async fn publish(
+    connection: Arc<Connection>,
+    agent: AgentId,
+    lease: Lease,
+    trace: String,
+    mut pieces: Joiner,
+) {
     while let Some((channel, bytes)) = pieces.next().await {
         let sent = connection
             .publish_output(&agent, lease, channel.as_str(), bytes)
             .await;
         if let Err(e) = sent {
-            tracing::warn!(task = %lease.task, error = %e, "output was lost");
+            tracing::warn!(task = %lease.task, attempt = lease.attempt, trace, error = %e, "output was lost");
         }
     }
 }

@@ -46,6 +46,8 @@ pub(super) struct Plan {
     pub(super) accepted_risks: Vec<Risk>,
     pub(super) lock_ttl: Duration,
     pub(super) takes_over: bool,
+    /// How long a projector waits for a silent one.
+    pub(super) claim_ttl: Duration,
     pub(super) snapshot_every: u64,
     pub(super) drain_timeout: Duration,
     /// Files that are secrets of its agents.
@@ -242,6 +244,7 @@ impl Stack {
                 otlp: otlp.clone(),
                 instance: ReplicaOptions::new_instance(&hostname()),
                 takes_over: plan.takes_over,
+                claim_ttl: plan.claim_ttl,
                 checkpoint_every: plan.snapshot_every,
             };
             let (connection, stop) = (Arc::clone(&connection), stop.subscribe());
@@ -256,13 +259,7 @@ impl Stack {
         for agent in &plan.agents {
             let is_superseded = Arc::new(AtomicBool::new(false));
             superseded.push(Arc::clone(&is_superseded));
-            let has_joined = Arc::new(AtomicBool::new(false));
-            let mut joined = watched
-                .joined
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            joined.push(Arc::clone(&has_joined));
-            drop(joined);
+            let has_joined = watched.expects_agent();
             let options = AgentOptions {
                 id: agent.id.clone(),
                 slots: agent.slots,
