@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Packages from the lowest layer up, with the only packages of ours each may name.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     ("conductor-protocol", &[]),
     ("conductor-telemetry", &["conductor-protocol"]),
     ("conductor-domain", &["conductor-protocol"]),
