@@ -122,7 +122,7 @@ pub(crate) fn main(cli: Cli) -> Outcome {
         .map_err(|e| Failure::from(std::io::Error::other(e)))?;
     runtime.block_on(async {
         match cli.command {
-            Command::Run(command) => run::main(command, &settings).await,
+            Command::Run(command) => Box::pin(run::main(command, &settings)).await,
             Command::Submit(args) => submit::run(*args, &settings).await,
             Command::Task(command) => task::run(command, &settings).await,
             Command::Artifact(command) => artifact::run(command, &settings).await,
@@ -131,7 +131,9 @@ pub(crate) fn main(cli: Cli) -> Outcome {
                 command: Some(command),
                 ..
             }) => cell::agents(command, &settings).await,
-            Command::Agent(AgentCommand { run, command: None }) => run::agent(run, &settings).await,
+            Command::Agent(AgentCommand { run, command: None }) => {
+                Box::pin(run::agent(run, &settings)).await
+            }
             Command::Queue(command) => cell::queues(command, &settings).await,
             Command::Log(command) => log::run(command, &settings).await,
             Command::Replay(args) => replay::run(args, &settings).await,
