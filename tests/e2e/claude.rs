@@ -13,13 +13,13 @@ use conductor_protocol::{OutcomeClass, TaskId};
 use serde_json::{Value, json};
 
 /// The model API. Dropped, it ends.
-struct FakeApi {
+pub(crate) struct FakeApi {
     child: Child,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl FakeApi {
-    fn start(log: &std::path::Path) -> Self {
+    pub(crate) fn start(log: &std::path::Path) -> Self {
         let script =
             binary::workspace().join("services/agent/tests/fixtures/fake-anthropic-server.py");
         let mut child = Command::new("python3")
@@ -48,7 +48,7 @@ impl Drop for FakeApi {
 }
 
 /// The pinned CLI, installed once; `None` where npm cannot.
-fn claude() -> Option<PathBuf> {
+pub(crate) fn claude() -> Option<PathBuf> {
     let packages = binary::npm_packages("tests/e2e/claude-cli")?;
     Some(packages.join("node_modules/.bin/claude"))
 }

@@ -10,13 +10,17 @@
 )]
 
 mod agents;
+mod attack;
 mod claude;
 mod cli;
 mod client;
+mod collectors;
 mod control;
 mod failover;
 mod forms;
+mod models;
 mod needs;
+mod sandbox;
 mod sight;
 mod storm;
 mod timing;
@@ -24,3 +28,4 @@ mod top;
 mod traces;
 mod trouble;
 mod up;
+mod workspace;

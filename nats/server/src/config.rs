@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 const STANDALONE: &str = include_str!("../../standalone.conf");
 const CLUSTER: &str = include_str!("../../cluster.conf");
+const TLS: &str = include_str!("../../tls.conf");
+/// The variable that holds the key of what JetStream keeps on disk: not in any file beside it.
+pub(crate) const STORE_KEY: &str = "CONDUCTOR_STORE_KEY";
+const OPERATOR: &str = include_str!("../../operator.conf");
 
 /// What a server is started with.
 #[derive(Clone, Debug)]
@@ -22,6 +26,45 @@ pub struct ServerConfig {
     pub max_file: Option<u64>,
     /// For a node of a cluster.
     pub cluster: Option<Cluster>,
+    /// Who may do what; without it whoever reaches the server may do everything.
+    pub operator: Option<OperatorMode>,
+    /// How links are encrypted; without it they are not, which suits loopback alone.
+    pub tls: Option<TlsFiles>,
+    /// Key by which JetStream encrypts what it keeps on disk. A store that was begun without one
+    /// cannot be given one.
+    pub store_key: Option<StoreKey>,
+}
+
+/// Certificate and key of a server, in PEM.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The CA whose certificates clients must have; without it they need none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A key; never shown.
+#[derive(Clone)]
+pub struct StoreKey(pub String);
+
+impl std::fmt::Debug for StoreKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoreKey(***)")
+    }
+}
+
+/// Whose tokens a server trusts, and where it keeps those of accounts.
+#[derive(Clone, Debug)]
+pub struct OperatorMode {
+    /// The operator's token.
+    pub token: String,
+    /// Public key of the servers' own account.
+    pub system_account: String,
+    /// Directory of the accounts' tokens, each in a file of its account's key.
+    pub jwt_dir: PathBuf,
 }
 
 /// A node's place in its cluster.
@@ -36,6 +79,16 @@ pub struct Cluster {
     pub is_hidden: bool,
 }
 
+impl OperatorMode {
+    /// What a server's configuration says of it.
+    pub fn render(&self) -> String {
+        OPERATOR
+            .replace("{operator}", &self.token)
+            .replace("{system_account}", &self.system_account)
+            .replace("{jwt_dir}", &self.jwt_dir.display().to_string())
+    }
+}
+
 impl ServerConfig {
     /// A single durable node.
     pub fn standalone(name: impl Into<String>, store_dir: PathBuf) -> Self {
@@ -47,6 +100,9 @@ impl ServerConfig {
             sync_interval: "always".to_owned(),
             max_file: None,
             cluster: None,
+            operator: None,
+            tls: None,
+            store_key: None,
         }
     }
 
@@ -62,6 +118,23 @@ impl ServerConfig {
         if let Some(bytes) = self.max_file {
             let limit = format!("jetstream {{\n  max_file: {bytes}\n");
             text = text.replacen("jetstream {\n", &limit, 1);
+        }
+        if self.store_key.is_some() {
+            let cipher = format!("jetstream {{\n  cipher: aes\n  key: ${STORE_KEY}\n");
+            text = text.replacen("jetstream {\n", &cipher, 1);
+        }
+        if let Some(tls) = &self.tls {
+            let ca = |ca: &PathBuf| format!("  ca_file: \"{}\"\n  verify: true\n", ca.display());
+            text += &TLS
+                .replace("{cert}", &tls.cert.display().to_string())
+                .replace("{key}", &tls.key.display().to_string())
+                .replace(
+                    "{verify}",
+                    &tls.client_ca.as_ref().map_or_else(String::new, ca),
+                );
+        }
+        if let Some(operator) = &self.operator {
+            text += &operator.render();
         }
         if let Some(cluster) = &self.cluster {
             let routes: Vec<String> = cluster

@@ -1,14 +1,23 @@
 //! Where an attempt works: directories of its own.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use conductor_protocol::ids::Lease;
 
+use crate::input::Input;
+use crate::reaper;
+
+/// Where the lease is noted.
+const LEASE: &str = "lease";
+
 /// The directories of one attempt.
 #[derive(Clone, Debug)]
 pub struct AttemptDirs {
+    /// Whose they are.
+    pub owner: Lease,
     /// Holds all the others.
     pub root: PathBuf,
     /// Where the program begins, and the only place that is meant to be written.
@@ -17,10 +26,35 @@ pub struct AttemptDirs {
     pub home: PathBuf,
     /// Its `TMPDIR`.
     pub tmp: PathBuf,
-    /// What it reads on standard input.
+    /// What it shares with the agent: sockets, and the three files below.
+    pub run: PathBuf,
+    /// What the reaper is told, within `run`.
+    pub plan: PathBuf,
+    /// What it reads on standard input, within `run`.
     pub stdin: PathBuf,
-    /// Where the reaper leaves how it ended.
+    /// Where the reaper leaves how it ended, within `run`.
     pub status: PathBuf,
+    /// The lease, for whoever finds the directories later.
+    pub lease: PathBuf,
+}
+
+/// Where a program finds the directories of its attempt: where they are, or where its sandbox
+/// puts them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// Where it begins.
+    pub workspace: PathBuf,
+    /// Its `HOME`.
+    pub home: PathBuf,
+    /// Its `TMPDIR`.
+    pub tmp: PathBuf,
+    /// What it shares with the agent.
+    pub run: PathBuf,
+}
+
+/// A lease as it marks directories and processes.
+pub fn lease_name(lease: &Lease) -> String {
+    format!("{}/{}/{}", lease.task, lease.attempt, lease.assigned)
 }
 
 impl AttemptDirs {
@@ -28,32 +62,101 @@ impl AttemptDirs {
     pub fn of(base: &Path, lease: &Lease) -> Self {
         let root = base.join(format!("{}-{}", lease.task, lease.attempt));
         Self {
+            owner: *lease,
             workspace: root.join("workspace"),
             home: root.join("home"),
             tmp: root.join("tmp"),
-            stdin: root.join("stdin"),
-            status: root.join("status.json"),
+            run: root.join("run"),
+            plan: root.join("run").join(reaper::PLAN),
+            stdin: root.join("run").join(reaper::STDIN),
+            status: root.join("run").join(reaper::STATUS),
+            lease: root.join(LEASE),
             root,
         }
     }
 
-    /// Makes them, empty, with `stdin` in place.
-    pub fn create(&self, stdin: &[u8]) -> io::Result<()> {
+    /// The directories as they are.
+    pub fn paths(&self) -> Paths {
+        Paths {
+            workspace: self.workspace.clone(),
+            home: self.home.clone(),
+            tmp: self.tmp.clone(),
+            run: self.run.clone(),
+        }
+    }
+
+    /// Makes them, empty, for the lease of that name. Nobody else's programs look into them.
+    pub fn create(&self, lease: &str) -> io::Result<()> {
         if self.root.exists() {
             fs::remove_dir_all(&self.root)?;
         }
-        for dir in [&self.workspace, &self.home, &self.tmp] {
-            fs::create_dir_all(dir)?;
+        for dir in [&self.workspace, &self.home, &self.tmp, &self.run] {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)?;
         }
-        fs::write(&self.stdin, stdin)
+        write_new(&self.lease, lease.as_bytes())
     }
 
-    /// Removes them.
-    pub fn remove(&self) {
+    /// The lease that directories were made for, by the directory that holds them all.
+    pub fn lease_of(root: &Path) -> Option<String> {
+        fs::read_to_string(root.join(LEASE)).ok()
+    }
+
+    /// Makes them ready for the next program: with its input in place, and without the status of
+    /// the one before.
+    pub fn place(&self, stdin: &Input) -> io::Result<()> {
+        for old in [&self.stdin, &self.status] {
+            match fs::remove_file(old) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        stdin.place(&self.stdin)
+    }
+
+    /// Removes them; returns whether nothing is left.
+    pub fn remove(&self) -> bool {
         if let Err(e) = fs::remove_dir_all(&self.root)
             && e.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(path = %self.root.display(), error = %e, "an attempt's directory is left over");
+            let (task, attempt) = (self.owner.task, self.owner.attempt);
+            tracing::warn!(%task, attempt, path = %self.root.display(), error = %e, "an attempt's directory is left over");
+            return false;
         }
+        true
+    }
+}
+
+/// Writes a file anew. Whatever is there is replaced and never followed: programs may have put a
+/// link there.
+pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_a_program_left_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (outside, link) = (dir.path().join("outside"), dir.path().join("link"));
+        fs::write(&outside, "precious").unwrap();
+        std::os::unix::fs::symlink(&outside, &link).unwrap();
+        write_new(&link, b"new").unwrap();
+        assert_eq!(fs::read(&outside).unwrap(), b"precious");
+        assert_eq!(fs::read(&link).unwrap(), b"new");
     }
 }

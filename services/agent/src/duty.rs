@@ -17,7 +17,7 @@ use conductor_protocol::event::{
     Event,
 };
 use conductor_protocol::ids::{Lease, Position};
-use conductor_protocol::{AgentId, RunSpec, TaskId};
+use conductor_protocol::{AgentId, RunSpec, TaskId, TraceContext};
 
 use crate::attempt::Stop;
 pub use hear::{Word, words_of};
@@ -36,6 +36,10 @@ pub enum Input {
     Ended(Position),
     /// The log can be reached again: a sign of life is due at once.
     LinkRestored,
+    /// Another process has its name: what is said to it cannot be heard here any more.
+    Replaced,
+    /// Nothing can be heard: a sign of life is to say so at once.
+    Deaf,
     /// Whether the last sign of life arrived.
     BeatDone(bool),
     /// Time has passed.
@@ -84,6 +88,8 @@ struct Running {
     lease_length: Duration,
     started: Instant,
     stop: Stop,
+    /// Its trace, for lines about it.
+    context: TraceContext,
 }
 
 /// The agent's side of its leases.
@@ -144,7 +150,8 @@ impl Duty {
                 self.ended(at, &mut effects);
                 self.start_waiting(now, &mut effects);
             }
-            Input::LinkRestored => self.beat(now, &mut effects),
+            Input::Replaced => self.superseded(&mut effects),
+            Input::LinkRestored | Input::Deaf => self.beat(now, &mut effects),
             Input::BeatDone(arrived) => self.beat_done(arrived, now),
             Input::Tick => self.tick(now, &mut effects),
             Input::Rejoin => {
@@ -226,8 +233,7 @@ impl Duty {
         }
         self.remember(attempt, lease.assigned);
         if matches!(*assigned.run, RunSpec::Noop(_)) {
-            let session = None;
-            reports.push(AttemptStarted { lease, session }.into());
+            reports.push(AttemptStarted::new(lease, None).into());
             let (result, exit_code, usage, output) = (None, None, None, None);
             let succeeded = AttemptSucceeded {
                 lease,
@@ -270,6 +276,7 @@ impl Duty {
             lease_length: Duration::from_millis(assigned.timeouts.heartbeat_ms()),
             started: now,
             stop: Stop::No,
+            context: TraceContext::of(lease.task, assigned.traceparent.as_deref()),
         };
         self.running.insert(lease.assigned, running);
         // The lease begins to be heard of at once: it may be shorter than the usual interval.

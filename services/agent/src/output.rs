@@ -3,13 +3,15 @@
 //! A slow stream never holds up an attempt: what does not fit in the queue is dropped
 //! and counted.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use conductor_protocol::event::OutputStats;
 use tokio::sync::mpsc;
+
+use crate::mask::{Masks, Stream};
 
 /// Most bytes of one piece.
 pub const CHUNK_BYTES_MAX: usize = 32 * 1024;
@@ -48,17 +50,27 @@ pub struct Output {
     queue: mpsc::Sender<Piece>,
     bytes: Arc<AtomicU64>,
     dropped: Arc<AtomicU64>,
+    masks: Masks,
+    /// What is masked of standard output and standard error.
+    streams: Arc<Mutex<[Stream; 2]>>,
 }
 
 impl Output {
     /// An output, and the pieces that come out of it.
     pub fn new() -> (Self, mpsc::Receiver<Piece>) {
+        Self::masked(Masks::default())
+    }
+
+    /// An output in which secrets are masked, and the pieces that come out of it.
+    pub fn masked(masks: Masks) -> (Self, mpsc::Receiver<Piece>) {
         let (queue, pieces) = mpsc::channel(QUEUE);
         (
             Self {
                 queue,
                 bytes: Arc::default(),
                 dropped: Arc::default(),
+                masks,
+                streams: Arc::default(),
             },
             pieces,
         )
@@ -66,6 +78,38 @@ impl Output {
 
     /// Adds what the program wrote.
     pub fn write(&self, channel: Channel, bytes: Bytes) {
+        if self.masks.is_empty() {
+            return self.send(channel, bytes);
+        }
+        let masked = {
+            let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            let [stdout, stderr] = &mut *streams;
+            let stream = if channel == Channel::Stdout {
+                stdout
+            } else {
+                stderr
+            };
+            stream.push(&self.masks, &bytes)
+        };
+        self.send(channel, masked.into());
+    }
+
+    /// The program writes nothing more: what was held back, since it might have become a secret,
+    /// is added.
+    pub fn flush(&self) {
+        let rest = {
+            let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            streams.each_mut().map(|stream| stream.finish(&self.masks))
+        };
+        let [stdout, stderr] = rest;
+        self.send(Channel::Stdout, stdout.into());
+        self.send(Channel::Stderr, stderr.into());
+    }
+
+    fn send(&self, channel: Channel, bytes: Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
         let len = bytes.len() as u64;
         let before = self.bytes.fetch_add(len, Ordering::Relaxed);
         let is_full = before.saturating_add(len) > STORED_BYTES_MAX;
@@ -172,6 +216,24 @@ mod tests {
             Some((Channel::Stderr, Bytes::from_static(b"c")))
         );
         assert_eq!(joiner.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn what_might_become_a_secret_is_held_back_until_the_end() {
+        let masks = Masks::default();
+        masks.set([b"hunter2-hunter2".as_slice()]);
+        let (output, mut pieces) = Output::masked(masks);
+        output.write(Channel::Stdout, Bytes::from_static(b"a hunter2-"));
+        output.write(Channel::Stderr, Bytes::from_static(b"hunter2 b hunter"));
+        output.write(Channel::Stdout, Bytes::from_static(b"hunter2 hunt"));
+        output.flush();
+        drop(output);
+        let mut said = [String::new(), String::new()];
+        while let Some((channel, bytes)) = pieces.recv().await {
+            let which = usize::from(channel == Channel::Stderr);
+            said[which].push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+        assert_eq!(said, ["a *** hunt", "hunter2 b hunter"]);
     }
 
     #[test]

@@ -8,28 +8,35 @@ mod command;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use conductor_protocol::event::{AttemptAssigned, Usage};
 use conductor_protocol::ids::Lease;
+use conductor_protocol::spec::CommandSpec;
 use conductor_protocol::trace::SpanKind;
 use conductor_protocol::{OutcomeClass, RunSpec, TraceContext};
 use conductor_telemetry::Otlp;
 
-use crate::dirs::AttemptDirs;
+use crate::dirs::Paths;
 use crate::inside::Moment;
+use crate::models::Models;
 use crate::output::Channel;
 use crate::process::Launch;
 use crate::reaper::Status;
+use crate::secrets::Secrets;
 
 pub use claude::{probe as probe_claude, session_id};
+
+/// Most of a result that a runtime keeps; what is too long for an event becomes an artifact.
+pub const RESULT_KEPT_MAX: usize = 1 << 20;
 
 /// What an attempt may take from the agent's own environment, and where tools are.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// `PATH` of programs.
     pub path: String,
-    /// Variables handed to the claude runtime: its key and endpoint.
+    /// Variables handed to the claude runtime: its endpoint, and a placeholder for its key.
     pub claude_env: BTreeMap<String, String>,
     /// The Claude Code CLI.
     pub claude: PathBuf,
@@ -37,22 +44,24 @@ pub struct Host {
     pub silence: Duration,
     /// Which traces are recorded, where any are.
     pub otlp: Option<Otlp>,
+    /// How models are reached.
+    pub models: Arc<Models>,
+    /// What tasks can be granted.
+    pub secrets: Secrets,
 }
 
-/// Variables the claude runtime needs to reach its service.
-pub const CLAUDE_ENV: [&str; 7] = [
-    "ANTHROPIC_API_KEY",
-    "ANTHROPIC_AUTH_TOKEN",
+/// Variables the claude runtime gets of the agent's own, where the agent has no key for it. Keys are
+/// never among them.
+pub const CLAUDE_ENV: [&str; 4] = [
     "ANTHROPIC_BASE_URL",
     "ANTHROPIC_UNIX_SOCKET",
-    "CLAUDE_CODE_OAUTH_TOKEN",
     "NODE_EXTRA_CA_CERTS",
     "HTTPS_PROXY",
 ];
 
 impl Host {
     /// Takes what is allowed from the agent's environment.
-    pub fn from_env() -> Self {
+    pub fn from_env() -> Result<Self, String> {
         let claude_env = CLAUDE_ENV
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
@@ -60,14 +69,16 @@ impl Host {
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
         let claude =
             std::env::var_os("CONDUCTOR_CLAUDE_BIN").map_or("claude".into(), PathBuf::from);
-        Self {
+        Ok(Self {
             path,
             claude_env,
             claude,
             silence: Duration::from_secs(300),
             // Whoever starts the agent says what is wrong with it.
             otlp: Otlp::from_env().ok().flatten(),
-        }
+            models: Arc::new(Models::from_env()?),
+            secrets: Secrets::default(),
+        })
     }
 }
 
@@ -78,8 +89,8 @@ pub struct Job<'a> {
     pub lease: Lease,
     /// The assignment.
     pub assigned: &'a AttemptAssigned,
-    /// Its directories.
-    pub dirs: &'a AttemptDirs,
+    /// Where its program finds its directories.
+    pub paths: &'a Paths,
     /// What the agent lends it.
     pub host: &'a Host,
 }
@@ -91,7 +102,9 @@ pub enum Signal {
     Text(Channel, Vec<u8>),
     /// What was used so far.
     Usage(Usage),
-    /// It said its last word: the process is expected to end soon.
+    /// Bytes for its standard input, where that is open.
+    Say(Vec<u8>),
+    /// It said its last word: its input is closed, and the process is expected to end soon.
     Final,
     /// Something that takes time began or ended; for those who watch, no fact.
     Moment(Moment),
@@ -111,6 +124,8 @@ pub struct Verdict {
 /// A step of the ladder that stops a program, and how long to wait after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// What its protocol has for it: see [`Runtime::interrupt`].
+    Say(Duration),
     /// SIGINT: yields a result with its cost, where the program has such a thing.
     Interrupt(Duration),
     /// SIGTERM.
@@ -128,6 +143,11 @@ pub trait Runtime: Send {
     /// An output is over.
     fn end(&mut self, channel: Channel) -> Vec<Signal>;
 
+    /// What is said to it to interrupt it, where its protocol has words for that.
+    fn interrupt(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// How it is stopped before its tree is killed.
     fn ladder(&self) -> &'static [Step];
 
@@ -138,6 +158,11 @@ pub trait Runtime: Send {
     fn judge(&mut self, status: &Status) -> Verdict;
 }
 
+/// The runtime of a command: a setup program, a check.
+pub(crate) fn command(spec: CommandSpec) -> impl Runtime {
+    command::CommandRuntime::new(spec)
+}
+
 /// The runtime for what an assignment runs; `None` for nothing.
 pub fn of(run: &RunSpec, host: &Host) -> Option<Box<dyn Runtime>> {
     match run {
@@ -146,13 +171,13 @@ pub fn of(run: &RunSpec, host: &Host) -> Option<Box<dyn Runtime>> {
             (**spec).clone(),
             host.silence,
         ))),
-        RunSpec::Noop(_) => None,
+        RunSpec::Codex(_) | RunSpec::Acp(_) | RunSpec::Noop(_) => None,
     }
 }
 
 /// The environment every program gets: an allow-list, never the agent's own.
 fn base_env(job: &Job<'_>) -> BTreeMap<String, String> {
-    let (dirs, assigned) = (job.dirs, job.assigned);
+    let (dirs, assigned) = (job.paths, job.assigned);
     let mut env: BTreeMap<String, String> = BTreeMap::new();
     let mut set = |name: &str, value: String| {
         env.insert(name.to_owned(), value);
@@ -162,6 +187,8 @@ fn base_env(job: &Job<'_>) -> BTreeMap<String, String> {
     set("TMPDIR", dirs.tmp.display().to_string());
     set("LANG", "C.UTF-8".to_owned());
     set("TERM", "dumb".to_owned());
+    // Git ends where there is a file of the machine that it may not read.
+    set("GIT_CONFIG_NOSYSTEM", "1".to_owned());
     set("CONDUCTOR_TASK", job.lease.task.to_string());
     set("CONDUCTOR_ATTEMPT", job.lease.attempt.to_string());
     set("CONDUCTOR_QUEUE", assigned.queue.to_string());
@@ -182,6 +209,6 @@ fn base_env(job: &Job<'_>) -> BTreeMap<String, String> {
 
 /// Where the program starts: relative to the workspace.
 fn cwd(job: &Job<'_>, cwd: Option<&String>) -> PathBuf {
-    let workspace = &job.dirs.workspace;
+    let workspace = &job.paths.workspace;
     cwd.map_or_else(|| workspace.clone(), |cwd| workspace.join(cwd))
 }

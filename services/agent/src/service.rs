@@ -6,11 +6,14 @@ mod join;
 pub use join::hostname;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_protocol::event::{AttemptAssigned, Event};
@@ -25,9 +28,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::attempt::{Attempt, Stop};
 use crate::duty::{Duty, Effect, Input};
+use crate::mask::Masks;
 use crate::output::{Joiner, Output};
-use crate::process::ReaperProgram;
 use crate::runtime::Host;
+use crate::sandbox::Boxes;
+use crate::workspace::collect::ArtifactStore;
 
 /// How often a process that runs agents alone probes a silent link. Its beats notice a dead one long
 /// before (within 15 s and two acknowledgements' time, before leases of 45 s end), so that a thousand
@@ -43,10 +48,12 @@ pub struct AgentOptions {
     pub slots: u32,
     /// Labels tasks may require.
     pub labels: BTreeMap<String, String>,
-    /// Below here attempts have their directories.
+    /// Below here attempts have their directories; what is left there goes at its start.
     pub data: PathBuf,
-    /// How the reaper is started.
-    pub reaper: ReaperProgram,
+    /// What it boxes attempts in by.
+    pub boxes: Boxes,
+    /// Below here is what outlives attempts: mirrors of repositories, named workspaces.
+    pub kept: PathBuf,
     /// What it lends its attempts.
     pub host: Host,
     /// How long attempts may go on after it was asked to drain.
@@ -105,7 +112,7 @@ impl Actor for Agent {
         myself: ActorRef<AgentMsg>,
         (connection, options): (Arc<Connection>, AgentOptions),
     ) -> Result<AgentState, ActorProcessingErr> {
-        join::clear_leftovers(&options);
+        join::clear_leftovers(&options).await;
         let subject = Subject::Agent(options.id.clone()).render(connection.cell());
         myself.cast(AgentMsg::Told(Input::Rejoin))?;
         Ok(AgentState {
@@ -195,7 +202,10 @@ impl AgentState {
         let _ = membership.appender.cast(push);
     }
 
-    fn send_beat(&self, myself: &ActorRef<AgentMsg>, beat: Beat) {
+    fn send_beat(&self, myself: &ActorRef<AgentMsg>, mut beat: Beat) {
+        if let Some(membership) = &self.membership {
+            beat.hearing = membership.hears.now();
+        }
         let (connection, myself) = (Arc::clone(&self.connection), myself.clone());
         tokio::spawn(async move {
             let arrived = connection.beat(&beat).await.is_ok();
@@ -212,21 +222,29 @@ impl AgentState {
         let (trace, agent) = (context.trace_hex(), self.options.id.clone());
         let (stop, stopped) = watch::channel(Stop::No);
         self.stops.insert(lease.assigned, stop);
-        let (output, pieces) = Output::new();
+        let masks = Masks::default();
+        let (output, pieces) = Output::masked(masks.clone());
         let (facts, mut told) = mpsc::unbounded_channel();
         tokio::spawn(publish(
             Arc::clone(&self.connection),
             self.options.id.clone(),
             lease,
+            trace.clone(),
             Joiner::new(pieces),
         ));
         let attempt = Attempt {
             lease,
             assigned,
             base: self.options.data.clone(),
+            kept: self.options.kept.clone(),
+            artifacts: Arc::new(Artifacts {
+                connection: Arc::clone(&self.connection),
+                agent: self.options.id.clone(),
+            }),
             host: self.options.host.clone(),
-            reaper: self.options.reaper.clone(),
+            boxes: self.options.boxes.clone(),
             output,
+            masks: masks.clone(),
             facts,
             stop: stopped,
         };
@@ -235,7 +253,7 @@ impl AgentState {
             let forward = async {
                 while let Some(fact) = told.recv().await {
                     // An agent that is gone has nobody left to report to.
-                    let _ = myself.cast(AgentMsg::Told(Input::Fact(fact)));
+                    let _ = myself.cast(AgentMsg::Told(Input::Fact(masks.fact(fact))));
                 }
             };
             tracing::debug!(task = %lease.task, attempt = lease.attempt, trace, %agent, "attempt begins");
@@ -265,15 +283,39 @@ impl AgentState {
     }
 }
 
+/// Artifacts go into their stream.
+#[derive(Debug)]
+struct Artifacts {
+    connection: Arc<Connection>,
+    agent: AgentId,
+}
+
+#[async_trait]
+impl ArtifactStore for Artifacts {
+    async fn store(&self, sha256: &str, size: u64, mut file: File) -> Result<(), String> {
+        file.seek(SeekFrom::Start(0)).map_err(|e| e.to_string())?;
+        let stored = self
+            .connection
+            .store_artifact(&self.agent, sha256, size, &mut file);
+        stored.await.map_err(|e| e.to_string())
+    }
+}
+
 /// Brings an attempt's output into the stream; what does not get there is gone, and no
 /// fact waits for it.
-async fn publish(connection: Arc<Connection>, agent: AgentId, lease: Lease, mut pieces: Joiner) {
+async fn publish(
+    connection: Arc<Connection>,
+    agent: AgentId,
+    lease: Lease,
+    trace: String,
+    mut pieces: Joiner,
+) {
     while let Some((channel, bytes)) = pieces.next().await {
         let sent = connection
             .publish_output(&agent, lease, channel.as_str(), bytes)
             .await;
         if let Err(e) = sent {
-            tracing::warn!(task = %lease.task, error = %e, "output was lost");
+            tracing::warn!(task = %lease.task, attempt = lease.attempt, trace, error = %e, "output was lost");
         }
     }
 }

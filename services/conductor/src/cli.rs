@@ -1,5 +1,7 @@
 //! The command line.
 
+pub(crate) mod access;
+mod artifact;
 mod cell;
 pub(crate) mod control;
 mod doctor;
@@ -10,6 +12,7 @@ mod submit;
 mod task;
 mod thread;
 mod top;
+mod usage;
 
 use clap::{CommandFactory, Parser};
 use conductor_telemetry::logs::Logs;
@@ -36,6 +39,8 @@ enum Command {
     Submit(Box<submit::SubmitArgs>),
     #[command(subcommand)]
     Task(task::TaskCommand),
+    #[command(subcommand)]
+    Artifact(artifact::ArtifactCommand),
     /// Say in one sentence what a task waits for
     Why {
         /// Id, beginning of one, or name
@@ -50,8 +55,12 @@ enum Command {
     Log(log::LogCommand),
     Replay(replay::ReplayArgs),
     Top(top::TopArgs),
+    Usage(usage::UsageArgs),
     #[command(subcommand)]
     Config(cell::ConfigCommand),
+    #[command(subcommand)]
+    Access(access::AccessCommand),
+    Provision(access::ProvisionArgs),
     /// Check what Conductor runs on
     Doctor,
     /// Print a completion script
@@ -78,6 +87,7 @@ impl Command {
             Self::Run(RunCommand::Orchestrator(_)) => "orchestrator",
             Self::Run(RunCommand::Scheduler(_)) => "scheduler",
             Self::Run(RunCommand::Projector(_)) => "projector",
+            Self::Run(RunCommand::Issuer(_)) => "issuer",
             Self::Agent(_) => "agent",
             _ => "cli",
         }
@@ -112,20 +122,26 @@ pub(crate) fn main(cli: Cli) -> Outcome {
         .map_err(|e| Failure::from(std::io::Error::other(e)))?;
     runtime.block_on(async {
         match cli.command {
-            Command::Run(command) => run::main(command, &settings).await,
+            Command::Run(command) => Box::pin(run::main(command, &settings)).await,
             Command::Submit(args) => submit::run(*args, &settings).await,
             Command::Task(command) => task::run(command, &settings).await,
+            Command::Artifact(command) => artifact::run(command, &settings).await,
             Command::Why { task } => task::why(&task, &settings).await,
             Command::Agent(AgentCommand {
                 command: Some(command),
                 ..
             }) => cell::agents(command, &settings).await,
-            Command::Agent(AgentCommand { run, command: None }) => run::agent(run, &settings).await,
+            Command::Agent(AgentCommand { run, command: None }) => {
+                Box::pin(run::agent(run, &settings)).await
+            }
             Command::Queue(command) => cell::queues(command, &settings).await,
             Command::Log(command) => log::run(command, &settings).await,
             Command::Replay(args) => replay::run(args, &settings).await,
             Command::Top(args) => top::run(args, &settings).await,
+            Command::Usage(args) => usage::run(args, &settings).await,
             Command::Config(command) => cell::config(command, &settings).await,
+            Command::Access(command) => access::access(command, &settings),
+            Command::Provision(args) => access::provision(args, &settings).await,
             Command::Doctor => doctor::run(&settings).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();

@@ -97,7 +97,7 @@ impl From<AppendError> for Failure {
     fn from(e: AppendError) -> Self {
         let code = match &e {
             AppendError::Unavailable(_) => Exit::Unreachable,
-            AppendError::Conflict => Exit::Conflict,
+            AppendError::Conflict(_) => Exit::Conflict,
             AppendError::Refused(_) => Exit::Failure,
         };
         Self::new(code, e.to_string())
@@ -127,7 +127,10 @@ impl From<ProvisionError> for Failure {
 impl From<ExportError> for Failure {
     fn from(e: ExportError) -> Self {
         let code = match &e {
-            ExportError::Variable { .. } | ExportError::Setup { .. } => Exit::Usage,
+            ExportError::Variable { .. }
+            | ExportError::Headers { .. }
+            | ExportError::File { .. }
+            | ExportError::Setup { .. } => Exit::Usage,
             ExportError::Refused { .. } => Exit::Unreachable,
         };
         Self::new(code, e.to_string())

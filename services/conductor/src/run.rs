@@ -1,11 +1,16 @@
 //! Long-running commands: the whole system, one role, or a demonstration.
 
+pub(crate) mod access;
+mod boxes;
 mod demo;
+mod enrolment;
+mod issuer;
 mod local;
 mod sight;
 mod stack;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use conductor_eventlog::jetstream::provision::Risk;
@@ -13,7 +18,11 @@ use conductor_telemetry::Otlp;
 
 use crate::exit::{Failure, Outcome};
 use crate::settings::Settings;
+use boxes::BoxArgs;
 use stack::{AgentPlan, Plan};
+
+/// How long a projector waits for a silent one unless told otherwise.
+const CLAIM_TTL: Duration = Duration::from_secs(15);
 
 /// What to run.
 #[derive(Debug, clap::Subcommand)]
@@ -27,6 +36,8 @@ pub(crate) enum RunCommand {
     /// Export a trace of each task over OTLP, as the OTEL_* variables say; any number may run,
     /// one exports
     Projector(ProjectorArgs),
+    /// Give agents credentials: for the tokens of `agent enroll`, and new ones before those end
+    Issuer(IssuerArgs),
     /// Show it all in a minute: start, run sample tasks, replay, stop
     Demo,
 }
@@ -48,12 +59,25 @@ pub(crate) struct RoleArgs {
     snapshot_every: u64,
 }
 
+/// How to give agents credentials.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct IssuerArgs {
+    #[command(flatten)]
+    keys: crate::cli::access::KeysArgs,
+    /// How long credentials of agents are good; they are renewed at half of that
+    #[arg(long, default_value = "24h", value_parser = duration)]
+    good_for: Duration,
+}
+
 /// How to project traces.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ProjectorArgs {
     /// Records between checkpoints, which only save time at a start; 0 for none
     #[arg(long, default_value_t = 100_000)]
     checkpoint_every: u64,
+    /// How long another projector waits for a silent one before it goes on instead
+    #[arg(long, default_value = "15s", value_parser = claim_ttl)]
+    claim_ttl: Duration,
 }
 
 /// How to run the whole system.
@@ -73,9 +97,21 @@ pub(crate) struct UpArgs {
     /// Client port of the server it starts; another free one when it is taken
     #[arg(long, default_value_t = 4222)]
     nats_port: u16,
+    /// Start the server without accounts: whoever reaches it may do everything
+    #[arg(long)]
+    open_server: bool,
+    /// File with the key by which the server encrypts what it keeps on disk; a store begun
+    /// without one cannot be given one
+    #[arg(long, env = "CONDUCTOR_STORE_KEY_FILE", value_name = "FILE")]
+    store_key_file: Option<std::path::PathBuf>,
     /// How long running attempts may go on after Ctrl-C
     #[arg(long, default_value = "10s", value_parser = duration)]
     drain_timeout: Duration,
+    /// Files that are secrets tasks may be granted, each named as its secret is
+    #[arg(long, env = "CONDUCTOR_SECRETS_DIR", value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
+    #[command(flatten)]
+    boxes: BoxArgs,
 }
 
 /// How to run an agent.
@@ -90,9 +126,22 @@ pub(crate) struct AgentArgs {
     /// Its labels, as key=value
     #[arg(long = "label", value_parser = key_value, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
+    /// Token of `conductor agent enroll`, for its first start
+    #[arg(
+        long,
+        env = "CONDUCTOR_AGENT_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<String>,
     /// How long running attempts may go on after SIGTERM
     #[arg(long, default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
+    /// Files that are secrets tasks may be granted, each named as its secret is
+    #[arg(long, env = "CONDUCTOR_SECRETS_DIR", value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
+    #[command(flatten)]
+    boxes: BoxArgs,
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -111,6 +160,16 @@ fn lock_ttl(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Three renewals must fit in, each of which may wait for the servers.
+fn claim_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = duration(text)?;
+    if (Duration::from_secs(1)..=Duration::from_secs(300)).contains(&ttl) {
+        Ok(ttl)
+    } else {
+        Err(format!("{text:?} is not between 1s and 5m"))
+    }
+}
+
 pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -121,7 +180,7 @@ pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
 /// Runs it until it is told to stop.
 pub(crate) async fn main(command: RunCommand, settings: &Settings) -> Outcome {
     match command {
-        RunCommand::Up(args) => local::up(args, settings).await,
+        RunCommand::Up(args) => Box::pin(local::up(args, settings)).await,
         RunCommand::Orchestrator(args) => {
             let roles = vec![conductor_protocol::subject::Role::Orchestrator];
             stack::serve(settings, traced(plan(args, roles, Vec::new()))).await
@@ -131,7 +190,8 @@ pub(crate) async fn main(command: RunCommand, settings: &Settings) -> Outcome {
             stack::serve(settings, traced(plan(args, roles, Vec::new()))).await
         }
         RunCommand::Projector(args) => projector(args, settings).await,
-        RunCommand::Demo => demo::run(settings).await,
+        RunCommand::Issuer(args) => issuer::run(args, settings).await,
+        RunCommand::Demo => Box::pin(demo::run(settings)).await,
     }
 }
 
@@ -143,14 +203,17 @@ fn plan(
     Plan {
         roles,
         agents,
+        boxes: BoxArgs::default(),
         traces: None,
         live: None,
         replicas: args.replicas,
         accepted_risks: args.accept_risk,
         lock_ttl: args.lock_ttl,
         takes_over: false,
+        claim_ttl: CLAIM_TTL,
         snapshot_every: args.snapshot_every,
         drain_timeout: Duration::from_secs(10),
+        secrets_dir: None,
     }
 }
 
@@ -164,6 +227,7 @@ async fn projector(args: ProjectorArgs, settings: &Settings) -> Outcome {
     };
     let mut plan = no_role_plan(Vec::new());
     plan.snapshot_every = args.checkpoint_every;
+    plan.claim_ttl = args.claim_ttl;
     plan.traces = Some(otlp);
     stack::serve(settings, plan).await
 }
@@ -209,7 +273,18 @@ pub(crate) async fn agent(args: AgentArgs, settings: &Settings) -> Outcome {
         slots: args.slots,
         labels,
     };
+    let mut settings = settings.clone();
+    if settings.creds.is_none() {
+        let path = enrolment::path(&settings.data_dir, &agent.id);
+        if let Some(token) = &args.token {
+            let connect = settings.connect("conductor-enrol");
+            enrolment::enrol(&connect, &agent.id, token, &path).await?;
+        }
+        settings.creds = path.exists().then_some(path);
+    }
     let mut plan = traced(no_role_plan(vec![agent]));
     plan.drain_timeout = args.drain_timeout;
-    stack::serve(settings, plan).await
+    plan.secrets_dir = args.secrets_dir;
+    plan.boxes = args.boxes;
+    stack::serve(&settings, plan).await
 }

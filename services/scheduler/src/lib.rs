@@ -71,11 +71,12 @@ impl Scheduler {
         let index = task.submission.index;
         words.to_read.push(Draft::WithBody {
             seq: task.submission.seq,
+            task: assignment.task,
             complete: Box::new(move |record| {
-                let body = record.get(index).and_then(|s| Some((s.run?, s.metadata)));
-                let (run, metadata) = body.ok_or(assignment.task)?;
-                let event = assigned(&assignment, &task, Arc::new(run), metadata);
-                Ok((subject, Elements::from(&event)))
+                let submission = record.get(index)?;
+                let run = Arc::new(submission.run?);
+                let event = assigned(&assignment, &task, run, submission.metadata);
+                Some((subject, Elements::from(&event)))
             }),
         });
     }
@@ -114,6 +115,9 @@ fn assigned(assignment: &Assignment, task: &Task, run: Arc<RunSpec>, metadata: P
         name: spec.name.clone(),
         metadata,
         traceparent: spec.traceparent.clone(),
+        terms: spec.terms.clone(),
+        before: None,
+        inputs: Vec::new(),
     }
     .into()
 }

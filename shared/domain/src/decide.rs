@@ -5,16 +5,17 @@ mod intake;
 mod overlay;
 
 use conductor_protocol::event::{
-    AgentLost, AttemptTimedOut, AttemptTimeout, CancelCause, Event, TaskCancelled, TaskFailed,
-    TaskReady, TaskRedriven, TaskRetrySet, TaskTimedOut, TaskTimeout,
+    AgentLost, AttemptTimedOut, AttemptTimeout, CancelCause, Event, LogFormat, TaskCancelled,
+    TaskFailed, TaskReady, TaskRedriven, TaskRetrySet, TaskTimedOut, TaskTimeout,
 };
 use conductor_protocol::ids::{AgentId, Lease};
+use conductor_protocol::limits::FORMAT_KNOWN;
 use conductor_protocol::{OutcomeClass, TaskId, UnixMs};
 
 pub use overlay::Overlay;
 
 use crate::planted::{Bug, is_planted};
-use crate::state::{State, Task};
+use crate::state::{Agent, State, Task};
 use due::Due;
 
 /// What one call to [`decide`] is given besides the state.
@@ -39,6 +40,10 @@ pub fn decide(
     entropy: &mut dyn FnMut() -> u64,
 ) -> Vec<Event> {
     let mut out = Vec::new();
+    if let Some(format) = format_due(state).filter(|format| *format > overlay.format) {
+        overlay.format = format;
+        out.push(LogFormat { format }.into());
+    }
     intake::decide(state, overlay, input, &mut out);
     for (agent, incarnation) in input.silent_agents {
         let is_there = state
@@ -87,6 +92,13 @@ pub fn decide(
         }
     }
     out
+}
+
+/// The format that the log can be raised to: the newest that we know, once no agent is there that
+/// would stop at it.
+fn format_due(state: &State) -> Option<u32> {
+    let is_behind = |a: &Agent| a.status.is_there() && a.joined.format < FORMAT_KNOWN;
+    (state.format < FORMAT_KNOWN && !state.agents.values().any(is_behind)).then_some(FORMAT_KNOWN)
 }
 
 /// When [`decide`] has something to do again, should nothing happen before.

@@ -4,7 +4,7 @@ use conductor_protocol::TaskId;
 use conductor_protocol::human::{DurationMs, format_time};
 
 use crate::fold::is_capable;
-use crate::state::{AgentStatus, Phase, State, Task};
+use crate::state::{Agent, AgentStatus, Phase, State, Task};
 
 /// What a task waits for, or what became of it; `None` for one that is not known.
 pub fn why(state: &State, id: TaskId) -> Option<String> {
@@ -71,6 +71,39 @@ fn pending(state: &State, task: &Task, not_before_ms: u64) -> String {
     "everything it waited for is there; the orchestrator has not made it ready yet".to_owned()
 }
 
+/// Which sandbox no agent gives, and what is missing, where that is what a task waits for.
+fn lacking_box(there: &[&Agent], task: &Task) -> Option<String> {
+    let terms = task.spec.terms.as_deref()?;
+    if there.iter().any(|a| a.joined.can_box(Some(terms))) {
+        return None;
+    }
+    if let Some(level) = terms.level() {
+        let offers = there.iter().flat_map(|a| a.joined.sandboxes.iter());
+        let of_kind = offers.filter(|(kind, _)| terms.sandbox_kind().is_none_or(|k| k == **kind));
+        let nearest = of_kind.min_by_key(|(_, offer)| offer.lacks(level).count());
+        if let Some((kind, offer)) = nearest {
+            let missing: Vec<_> = offer
+                .lacks(level)
+                .map(conductor_protocol::terms::Guarantee::as_str)
+                .collect();
+            return Some(format!(
+                "none of {} agent(s) gives the sandbox level {level}; {kind} lacks {}",
+                there.len(),
+                missing.join(", ")
+            ));
+        }
+        return Some(format!(
+            "none of {} agent(s) gives the sandbox level {level}",
+            there.len()
+        ));
+    }
+    let kind = terms.sandbox_kind()?;
+    Some(format!(
+        "none of {} agent(s) offers the sandbox {kind}",
+        there.len()
+    ))
+}
+
 fn ready(state: &State, task: &Task) -> String {
     let spec = &task.spec;
     if state.paused.contains(&spec.queue) {
@@ -100,6 +133,9 @@ fn ready(state: &State, task: &Task) -> String {
             .iter()
             .map(|(k, v)| format!("{k}={v}"))
             .collect();
+        if let Some(lacking) = lacking_box(&there, task) {
+            return lacking;
+        }
         return format!(
             "none of {} agent(s) offers the runtime {}{}",
             there.len(),

@@ -76,7 +76,7 @@ reasons! {
     QueuePaused = "queue_paused",
     /// An agent without the slots.
     NoCapacity = "no_capacity",
-    /// An agent without a required label or the runtime.
+    /// An agent without a required label, the runtime or the sandbox.
     NotCapable = "not_capable",
     /// A concurrency key at its limit.
     KeySaturated = "key_saturated",

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Encoding;
 use crate::human::DurationMs;
 use crate::ids::{AgentId, QueueName, TaskId};
+use crate::terms::Answer;
 
 /// A command of an operator or client.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -53,6 +54,27 @@ pub enum Control {
     ResumeAgent {
         /// The agent.
         agent: AgentId,
+    },
+    /// Answer a question of a running attempt.
+    #[serde(rename = "approval.decide")]
+    Decide {
+        /// The task whose attempt asks.
+        task: TaskId,
+        /// Which of its questions.
+        approval: u32,
+        /// The answer.
+        answer: Answer,
+        /// What to say with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+    },
+    /// Tell the model of a running attempt something.
+    #[serde(rename = "task.tell")]
+    Tell {
+        /// The task.
+        task: TaskId,
+        /// What.
+        text: String,
     },
     /// Change the cell's settings; what is absent stays as it is.
     #[serde(rename = "config.put")]
@@ -101,6 +123,8 @@ impl Control {
             Self::ResumeQueue { .. } => "queue.resume",
             Self::DrainAgent { .. } => "agent.drain",
             Self::ResumeAgent { .. } => "agent.resume",
+            Self::Decide { .. } => "approval.decide",
+            Self::Tell { .. } => "task.tell",
             Self::PutConfig(_) => "config.put",
         }
     }
@@ -108,7 +132,10 @@ impl Control {
     /// The task it speaks of.
     pub fn task(&self) -> Option<TaskId> {
         match self {
-            Self::Cancel { task, .. } | Self::Retry { task } => Some(*task),
+            Self::Cancel { task, .. }
+            | Self::Retry { task }
+            | Self::Decide { task, .. }
+            | Self::Tell { task, .. } => Some(*task),
             _ => None,
         }
     }

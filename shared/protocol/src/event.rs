@@ -9,18 +9,22 @@ mod orchestrator;
 mod peek;
 mod quick;
 mod scheduler;
+mod usage;
 
 pub use agent::{
-    AgentDraining, AgentJoined, AgentLeft, AttemptFailed, AttemptProgress, AttemptStarted,
-    AttemptStopped, AttemptSucceeded, AttemptUsage, OutputStats, Usage,
+    AgentDraining, AgentJoined, AgentLeft, ApprovalRequested, AttemptArtifact, AttemptChanged,
+    AttemptFailed, AttemptProgress, AttemptStarted, AttemptStopped, AttemptSucceeded,
+    AttemptThrottled, AttemptUsage, OutputStats, Question, Usage,
 };
 pub use leader::LeaderElected;
 pub use orchestrator::{
-    AgentLost, AttemptTimedOut, AttemptTimeout, CancelCause, FieldError, LogFormat, TaskAccepted,
-    TaskCancelled, TaskDuplicate, TaskFailed, TaskReady, TaskRedriven, TaskRejected, TaskRetrySet,
-    TaskTimedOut, TaskTimeout,
+    AgentLost, ApprovalDecided, AttemptTimedOut, AttemptTimeout, CancelCause, FieldError,
+    LogFormat, TaskAccepted, TaskCancelled, TaskDuplicate, TaskFailed, TaskReady, TaskRedriven,
+    TaskRejected, TaskRetrySet, TaskTimedOut, TaskTimeout,
 };
-pub use scheduler::{AgentDismissed, AttemptAssigned, AttemptRevoked, RevokeReason};
+pub use scheduler::{
+    AgentDismissed, AttemptAssigned, AttemptRevoked, AttemptTold, Input, RevokeReason, Word,
+};
 
 pub use peek::{Peek, peek};
 
@@ -140,6 +144,12 @@ events! {
     "attempt.succeeded" v 1 Agent => AttemptSucceeded(AttemptSucceeded),
     "attempt.failed" v 1 Agent => AttemptFailed(AttemptFailed),
     "attempt.stopped" v 1 Agent => AttemptStopped(AttemptStopped),
+    "attempt.artifact" v 1 Agent => AttemptArtifact(AttemptArtifact),
+    "attempt.changed" v 1 Agent => AttemptChanged(AttemptChanged),
+    "attempt.throttled" v 1 Agent => AttemptThrottled(AttemptThrottled),
+    "approval.requested" v 1 Agent => ApprovalRequested(ApprovalRequested),
+    "approval.decided" v 1 Orchestrator => ApprovalDecided(ApprovalDecided),
+    "attempt.told" v 1 Scheduler => AttemptTold(AttemptTold),
     "leader.elected" v 1 Leader => LeaderElected(LeaderElected),
 }
 
@@ -172,7 +182,15 @@ impl Event {
 
     /// The format the log must have reached for this kind to count (design section 2).
     pub fn since_format(&self) -> u32 {
-        crate::limits::FORMAT_FIRST
+        match self {
+            Self::AttemptArtifact(_)
+            | Self::AttemptChanged(_)
+            | Self::AttemptThrottled(_)
+            | Self::ApprovalRequested(_)
+            | Self::ApprovalDecided(_)
+            | Self::AttemptTold(_) => 2,
+            _ => crate::limits::FORMAT_FIRST,
+        }
     }
 
     /// The task it speaks of.
@@ -195,6 +213,12 @@ impl Event {
             Self::AttemptSucceeded(e) => Some(e.lease.task),
             Self::AttemptFailed(e) => Some(e.lease.task),
             Self::AttemptStopped(e) => Some(e.lease.task),
+            Self::AttemptArtifact(e) => Some(e.lease.task),
+            Self::AttemptChanged(e) => Some(e.lease.task),
+            Self::AttemptThrottled(e) => Some(e.lease.task),
+            Self::ApprovalRequested(e) => Some(e.lease.task),
+            Self::ApprovalDecided(e) => Some(e.lease.task),
+            Self::AttemptTold(e) => Some(e.lease.task),
             Self::LogFormat(_)
             | Self::TaskRejected(_)
             | Self::AgentLost(_)
@@ -215,6 +239,10 @@ impl Event {
             Self::AttemptSucceeded(e) => Some(&e.lease),
             Self::AttemptFailed(e) => Some(&e.lease),
             Self::AttemptStopped(e) => Some(&e.lease),
+            Self::AttemptArtifact(e) => Some(&e.lease),
+            Self::AttemptChanged(e) => Some(&e.lease),
+            Self::AttemptThrottled(e) => Some(&e.lease),
+            Self::ApprovalRequested(e) => Some(&e.lease),
             _ => None,
         }
     }

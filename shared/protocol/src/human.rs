@@ -56,6 +56,69 @@ impl<'de> Deserialize<'de> for DurationMs {
     }
 }
 
+/// A number of bytes; read from a whole number or a text such as `"512m"`, `"2g"` (powers of
+/// 1024); written as a number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct ByteSize(pub u64);
+
+/// Parses `"2g"`, `"512 MiB"`, or a bare number of bytes.
+pub fn parse_bytes(text: &str) -> Option<ByteSize> {
+    let text = text.trim().to_ascii_lowercase();
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(digits)?;
+    let shift = match unit.trim().trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return None,
+    };
+    let number: u64 = number.parse().ok()?;
+    number.checked_mul(1 << shift).map(ByteSize)
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let whole = |shift: &u32| self.0 != 0 && self.0.trailing_zeros() >= *shift;
+        match units.iter().find(|(shift, _)| whole(shift)) {
+            Some((shift, unit)) => write!(f, "{} {unit}", self.0 >> shift),
+            None => write!(f, "{} B", self.0),
+        }
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_u64(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl Visitor<'_> for V {
+            type Value = ByteSize;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes or a text such as \"2g\"")
+            }
+            fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<ByteSize, E> {
+                Ok(ByteSize(bytes))
+            }
+            fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<ByteSize, E> {
+                u64::try_from(bytes).map(ByteSize).map_err(E::custom)
+            }
+            fn visit_str<E: de::Error>(self, s: &str) -> Result<ByteSize, E> {
+                parse_bytes(s).ok_or_else(|| E::custom("not a number of bytes"))
+            }
+        }
+        d.deserialize_any(V)
+    }
+}
+
 /// A point in time; read from Unix milliseconds or an RFC 3339 text; written as milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct TimeMs(pub UnixMs);
@@ -111,6 +174,17 @@ impl<'de> Deserialize<'de> for TimeMs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_as_people_write_them() {
+        assert_eq!(parse_bytes("2g"), Some(ByteSize(2 << 30)));
+        assert_eq!(parse_bytes("512 MiB"), Some(ByteSize(512 << 20)));
+        assert_eq!(parse_bytes("17"), Some(ByteSize(17)));
+        assert_eq!(parse_bytes("much"), None);
+        assert_eq!(parse_bytes("99999999999t"), None);
+        assert_eq!(ByteSize(2 << 30).to_string(), "2 GiB");
+        assert_eq!(ByteSize(1500).to_string(), "1500 B");
+    }
 
     #[test]
     fn durations_as_people_write_them() {

@@ -1,7 +1,7 @@
 //! What is said on the log, and how it is written down.
 //!
-//! Reading order: [`limits`] → [`ids`] → [`subject`] → [`spec`] and [`submission`]
-//! (what people ask for) → [`control`] (what operators say) → [`event`] (what the
+//! Reading order: [`limits`] → [`ids`] → [`subject`] → [`spec`], [`terms`] and
+//! [`submission`] (what people ask for) → [`control`] (what operators say) → [`event`] (what the
 //! actors record) → [`frame`] (how events share one record).
 //!
 //! # Invariants
@@ -24,6 +24,7 @@ mod msgpack;
 pub mod spec;
 pub mod subject;
 pub mod submission;
+pub mod terms;
 pub mod trace;
 
 pub use class::OutcomeClass;
@@ -31,4 +32,5 @@ pub use control::Control;
 pub use event::Event;
 pub use ids::{AgentId, CellId, Lease, Namespace, Position, QueueName, TaskId, UnixMs};
 pub use spec::{RunSpec, TaskSpec};
+pub use terms::Terms;
 pub use trace::TraceContext;

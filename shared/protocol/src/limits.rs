@@ -32,6 +32,12 @@ pub const MAP_VALUE_BYTES_MAX: usize = 1024;
 pub const NEEDS_MAX: usize = 256;
 /// Most tasks one submission record may hold.
 pub const SUBMISSIONS_PER_RECORD_MAX: usize = 10_000;
+/// Largest terms of a task, in bytes of their encoded form: every waiting task holds its own.
+pub const TERMS_BYTES_MAX: usize = 16 * 1024;
+/// Most entries in each list of a task's terms.
+pub const TERMS_ENTRIES_MAX: usize = 64;
+/// Longest text of a question to people, or of a word to an attempt, in bytes.
+pub const WORD_BYTES_MAX: usize = 4 * 1024;
 /// Highest priority; 0 is the lowest.
 pub const PRIORITY_MAX: u8 = 9;
 /// Most attempts a retry policy may allow.
@@ -45,7 +51,7 @@ pub const DEPTH_MAX: usize = 64;
 /// The format every log begins with.
 pub const FORMAT_FIRST: u32 = 1;
 /// The newest format this software knows; a reader stops where the log goes beyond it.
-pub const FORMAT_KNOWN: u32 = 1;
+pub const FORMAT_KNOWN: u32 = 2;
 /// Most errors of a rejection; a person who has mended these sees the rest.
 pub const ERRORS_MAX: usize = 32;
 /// Longest text of an error, in bytes: it may repeat what was submitted.

@@ -114,9 +114,19 @@ pub fn output(cell: &CellId, agent: &str, task: &str) -> String {
     format!("conductor.{cell}.output.{agent}.{task}")
 }
 
+/// Where `agent` publishes the pieces of an artifact, known by the hash of all its bytes.
+pub fn artifact(cell: &CellId, agent: &str, sha256: &str) -> String {
+    format!("conductor.{cell}.artifact.{agent}.{sha256}")
+}
+
 /// Where `agent` publishes its heartbeats.
 pub fn presence(cell: &CellId, agent: &str) -> String {
     format!("conductor.{cell}.presence.{agent}")
+}
+
+/// Where `agent` asks for its next credentials (a plain request, not in the log).
+pub fn credential(cell: &CellId, agent: &str) -> String {
+    format!("conductor.{cell}.credential.{agent}")
 }
 
 /// Where replicas answer with their sequence and digest (a plain request, not in the log).

@@ -5,6 +5,8 @@
 
 mod diagnose;
 mod resolve;
+mod runs;
+mod terms;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +18,8 @@ use crate::event::FieldError;
 use crate::frame::Encoding;
 use crate::human::{DurationMs, TimeMs};
 use crate::ids::TaskId;
-use crate::spec::{Concurrency, NeedPolicy, RetryPolicy, RunSpec, Timeouts};
+use crate::spec::{CommandSpec, Concurrency, NeedPolicy, RetryPolicy, RunSpec, Timeouts};
+use crate::terms::{ApprovalSpec, Budget, SandboxSpec, Terms, WorkspaceSpec};
 
 /// One task as submitted; only `run` must be there.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -76,6 +79,36 @@ pub struct Submission {
     /// The submitter's own notes.
     #[serde(default, skip_serializing_if = "Pairs::is_empty")]
     pub metadata: Pairs,
+    /// What boxes it in: a level, a kind, or both with limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxSpec>,
+    /// What it works on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<WorkspaceSpec>,
+    /// Programs that are run before it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub setup: Vec<CommandSpec>,
+    /// Programs that must succeed after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CommandSpec>,
+    /// Files to keep.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<String>,
+    /// What it may spend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
+    /// Models it may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+    /// Secrets that are granted to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// When people are asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approvals: Option<ApprovalSpec>,
+    /// JSON schema of its structured result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_schema: Option<String>,
     /// W3C trace context of whoever submits it; without one that of the record's header. What
     /// is none is ignored, as the specification asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,6 +116,22 @@ pub struct Submission {
 }
 
 impl Submission {
+    /// What it asks for beyond what it runs.
+    pub fn terms(&self) -> Terms {
+        Terms {
+            sandbox: self.sandbox.clone(),
+            workspace: self.workspace.clone(),
+            setup: self.setup.clone(),
+            checks: self.checks.clone(),
+            artifacts: self.artifacts.clone(),
+            budget: self.budget,
+            models: self.models.clone(),
+            secrets: self.secrets.clone(),
+            approvals: self.approvals.clone(),
+            result_schema: self.result_schema.clone(),
+        }
+    }
+
     /// Reads one element of a submit record: what can be read, and every bad field.
     pub fn read(encoding: Encoding, element: &[u8]) -> (Self, Vec<FieldError>) {
         if let Some(clean) = decode_clean(encoding, element) {

@@ -23,14 +23,15 @@ pub enum Draft {
     WithBody {
         /// Sequence of the submit record.
         seq: u64,
+        /// The task that the event is about.
+        task: TaskId,
         /// Makes subject and event from it.
         complete: Complete,
     },
 }
 
-/// Makes subject and event from a submit record; the task it was meant for if the record is of no
-/// use.
-pub type Complete = Box<dyn FnOnce(&Submissions) -> Result<(String, Elements), TaskId> + Send>;
+/// Makes subject and event from a submit record, if the record is of any use.
+pub type Complete = Box<dyn FnOnce(&Submissions) -> Option<(String, Elements)> + Send>;
 
 impl std::fmt::Debug for Draft {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -38,7 +39,7 @@ impl std::fmt::Debug for Draft {
             Self::Events { subject, events } => {
                 write!(f, "Events({subject}, {})", events.len())
             }
-            Self::WithBody { seq, .. } => write!(f, "WithBody({seq})"),
+            Self::WithBody { seq, task, .. } => write!(f, "WithBody({seq}, {task})"),
         }
     }
 }

@@ -328,6 +328,9 @@ mod tests {
                 name: None,
                 metadata: conductor_protocol::compact::Pairs::default(),
                 traceparent: None,
+                terms: None,
+                before: None,
+                inputs: Vec::new(),
             })
         };
         let succeeded = |attempt, seq| {

@@ -185,7 +185,7 @@ impl Ledger {
             Control::PutConfig(change) => {
                 self.window_ms = change.idempotency_window.map(|w| w.0).or(self.window_ms);
             }
-            Control::Retry { .. } => {}
+            Control::Retry { .. } | Control::Decide { .. } | Control::Tell { .. } => {}
         }
     }
 

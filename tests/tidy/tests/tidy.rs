@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Packages from the lowest layer up, with the only packages of ours each may name.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     ("conductor-protocol", &[]),
     ("conductor-telemetry", &["conductor-protocol"]),
     ("conductor-domain", &["conductor-protocol"]),
@@ -40,6 +40,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
     ),
     ("conductor-orchestrator", SERVICE),
     ("conductor-scheduler", SERVICE),
+    ("conductor-modelproxy", &["conductor-protocol"]),
     (
         "conductor-agent",
         &[
@@ -48,6 +49,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "conductor-domain",
             "conductor-eventlog",
             "conductor-replica",
+            "conductor-modelproxy",
         ],
     ),
     (
@@ -60,6 +62,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "conductor-replica",
         ],
     ),
+    ("conductor-access", &["conductor-protocol"]),
     ("conductor-nats", &[]),
     ("conductor-observability", &[]),
     ("conductor", EVERYTHING),
@@ -98,6 +101,7 @@ const EVERYTHING: &[&str] = &[
     "conductor-scheduler",
     "conductor-agent",
     "conductor-projector",
+    "conductor-access",
     "conductor-nats",
     "conductor-observability",
 ];
@@ -107,6 +111,7 @@ const CHAOS: &[&str] = &[
     "conductor-domain",
     "conductor-eventlog",
     "conductor-replica",
+    "conductor-access",
     "conductor-nats",
     "conductor-harness",
     "conductor-simulation",

@@ -86,7 +86,8 @@ impl Duty {
         };
         // None ever led under no epoch.
         if epoch == 0 || epoch < membership.scheduler {
-            tracing::debug!(%at, epoch, "words of an earlier scheduler");
+            let task = event.task().map(tracing::field::display);
+            tracing::debug!(%at, epoch, task, "words of an earlier scheduler");
             return;
         }
         let ours = membership.incarnation;
@@ -118,7 +119,7 @@ impl Duty {
     }
 
     /// Another process has our name now.
-    fn superseded(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn superseded(&mut self, effects: &mut Vec<Effect>) {
         tracing::error!(agent = %self.id, "another process joined under our name; stopping");
         self.stop_all(Stop::Revoked, effects);
         effects.push(Effect::Superseded);

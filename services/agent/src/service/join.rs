@@ -2,26 +2,27 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use conductor_domain::Record;
 use conductor_eventlog::group_commit::repeat_pause;
 use conductor_eventlog::{AppendError, EventLog};
 use conductor_protocol::event::{AgentJoined, Event};
 use conductor_protocol::frame::FrameHead;
 use conductor_protocol::limits::{FORMAT_KNOWN, SLOTS_MAX};
 use conductor_protocol::spec::Runtime;
-use conductor_protocol::subject::{Role, Subject};
 use conductor_replica::Bid;
 use conductor_replica::appender::{Appender, AppenderArgs, AppenderMsg, Load, append_until_known};
 use conductor_telemetry::metrics;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
 
+use super::feed::Hears;
 use super::{AgentMsg, AgentOptions, AgentState};
+use crate::dirs::AttemptDirs;
 use crate::duty::Input;
+use crate::process::marker;
 use crate::reaper;
 use crate::runtime::probe_claude;
+use crate::workspace;
 
 /// So many bids may be lost to what an earlier life of ours had under way.
 const BIDS_FEW: u32 = 8;
@@ -31,6 +32,7 @@ const BIDS_FEW: u32 = 8;
 pub(super) struct Membership {
     pub(super) appender: ActorRef<AppenderMsg>,
     pub(super) load: Arc<Load>,
+    pub(super) hears: Arc<Hears>,
     sources: JoinSet<()>,
 }
 
@@ -42,17 +44,16 @@ impl Membership {
 }
 
 /// Kills and removes what an earlier life of this agent may have left.
-pub(super) fn clear_leftovers(options: &AgentOptions) {
+pub(super) async fn clear_leftovers(options: &AgentOptions) {
     for entry in std::fs::read_dir(&options.data)
         .into_iter()
         .flatten()
         .flatten()
     {
-        let marker = format!(
-            "CONDUCTOR_WORKSPACE={}",
-            entry.path().join("workspace").display()
-        );
-        while reaper::sweep(&marker) > 0 {}
+        if let Some(lease) = AttemptDirs::lease_of(&entry.path()) {
+            while reaper::sweep(&marker(&lease)) > 0 {}
+        }
+        workspace::rescue_left(&entry.path(), &options.kept, &options.host.path).await;
         // What cannot be removed now is met again when its place is needed.
         let _ = std::fs::remove_dir_all(entry.path());
     }
@@ -81,18 +82,13 @@ impl AgentState {
         };
         let (appender, _) = Actor::spawn(None, Appender, args).await?;
         let mut sources = JoinSet::new();
-        let subjects = [
-            Subject::Scheduler(self.options.id.clone()),
-            Subject::Leader(Role::Scheduler),
-        ]
-        .map(|s| s.render(self.connection.cell()))
-        .to_vec();
-        let (connection, actor) = (Arc::clone(&self.connection), myself.clone());
+        let hears = Arc::new(Hears::since(incarnation));
         sources.spawn(super::feed::words(
-            connection,
-            subjects,
-            incarnation + 1,
-            actor,
+            Arc::clone(&self.connection),
+            self.options.id.clone(),
+            incarnation,
+            Arc::clone(&hears),
+            myself.clone(),
         ));
         sources.spawn(super::feed::clock(
             Arc::clone(&self.connection),
@@ -101,6 +97,7 @@ impl AgentState {
         self.membership = Some(Membership {
             appender,
             load,
+            hears,
             sources,
         });
         self.options.has_joined.store(true, Ordering::Release);
@@ -109,23 +106,24 @@ impl AgentState {
     }
 
     /// Appends `agent.joined`, to follow what is last on our subject: one that an earlier
-    /// life of ours sent and that comes late must not take the name from us again.
+    /// life of ours sent and that comes late must not take the name from us again. An agent cannot
+    /// read what that is: the log's refusal says it. Where the answer to a bid that was stored is
+    /// lost, it may join once more, after itself.
     async fn take_name(&self) -> Result<u64, ActorProcessingErr> {
         let log = self.connection.as_ref();
         let process = unique(self.options.id.as_str());
-        let joined = Event::from(self.introduce(process.clone()).await);
-        let mut bids = 0_u32;
+        let joined = Event::from(self.introduce(process.clone()).await?);
+        let (mut bids, mut before) = (0_u32, 0);
         loop {
-            let last = last_on(log, &self.subject).await;
-            let bid = Bid::new(self.subject.clone(), &joined, &process, last.as_ref());
+            let bid = Bid::after(self.subject.clone(), &joined, &process, before);
             match append_until_known(log, &bid.append).await {
                 Ok(seq) => return Ok(seq),
-                Err(AppendError::Conflict) => {
-                    metrics().election_conflicts.inc();
-                    let last = last_on(log, &self.subject).await;
-                    if let Some(seq) = last.and_then(|last| bid.seq_if_won(&last)) {
-                        return Ok(seq);
+                Err(AppendError::Conflict(last)) => {
+                    // The first bid is a guess.
+                    if bids > 0 {
+                        metrics().election_conflicts.inc();
                     }
+                    before = last.unwrap_or(before);
                 }
                 Err(e) => return Err(e.into()),
             }
@@ -133,11 +131,15 @@ impl AgentState {
             if bids.is_power_of_two() && bids >= BIDS_FEW {
                 tracing::warn!(agent = %self.options.id, bids, "cannot join: another process of this name reports without pause");
             }
-            tokio::time::sleep(repeat_pause(bids)).await;
+            // What was refused with the answer is asked for at once, the first time.
+            if bids > 1 {
+                tokio::time::sleep(repeat_pause(bids)).await;
+            }
         }
     }
 
-    async fn introduce(&self, process: String) -> AgentJoined {
+    async fn introduce(&self, process: String) -> Result<AgentJoined, ActorProcessingErr> {
+        let found = self.options.boxes.found().await?;
         let host = &self.options.host;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let mut runtimes: std::collections::BTreeMap<Runtime, String> =
@@ -147,27 +149,17 @@ impl AgentState {
         if let Some(found) = probe_claude(&host.claude, &host.path).await {
             runtimes.insert(Runtime::Claude, found);
         }
-        AgentJoined {
+        Ok(AgentJoined {
             version: format!("{version} (format {FORMAT_KNOWN})"),
             host: hostname(),
             process,
             slots: self.options.slots.min(SLOTS_MAX),
             labels: self.options.labels.clone(),
             runtimes,
-        }
-    }
-}
-
-/// The last record on a subject, however long it takes to learn it.
-async fn last_on(log: &dyn EventLog, subject: &str) -> Option<Record> {
-    loop {
-        match log.last_on(subject).await {
-            Ok(record) => return record,
-            Err(e) => {
-                tracing::warn!(error = %e, subject, "cannot learn what is last, trying again");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        }
+            sandboxes: found.offers(),
+            sandbox: Some(found.default),
+            format: FORMAT_KNOWN,
+        })
     }
 }
 

@@ -1,8 +1,10 @@
 //! `conductor submit`: one task from flags, or many from a file.
 
+mod boxed;
 mod file;
 mod send;
 mod wait;
+mod works;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -121,6 +123,10 @@ pub(crate) struct SubmitArgs {
     /// Text on standard input
     #[arg(long)]
     stdin: Option<String>,
+    #[command(flatten)]
+    boxed: boxed::BoxedArgs,
+    #[command(flatten)]
+    works: works::WorksArgs,
     /// Model of the Claude Code CLI
     #[arg(long, requires = "claude")]
     model: Option<String>,
@@ -249,7 +255,7 @@ fn from_flags(args: &SubmitArgs) -> Outcome<Order> {
         heartbeat: ms(args.timeout_heartbeat),
         total: ms(args.timeout_total),
     };
-    let submission = Submission {
+    let mut submission = Submission {
         id: args.id,
         key: args.key.clone(),
         name: args.name.clone(),
@@ -271,7 +277,10 @@ fn from_flags(args: &SubmitArgs) -> Outcome<Order> {
         slots: args.slots,
         metadata: args.metadata.iter().cloned().collect(),
         traceparent: args.traceparent.clone(),
+        sandbox: args.boxed.spec(),
+        ..Submission::default()
     };
+    args.works.put(&mut submission);
     Ok(Order {
         queue: args.queue.clone(),
         submission,

@@ -12,7 +12,7 @@ use conductor_protocol::{Control, Position, TaskId};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use super::{control, read};
+use super::{artifact, control, read};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out::{self, Format};
 use crate::settings::Settings;
@@ -224,6 +224,7 @@ async fn show(connection: &Arc<Connection>, settings: &Settings, text: &str) -> 
         let result = result(connection, ended.at, id).await;
         super::put(&mut value, "result", result);
     }
+    show_left(&mut value, &timeline, format);
     if format == Format::Table {
         out::one(format, &value);
         out::line("");
@@ -236,6 +237,30 @@ async fn show(connection: &Arc<Connection>, settings: &Settings, text: &str) -> 
         out::one(format, &value);
     }
     Ok(Exit::Ok)
+}
+
+/// What its attempts left and changed.
+fn show_left(value: &mut Value, timeline: &[read::Entry], format: Format) {
+    if let Some(changed) = artifact::changed(timeline) {
+        super::put(value, "changed", changed);
+    }
+    let stored = artifact::stored(timeline);
+    if stored.is_empty() {
+        return;
+    }
+    if format == Format::Table {
+        let short = |v: &Value| {
+            format!(
+                "{} ({} bytes)",
+                v["name"].as_str().unwrap_or("?"),
+                v["size"]
+            )
+        };
+        let short: Vec<String> = stored.iter().map(short).collect();
+        super::put(value, "artifacts", short);
+    } else {
+        super::put(value, "artifacts", stored);
+    }
 }
 
 /// What was submitted stays in the log where it is too large for the state.

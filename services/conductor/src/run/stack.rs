@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use conductor_agent::process::ReaperProgram;
 use conductor_agent::runtime::Host;
+use conductor_agent::sandbox::Boxes;
+use conductor_agent::secrets::Secrets;
 use conductor_agent::service::{Agent, AgentMsg, AgentOptions, PROBE_EVERY, hostname};
 use conductor_eventlog::jetstream::provision::{Provision, Provisioned, Risk};
 use conductor_eventlog::jetstream::{Connect, Connection};
@@ -23,6 +24,8 @@ use conductor_telemetry::{Otlp, live};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::boxes::BoxArgs;
+use super::enrolment::renew;
 use super::sight::Watched;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out;
@@ -33,6 +36,8 @@ use crate::settings::Settings;
 pub(super) struct Plan {
     pub(super) roles: Vec<RoleName>,
     pub(super) agents: Vec<AgentPlan>,
+    /// What the agents box tasks in by.
+    pub(super) boxes: BoxArgs,
     /// Where traces go, if this process makes them.
     pub(super) traces: Option<Otlp>,
     /// Where spans of what goes on in this process go.
@@ -41,8 +46,12 @@ pub(super) struct Plan {
     pub(super) accepted_risks: Vec<Risk>,
     pub(super) lock_ttl: Duration,
     pub(super) takes_over: bool,
+    /// How long a projector waits for a silent one.
+    pub(super) claim_ttl: Duration,
     pub(super) snapshot_every: u64,
     pub(super) drain_timeout: Duration,
+    /// Files that are secrets of its agents.
+    pub(super) secrets_dir: Option<PathBuf>,
 }
 
 /// An agent of this process.
@@ -60,6 +69,71 @@ pub(super) struct Place {
     pub(super) monitor_url: Option<String>,
     /// Below here attempts have their directories.
     pub(super) data: PathBuf,
+    /// Further credentials, where the servers want them: `connect` has those of services.
+    pub(super) credentials: Option<Credentials>,
+    /// Below here agents keep what outlives attempts.
+    pub(super) kept: PathBuf,
+}
+
+/// Where the credentials of those are that do not go by the services'.
+#[derive(Clone, Debug)]
+pub(super) struct Credentials {
+    /// Of whoever provisions.
+    pub(super) admin: PathBuf,
+    /// Directory of those of agents.
+    pub(super) agents: PathBuf,
+    /// Of whoever submits.
+    pub(super) client: PathBuf,
+}
+
+impl Place {
+    /// Where streams are made: with rights that services do not have.
+    async fn administrator(&self, services: &Arc<Connection>) -> Outcome<Arc<Connection>> {
+        let Some(credentials) = &self.credentials else {
+            return Ok(Arc::clone(services));
+        };
+        let connect = Connect {
+            name: format!("{}-provision", self.connect.name),
+            credentials: Some(credentials.admin.clone()),
+            ..self.connect.clone()
+        };
+        Ok(Arc::new(Connection::open_patiently(&connect).await?))
+    }
+
+    /// Makes the streams that are not there, and looks at those that are.
+    async fn provision(&self, plan: &Plan, services: &Arc<Connection>) -> Outcome<Provisioned> {
+        let how = Provision {
+            replicas: plan.replicas,
+            accepted_risks: plan.accepted_risks.clone(),
+            monitor_url: self.monitor_url.clone(),
+        };
+        let administrator = self.administrator(services).await?;
+        let made = provision_patiently(&administrator, &how).await?;
+        tracing::info!(durability = %made.durability, replicas = made.replicas, "the log is there");
+        Ok(made)
+    }
+
+    /// Where the credentials of an agent are.
+    fn agent_credentials(&self, id: &AgentId) -> Option<PathBuf> {
+        match &self.credentials {
+            Some(credentials) => Some(credentials.agents.join(format!("{id}.creds"))),
+            None => self.connect.credentials.clone(),
+        }
+    }
+
+    /// The connection of an agent: its own, where it has credentials of its own.
+    async fn agent(&self, id: &AgentId, services: &Arc<Connection>) -> Outcome<Arc<Connection>> {
+        if self.credentials.is_none() {
+            return Ok(Arc::clone(services));
+        }
+        let connect = Connect {
+            name: format!("conductor-agent-{id}"),
+            credentials: self.agent_credentials(id),
+            probe_every: PROBE_EVERY,
+            ..self.connect.clone()
+        };
+        Ok(Arc::new(Connection::open_patiently(&connect).await?))
+    }
 }
 
 /// What runs, until it is stopped.
@@ -100,6 +174,8 @@ pub(super) async fn serve(settings: &Settings, plan: Plan) -> Outcome {
         connect,
         monitor_url: settings.monitor_url(),
         data: settings.data_dir.join("attempts"),
+        credentials: None,
+        kept: settings.data_dir.join("kept"),
     };
     let mut stop = signals();
     // Before there is any link: a process that waits for NATS is alive.
@@ -156,14 +232,7 @@ impl Stack {
         let provisioned = if plan.roles.is_empty() {
             None
         } else {
-            let how = Provision {
-                replicas: plan.replicas,
-                accepted_risks: plan.accepted_risks.clone(),
-                monitor_url: place.monitor_url.clone(),
-            };
-            let provisioned = provision_patiently(&connection, &how).await?;
-            tracing::info!(durability = %provisioned.durability, replicas = provisioned.replicas, "the log is there");
-            Some(provisioned)
+            Some(place.provision(&plan, &connection).await?)
         };
         start_live_spans(plan.live.as_ref(), &connection);
         let (stop, _) = watch::channel(false);
@@ -180,38 +249,41 @@ impl Stack {
                 otlp: otlp.clone(),
                 instance: ReplicaOptions::new_instance(&hostname()),
                 takes_over: plan.takes_over,
+                claim_ttl: plan.claim_ttl,
                 checkpoint_every: plan.snapshot_every,
             };
             let (connection, stop) = (Arc::clone(&connection), stop.subscribe());
             parts.spawn(keep_projector(connection, options, stop));
         }
         let mut superseded = Vec::new();
+        let host = host(&plan)?;
+        let boxes = match plan.agents.as_slice() {
+            [] => Boxes::none(std::env::current_exe()?),
+            _ => plan.boxes.found(&host, &place.data).await?,
+        };
         for agent in &plan.agents {
             let is_superseded = Arc::new(AtomicBool::new(false));
             superseded.push(Arc::clone(&is_superseded));
-            let has_joined = Arc::new(AtomicBool::new(false));
-            let mut joined = watched
-                .joined
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            joined.push(Arc::clone(&has_joined));
-            drop(joined);
+            let has_joined = watched.expects_agent();
             let options = AgentOptions {
                 id: agent.id.clone(),
                 slots: agent.slots,
                 labels: agent.labels.clone(),
                 data: place.data.join(agent.id.as_str()),
-                reaper: ReaperProgram::Subcommand(std::env::current_exe()?),
-                host: Host::from_env(),
+                boxes: boxes.clone(),
+                kept: place.kept.join(agent.id.as_str()),
+                host: host.clone(),
                 drain_timeout: plan.drain_timeout,
                 is_superseded,
                 has_joined,
             };
-            parts.spawn(keep_agent(
-                Arc::clone(&connection),
-                options,
-                stop.subscribe(),
-            ));
+            let connection = place.agent(&agent.id, &connection).await?;
+            if let Some(path) = place.agent_credentials(&agent.id) {
+                let renewing = renew(Arc::clone(&connection), agent.id.clone(), path);
+                let stop = stop.subscribe();
+                parts.spawn(until_stopped(renewing, stop));
+            }
+            parts.spawn(keep_agent(connection, options, stop.subscribe()));
         }
         watched.has_started.store(true, Ordering::Release);
         Ok(Self {
@@ -268,6 +340,18 @@ impl Stack {
     }
 }
 
+/// What the agents of this process lend their attempts.
+fn host(plan: &Plan) -> Outcome<Host> {
+    let host = Host::from_env().map_err(|e| {
+        Failure::usage(e)
+            .hint("it is one of the variables that an agent reads; see README, Models without keys")
+    })?;
+    Ok(Host {
+        secrets: Secrets::new(plan.secrets_dir.clone()),
+        ..host
+    })
+}
+
 /// Exports what goes on in this process; nobody is kept from working by that.
 fn start_live_spans(otlp: Option<&Otlp>, connection: &Connection) {
     let resource = [
@@ -309,9 +393,17 @@ fn role(name: RoleName, connection: &Connection) -> Box<dyn Role> {
 }
 
 /// Returns once it is true, or nobody is left to say so.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // The value itself is a lock that must not be held over an await.
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Does something until it is done or everything stops.
+async fn until_stopped(work: impl Future<Output = ()>, mut stop: watch::Receiver<bool>) {
+    tokio::select! {
+        () = work => {}
+        () = stopped(&mut stop) => {}
+    }
 }
 
 /// Keeps a replica running; one that ends by itself is started again.

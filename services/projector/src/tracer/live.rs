@@ -60,6 +60,9 @@ struct Attempt {
     session: Option<String>,
     usage: Option<Usage>,
     exit_code: Option<i32>,
+    /// What its task had used before: reports of it count that, too.
+    #[serde(default)]
+    before: Option<Usage>,
 }
 
 /// What is needed of the task itself: never what it runs.
@@ -221,6 +224,7 @@ impl Live {
         self.stop_waiting(Some(agent), None, now);
         self.attempt = Some(Attempt {
             slots: e.slots,
+            before: e.before.as_ref().and_then(|b| b.usage.clone()),
             ..Attempt::default()
         });
     }
@@ -252,7 +256,10 @@ impl Live {
         class: Option<OutcomeClass>,
         now: UnixMs,
     ) {
-        let said = self.attempt.take().unwrap_or_default();
+        let mut said = self.attempt.take().unwrap_or_default();
+        if let (Some(usage), Some(before)) = (&mut said.usage, &said.before) {
+            *usage = usage.since(before);
+        }
         let n = u64::from(past.number);
         let error = class.map(|c| c.as_str().into());
         let parent = self.root.id;
@@ -403,6 +410,8 @@ impl Live {
         match self.about.runtime {
             Runtime::Command => "run command",
             Runtime::Claude => "invoke_agent claude",
+            Runtime::Codex => "invoke_agent codex",
+            Runtime::Acp => "invoke_agent acp",
             Runtime::Noop => "run noop",
         }
     }
@@ -410,14 +419,17 @@ impl Live {
 
 /// What the conventions for generative AI ask for.
 fn of_model(span: Span, runtime: Runtime, session: Option<&str>, usage: Option<&Usage>) -> Span {
-    if runtime != Runtime::Claude {
-        return span;
-    }
+    let (provider, agent) = match runtime {
+        Runtime::Claude => (Some("anthropic"), "claude"),
+        Runtime::Codex => (Some("openai"), "codex"),
+        Runtime::Acp => (None, "acp"),
+        Runtime::Command | Runtime::Noop => return span,
+    };
     let session = usage.and_then(|u| u.session.as_deref()).or(session);
     let mut span = span
         .with("gen_ai.operation.name", "invoke_agent")
-        .with("gen_ai.provider.name", "anthropic")
-        .with("gen_ai.agent.name", "claude")
+        .with_some("gen_ai.provider.name", provider)
+        .with("gen_ai.agent.name", agent)
         .with_some("gen_ai.conversation.id", session);
     if let Some(usage) = usage {
         span = span

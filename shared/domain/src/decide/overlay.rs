@@ -26,6 +26,8 @@ pub struct Overlay {
     pub(super) accepted: BTreeMap<TaskId, Option<(Namespace, Arc<str>)>>,
     /// Keys whose acceptance is in flight.
     pub(super) keys: BTreeMap<(Namespace, Arc<str>), TaskId>,
+    /// The format that is in flight; 0 for none.
+    pub(super) format: u32,
     /// How many tasks of each queue have their acceptance in flight.
     pub(super) backlog: BTreeMap<QueueName, u64>,
 }
@@ -46,6 +48,7 @@ impl Overlay {
             }
             Event::TaskRejected(e) => self.on_submission(e.submission, verdict),
             Event::TaskDuplicate(e) => self.on_submission(e.submission, verdict),
+            Event::LogFormat(_) => self.format = 0,
             Event::AgentLost(e) => {
                 self.agents.remove(&e.agent);
             }

@@ -39,6 +39,10 @@ pub(super) fn apply(
         }
         Event::AttemptStarted(e) => started(state, at, id, e.lease),
         Event::AttemptProgress(e) => current(state, id, e.lease),
+        // What was made and changed stands in the log; no decision depends on it.
+        Event::AttemptArtifact(e) => current(state, id, e.lease),
+        Event::AttemptChanged(e) => current(state, id, e.lease),
+        Event::AttemptThrottled(e) => current(state, id, e.lease),
         Event::AttemptUsage(e) => {
             current(state, id, e.lease)?;
             note_usage(state, e.lease, Some(&e.usage));
@@ -73,7 +77,8 @@ pub(super) fn apply(
 fn joined(state: &mut State, at: At, id: &AgentId, e: &AgentJoined) {
     let was_there = state.agents.get(id).is_some_and(|a| a.status.is_there());
     if !is_planted(Bug::LeaseSurvivesRejoin) {
-        end::agent_gone(state, at, id, AgentStatus::Left);
+        // It did not leave, or this changes nothing; what it is now stands below.
+        end::agent_gone(state, at, id, AgentStatus::Lost);
     }
     let before = state.agents.get(id);
     if let Some(before) = before {

@@ -132,9 +132,10 @@ fn may_assign(state: &State, agent: &Agent, e: &AttemptAssigned) -> Ruling {
     Ok(())
 }
 
-/// Whether an agent has the runtime and every label a task requires.
+/// Whether an agent has the runtime, the sandbox and every label a task requires.
 pub(crate) fn is_capable(agent: &Agent, task: &Task) -> bool {
     agent.joined.runtimes.contains_key(&task.spec.runtime)
+        && agent.joined.can_box(task.spec.terms.as_deref())
         && task.spec.labels.iter().all(|(k, v)| {
             let has = agent.joined.labels.get(k).map(String::as_str);
             has == Some(v) || is_planted(Bug::LabelsIgnored)

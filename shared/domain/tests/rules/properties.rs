@@ -124,10 +124,7 @@ fn history(steps: &[(u8, u8)]) -> World {
             }
             5 => {
                 if let Some(lease) = lease {
-                    let started = conductor_protocol::event::AttemptStarted {
-                        lease,
-                        session: None,
-                    };
+                    let started = conductor_protocol::event::AttemptStarted::new(lease, None);
                     world.agent_says(&holder, started);
                 }
             }

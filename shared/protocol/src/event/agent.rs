@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::class::OutcomeClass;
-use crate::ids::Lease;
+use crate::human::DurationMs;
+use crate::ids::{Lease, UnixMs};
 use crate::spec::Runtime;
+use crate::terms::{Answer, SandboxInUse, SandboxKind, SandboxOffer, Terms};
 
 /// An agent is there. The record's sequence is its incarnation; leases of an earlier
 /// one end there and then.
@@ -27,6 +29,34 @@ pub struct AgentJoined {
     pub labels: BTreeMap<String, String>,
     /// Runtimes it offers, with the version each found.
     pub runtimes: BTreeMap<Runtime, String>,
+    /// Sandboxes it offers, and what each promises there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sandboxes: BTreeMap<SandboxKind, SandboxOffer>,
+    /// The sandbox of tasks that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxKind>,
+    /// The newest format of the log it knows; 0 where it did not say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub format: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+impl AgentJoined {
+    /// Whether it can box an attempt in as its terms ask.
+    pub fn can_box(&self, terms: Option<&Terms>) -> bool {
+        let Some(asked) = terms.and_then(|t| t.sandbox.as_ref()) else {
+            return true;
+        };
+        let fits = |offer: &SandboxOffer| asked.level.is_none_or(|level| offer.gives(level));
+        match asked.kind {
+            Some(kind) => self.sandboxes.get(&kind).is_some_and(fits),
+            None => asked.level.is_none() || self.sandboxes.values().any(fits),
+        }
+    }
 }
 
 /// An agent finishes what it has and wants nothing more.
@@ -45,6 +75,107 @@ pub struct AttemptStarted {
     /// The model session, where the runtime has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
+    /// Version of the runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What it is boxed in by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxInUse>,
+}
+
+impl AttemptStarted {
+    /// One of which nothing more is known.
+    pub fn new(lease: Lease, session: Option<String>) -> Self {
+        Self {
+            lease,
+            session,
+            version: None,
+            sandbox: None,
+        }
+    }
+}
+
+/// A file of an attempt is kept: stored before this is said.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AttemptArtifact {
+    /// The lease it runs under.
+    pub lease: Lease,
+    /// Path relative to the workspace, or a name of our making such as `changes.patch`.
+    pub name: String,
+    /// SHA-256 of its bytes, in hexadecimal: by it the bytes are found and checked.
+    pub sha256: String,
+    /// Bytes.
+    pub size: u64,
+    /// Media type, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+}
+
+/// What an attempt changed in its workspace, by a comparison of the agent's own making.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AttemptChanged {
+    /// The lease it runs under.
+    pub lease: Lease,
+    /// Files that are new, gone or different.
+    pub files: u32,
+    /// Lines that are new.
+    pub insertions: u64,
+    /// Lines that are gone.
+    pub deletions: u64,
+    /// Name of the artifact that holds the patch, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patch: Option<String>,
+    /// Commit it began at, in a repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Commit it ended at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
+    /// Branch that was pushed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pushed: Option<String>,
+}
+
+/// What people are asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// Whether a tool may run.
+    Tool,
+    /// Whether its result is accepted.
+    Acceptance,
+    /// Whether it may go on though a budget is used up.
+    Budget,
+    /// What the model wants to know.
+    Human,
+}
+
+/// An attempt asks people something and waits.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ApprovalRequested {
+    /// The lease it runs under.
+    pub lease: Lease,
+    /// Which of its questions, from 1.
+    pub approval: u32,
+    /// What about.
+    pub question: Question,
+    /// For people: the tool and its input, the budget, the question itself.
+    pub summary: String,
+    /// How long an answer is waited for.
+    pub expires: DurationMs,
+    /// What an answer that does not come means.
+    #[serde(default)]
+    pub default: Answer,
+}
+
+/// The model service has no more for now.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AttemptThrottled {
+    /// The lease it runs under.
+    pub lease: Lease,
+    /// Until when, where the service says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<UnixMs>,
 }
 
 /// How far an attempt is, in its own words.

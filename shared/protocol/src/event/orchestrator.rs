@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::class::OutcomeClass;
 use crate::ids::{AgentId, Lease, Position, TaskId, UnixMs};
 use crate::spec::TaskSpec;
+use crate::terms::Answer;
 
 /// The log's format is raised: events that came with it count from here on.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -173,6 +174,23 @@ pub struct TaskRedriven {
     pub task: TaskId,
     /// Where that was asked.
     pub control: Position,
+}
+
+/// A question of an attempt was answered, or nobody did in time.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ApprovalDecided {
+    /// The lease of the attempt that asked.
+    pub lease: Lease,
+    /// Which question.
+    pub approval: u32,
+    /// The answer.
+    pub answer: Answer,
+    /// Where it was given; absent when nobody answered in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Position>,
+    /// What was said with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 /// Which timeout ended an attempt.

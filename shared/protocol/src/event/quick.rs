@@ -81,6 +81,8 @@ fn runtime_name(r: &mut Reader<'_>) -> Option<Runtime> {
         b"command" => Runtime::Command,
         b"claude" => Runtime::Claude,
         b"noop" => Runtime::Noop,
+        b"codex" => Runtime::Codex,
+        b"acp" => Runtime::Acp,
         _ => return None,
     })
 }
@@ -123,6 +125,7 @@ fn task_spec(r: &mut Reader<'_>) -> Option<TaskSpec> {
         key by text,
         reply by text,
         traceparent by text,
+        terms by serde,
         runtime by runtime_name,
         run by run_spec,
     );
@@ -143,6 +146,7 @@ fn task_spec(r: &mut Reader<'_>) -> Option<TaskSpec> {
         key,
         reply,
         traceparent,
+        terms: terms.map(Arc::new),
         runtime: runtime?,
         run,
     })
@@ -161,6 +165,9 @@ fn assigned(r: &mut Reader<'_>) -> Option<AttemptAssigned> {
         name by text,
         metadata by Pairs::read,
         traceparent by text,
+        terms by serde,
+        before by serde,
+        inputs by serde,
     );
     Some(AttemptAssigned {
         task: task?,
@@ -174,14 +181,24 @@ fn assigned(r: &mut Reader<'_>) -> Option<AttemptAssigned> {
         name,
         metadata: metadata.unwrap_or_default(),
         traceparent,
+        terms: terms.map(Arc::new),
+        before,
+        inputs: inputs.unwrap_or_default(),
     })
 }
 
 fn started(r: &mut Reader<'_>) -> Option<AttemptStarted> {
-    read_fields!(r: lease by Lease::read, session by text);
+    read_fields!(r:
+        lease by Lease::read,
+        session by text,
+        version by text,
+        sandbox by serde,
+    );
     Some(AttemptStarted {
         lease: lease?,
         session,
+        version,
+        sandbox,
     })
 }
 
@@ -212,6 +229,7 @@ mod tests {
     use crate::frame;
     use crate::human::DurationMs;
     use crate::spec::{CommandSpec, Concurrency, NeedPolicy, Timeouts};
+    use crate::terms::Terms;
 
     fn one_lease() -> Lease {
         Lease {
@@ -280,6 +298,7 @@ mod tests {
                 key: key.as_ref().map(text),
                 reply: key.as_ref().map(text),
                 traceparent: name.as_ref().map(text),
+                terms: has_limit.then(|| Arc::new(Terms { models: vec!["m".into()], ..Terms::default() })),
                 runtime: run.as_ref().map_or(Runtime::Claude, RunSpec::runtime),
                 run: run.map(Arc::new),
             }
@@ -310,11 +329,21 @@ mod tests {
                 name: spec.name,
                 metadata: spec.metadata,
                 traceparent: spec.traceparent,
+                before: spec.terms.is_some().then(Box::default),
+                terms: spec.terms,
+                inputs: Vec::new(),
             })
         });
         let text = || proptest::option::of(".{0,40}");
-        let started = (a_lease(), text())
-            .prop_map(|(lease, session)| Event::from(AttemptStarted { lease, session }));
+        let started = (a_lease(), text()).prop_map(|(lease, session)| {
+            let version = session.clone();
+            Event::from(AttemptStarted {
+                lease,
+                session,
+                version,
+                sandbox: None,
+            })
+        });
         let succeeded =
             (a_lease(), text(), any::<Option<i32>>()).prop_map(|(lease, result, exit_code)| {
                 let usage = exit_code.map(|n| Usage {
@@ -439,6 +468,8 @@ mod tests {
         let bytes = Event::from(AttemptStarted {
             lease,
             session: None,
+            version: None,
+            sandbox: None,
         })
         .encode();
         let with = |more: &[u8]| {

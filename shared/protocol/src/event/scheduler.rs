@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::compact::{Pairs, Rare};
-use crate::ids::{Lease, Namespace, QueueName, TaskId};
+use crate::ids::{Lease, Namespace, Position, QueueName, TaskId};
 use crate::spec::{RunSpec, Timeouts};
+use crate::terms::{Answer, Before, Terms};
 
 /// An agent shall run an attempt. The event's position completes the lease.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -39,6 +40,62 @@ pub struct AttemptAssigned {
     /// W3C trace context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<Arc<str>>,
+    /// What the task asks for beyond what it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Arc<Terms>>,
+    /// What is known of earlier attempts, where there is anything to go on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Box<Before>>,
+    /// Results of the tasks it needed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<Input>,
+}
+
+/// The result of a task that another needed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Input {
+    /// The task.
+    pub task: TaskId,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Arc<str>>,
+    /// Its result, as it stands in the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+}
+
+/// A word for an attempt that runs: what somebody decided, or tells it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AttemptTold {
+    /// The lease.
+    pub lease: Lease,
+    /// The incarnation of the agent it is meant for.
+    pub incarnation: u64,
+    /// The word.
+    pub word: Word,
+}
+
+/// What an attempt is told.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// A question of its was answered.
+    Decision {
+        /// Which question.
+        approval: u32,
+        /// The answer.
+        answer: Answer,
+        /// What was said with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+    },
+    /// Somebody tells the model something.
+    Text {
+        /// Where that was asked for.
+        control: Position,
+        /// What.
+        text: String,
+    },
 }
 
 fn one() -> u32 {

@@ -17,10 +17,54 @@ const EXPECTED: &[(&str, &str)] = &[
         "a list of arguments or an object {argv, env, stdin, cwd}",
     ),
     ("run.claude", "an object with at least a prompt"),
+    ("run.codex", "an object with at least a prompt"),
+    ("run.acp", "an object with at least argv and a prompt"),
     (
         "run",
-        "one of {\"command\": …}, {\"claude\": …}, {\"noop\": {}}",
+        "one of {\"command\": …}, {\"claude\": …}, {\"codex\": …}, {\"acp\": …}, {\"noop\": {}}",
     ),
+    ("sandbox.memory", "bytes or a text such as \"2g\""),
+    ("sandbox.file_size", "bytes or a text such as \"2g\""),
+    (
+        "sandbox.cpu_millis",
+        "thousandths of a processor, 1 or more",
+    ),
+    ("sandbox.processes", "a whole number of 1 or more"),
+    (
+        "sandbox.network",
+        "one of \"none\", \"full\", {\"hosts\": [\"name\", \"name:port\"]}",
+    ),
+    (
+        "sandbox",
+        "a level (minimal, moderate, strict), a kind (none, landlock, bubblewrap, podman, docker, kubernetes), or an object {kind, level, network, memory, cpu_millis, processes, file_size, image}",
+    ),
+    ("workspace.name", "1 to 64 characters of A-Z a-z 0-9 _ -"),
+    (
+        "workspace.git.url",
+        "an absolute path, or a URL by https, ssh, git@ or file",
+    ),
+    ("workspace.git.ref", "a branch, tag or commit"),
+    ("workspace.git.push", "a branch"),
+    ("workspace", "an object {name, git: {url, ref, push}}"),
+    ("setup", "a list of commands, each like run.command"),
+    ("checks", "a list of commands, each like run.command"),
+    ("artifacts", "a list of paths inside the workspace"),
+    ("budget.usd", "US dollars above 0"),
+    ("budget.tokens", "a whole number of 1 or more"),
+    ("budget.turns", "a whole number of 1 or more"),
+    ("budget.time", "milliseconds or a text such as \"30m\""),
+    ("budget", "an object {usd, tokens, turns, time, on_reached}"),
+    ("models", "a list of names of models"),
+    ("secrets", "a list of names of the agent's secrets"),
+    (
+        "approvals.expires",
+        "milliseconds or a text such as \"1h\", a second or more",
+    ),
+    (
+        "approvals",
+        "an object {tools, acceptance, expires, default}",
+    ),
+    ("result_schema", "a text that is a JSON schema"),
     ("queue", "the queue of the subject, or absent"),
     ("namespace", "1 to 64 characters of A-Z a-z 0-9 _ -"),
     ("priority", "a whole number from 0 (lowest) to 9"),
@@ -167,9 +211,11 @@ pub(super) fn read(mut value: Value) -> (Submission, Vec<FieldError>) {
 fn take_out(value: &mut Value, path: &str) -> bool {
     let bare = path.split('[').next().unwrap_or(path);
     let stand_in = match bare {
-        "run.command.argv" => Value::from(vec!["true"]),
-        "run.claude.prompt" => Value::from("-"),
-        "run" | "run.command" | "run.claude" | "run.noop" => return remove(value, "run"),
+        "run.command.argv" | "run.acp.argv" => Value::from(vec!["true"]),
+        "run.claude.prompt" | "run.codex.prompt" | "run.acp.prompt" => Value::from("-"),
+        "run" | "run.command" | "run.claude" | "run.codex" | "run.acp" | "run.noop" => {
+            return remove(value, "run");
+        }
         _ => return remove(value, path),
     };
     match lookup(value, bare) {

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Submission, diagnose::expected};
+use super::diagnose::expected;
+use super::{Submission, runs, terms};
 use crate::compact::Pairs;
 use crate::event::FieldError;
 use crate::frame::Encoding;
 use crate::ids::{CellId, Namespace, Position, QueueName, TaskId, UnixMs, is_valid_name};
 use crate::limits;
-use crate::spec::{PRIORITY_DEFAULT, RunSpec, TaskSpec};
+use crate::spec::{PRIORITY_DEFAULT, TaskSpec};
 use crate::subject::is_allowed_reply;
 
 /// What the record around a submission says.
@@ -104,7 +105,8 @@ fn resolve(
     check_maps(&s, &mut errors);
     check_policies(&s, &mut errors);
     let needs = needs(&s, names, &mut errors);
-    let Some(run) = checked_run(&s, &mut errors) else {
+    let terms = terms::checked(&s, &mut errors);
+    let Some(run) = runs::checked(&s, &mut errors) else {
         return Err(errors);
     };
     if !errors.is_empty() {
@@ -145,17 +147,18 @@ fn resolve(
             .or(context.traceparent)
             .filter(|t| is_traceparent(t))
             .map(Into::into),
+        terms: terms.map(Arc::new),
         runtime,
         run: is_small.then(|| Arc::new(run)),
     };
     Ok(Resolved { task, spec })
 }
 
-fn wrong(errors: &mut Vec<FieldError>, field: &str, problem: impl Into<String>) {
+pub(super) fn wrong(errors: &mut Vec<FieldError>, field: &str, problem: impl Into<String>) {
     errors.push(FieldError::new(field, problem, expected(field)));
 }
 
-fn check_text(errors: &mut Vec<FieldError>, field: &str, text: Option<&String>) {
+pub(super) fn check_text(errors: &mut Vec<FieldError>, field: &str, text: Option<&String>) {
     match text.map(String::len) {
         Some(0) => wrong(errors, field, "is empty"),
         Some(n) if n > limits::KEY_BYTES_MAX => wrong(errors, field, format!("has {n} bytes")),
@@ -235,7 +238,12 @@ fn check_maps(s: &Submission, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_duration(errors: &mut Vec<FieldError>, field: &str, ms: Option<u64>, least: u64) {
+pub(super) fn check_duration(
+    errors: &mut Vec<FieldError>,
+    field: &str,
+    ms: Option<u64>,
+    least: u64,
+) {
     if let Some(ms) = ms.filter(|ms| *ms < least || *ms > limits::DURATION_MS_MAX) {
         let problem = format!("is {ms} ms; {least} ms to 366 days are allowed");
         wrong(errors, field, problem);
@@ -316,70 +324,6 @@ fn needs(s: &Submission, names: &Names, errors: &mut Vec<FieldError>) -> Vec<Tas
         }
     }
     out
-}
-
-fn checked_run(s: &Submission, errors: &mut Vec<FieldError>) -> Option<RunSpec> {
-    match &s.run {
-        None => {
-            if !errors
-                .iter()
-                .any(|e| e.field.is_empty() || e.field.starts_with("run"))
-            {
-                wrong(errors, "run", "is missing");
-            }
-            return None;
-        }
-        Some(RunSpec::Command(c)) => {
-            if c.argv.first().is_none_or(String::is_empty) {
-                wrong(errors, "run.command.argv", "names no program");
-            }
-            if c.argv.iter().any(|a| a.contains('\0')) {
-                wrong(errors, "run.command.argv", "holds a zero byte");
-            }
-            check_env(errors, "run.command.env", &c.env);
-            check_cwd(errors, "run.command.cwd", c.cwd.as_deref());
-        }
-        Some(RunSpec::Claude(c)) => {
-            if c.prompt.trim().is_empty() {
-                wrong(errors, "run.claude.prompt", "is empty");
-            }
-            if c.max_turns == Some(0) {
-                wrong(errors, "run.claude.max_turns", "is 0");
-            }
-            if c.max_budget_usd
-                .is_some_and(|usd| !usd.is_finite() || usd <= 0.0)
-            {
-                wrong(errors, "run.claude.max_budget_usd", "is not above 0");
-            }
-            check_env(errors, "run.claude.env", &c.env);
-            check_cwd(errors, "run.claude.cwd", c.cwd.as_deref());
-        }
-        Some(RunSpec::Noop(_)) => {}
-    }
-    s.run.clone()
-}
-
-fn check_env(errors: &mut Vec<FieldError>, field: &str, env: &BTreeMap<String, String>) {
-    for (key, value) in env {
-        if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
-            let problem = format!("{key:?} cannot be an environment variable");
-            errors.push(FieldError::new(
-                field,
-                problem,
-                "names without = and zero bytes",
-            ));
-        }
-    }
-}
-
-fn check_cwd(errors: &mut Vec<FieldError>, field: &str, cwd: Option<&str>) {
-    if cwd.is_some_and(|c| c.is_empty() || c.contains('\0')) {
-        errors.push(FieldError::new(
-            field,
-            "is empty or holds a zero byte",
-            "a path",
-        ));
-    }
 }
 
 /// A task whose need is refused is refused too, and so is every circle.

@@ -227,7 +227,7 @@ impl World {
                 for draft in drafts {
                     match draft {
                         Draft::Events { subject, events } => commit.push(&subject, events),
-                        Draft::WithBody { seq, complete } => fetches.push(Fetch {
+                        Draft::WithBody { seq, complete, .. } => fetches.push(Fetch {
                             role,
                             epoch,
                             seq,
@@ -282,7 +282,7 @@ impl World {
             return Ok(());
         }
         let record = self.log.read(fetch.seq).and_then(Submissions::of);
-        let event = record.and_then(|record| (fetch.complete)(&record).ok());
+        let event = record.and_then(|record| (fetch.complete)(&record));
         let term = self.replica(n).and_then(|r| r.terms.get_mut(&fetch.role));
         if let (Some((epoch, commit)), Some((subject, event))) = (term, event)
             && *epoch == fetch.epoch

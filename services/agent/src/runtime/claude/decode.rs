@@ -3,13 +3,12 @@
 
 use conductor_protocol::OutcomeClass;
 use conductor_protocol::event::Usage;
-use conductor_protocol::limits::RESULT_BYTES_MAX;
 use serde_json::Value;
 
 use crate::inside::Moment;
 use crate::output::Channel;
 use crate::reaper::Status;
-use crate::runtime::{Signal, Verdict};
+use crate::runtime::{RESULT_KEPT_MAX, Signal, Verdict};
 
 /// How much of a line that is not understood goes into the output.
 const RAW_KEPT: usize = 4096;
@@ -280,12 +279,12 @@ fn say(out: &mut Vec<Signal>, text: &str) {
     }
 }
 
-/// A text cut at `RESULT_BYTES_MAX`, its cut marked.
+/// A text cut at `RESULT_KEPT_MAX`, its cut marked.
 fn cut(text: &str) -> String {
-    if text.len() <= RESULT_BYTES_MAX {
+    if text.len() <= RESULT_KEPT_MAX {
         return text.to_owned();
     }
-    let end = (0..=RESULT_BYTES_MAX - 4)
+    let end = (0..=RESULT_KEPT_MAX - 4)
         .rev()
         .find(|i| text.is_char_boundary(*i))
         .unwrap_or(0);

@@ -156,12 +156,15 @@ impl World {
             name: None,
             metadata: conductor_protocol::compact::Pairs::default(),
             traceparent: None,
+            terms: None,
+            before: None,
+            inputs: Vec::new(),
         };
         let head = FrameHead::epoch(self.state.epoch(Role::Scheduler));
         self.say(&Subject::Scheduler(agent(on)), head, assigned);
         let lease = self.state.tasks[&task].lease(task).unwrap();
         let session = None;
-        self.report(on, AttemptStarted { lease, session });
+        self.report(on, AttemptStarted::new(lease, session));
     }
 
     /// Its attempt fails; once more, that is of a lease that is over.
