@@ -7,7 +7,7 @@ use conductor_protocol::ids::Lease;
 use conductor_protocol::spec::NeedPolicy;
 use conductor_protocol::{OutcomeClass, TaskId};
 
-use super::{At, Notice, Ruling, end, intake};
+use super::{At, Notice, Ruling, end, intake, people};
 use crate::planted::{Bug, is_planted};
 use crate::state::{AgentStatus, Outcome, Phase, State, Task};
 use crate::void::VoidReason;
@@ -34,6 +34,7 @@ pub(super) fn apply(state: &mut State, at: At, event: &Event, notices: &mut Vec<
         Event::TaskCancelled(e) => cancelled(state, at, e, notices),
         Event::TaskRedriven(e) => redriven(state, at, e.task),
         Event::AttemptTimedOut(e) => attempt_timed_out(state, at, e.lease, e.timeout),
+        Event::ApprovalDecided(e) => people::decided(state, e),
         Event::AgentLost(e) => {
             let agent = state
                 .agents

@@ -36,6 +36,8 @@ pub struct Index {
     pub free: BTreeSet<(u32, AgentId)>,
     /// Leases that are over and whose agents are to be told.
     pub revocations: BTreeSet<(AgentId, Position)>,
+    /// Tasks whose attempts are to be told something people said.
+    pub to_tell: BTreeSet<TaskId>,
     /// Agents that are to be told that they were declared lost.
     pub dismissals: BTreeSet<AgentId>,
     /// Agents that are gone, longest gone first.
@@ -118,6 +120,7 @@ struct Places {
     waits: bool,
     slots: u32,
     ended: Option<UnixMs>,
+    has_words: bool,
 }
 
 impl Places {
@@ -131,6 +134,7 @@ impl Places {
                 Phase::Ended(e) => Some(e.at_ms),
                 _ => None,
             },
+            has_words: task.has_words(),
         }
     }
 }
@@ -153,6 +157,13 @@ impl Index {
         moved(&mut self.ended, from.ended, to.ended, id);
         if from.ready != to.ready {
             self.moved_ready(task, from.ready, to.ready);
+        }
+        if from.has_words != to.has_words {
+            if to.has_words {
+                self.to_tell.insert(id);
+            } else {
+                self.to_tell.remove(&id);
+            }
         }
         match (from.waits, to.waits) {
             (true, false) => subtract(&mut self.backlog, &spec.queue, 1),
