@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::dirs::AttemptDirs;
+use crate::input::Voice;
 use crate::inside::Inside;
 use crate::output::{Channel, Output};
 use crate::process::{Process, ReaperProgram};
@@ -64,6 +65,13 @@ pub struct Attempt {
     pub stop: watch::Receiver<Stop>,
 }
 
+/// A program that runs, and its outputs.
+type Started = (
+    Process,
+    tokio::process::ChildStdout,
+    tokio::process::ChildStderr,
+);
+
 /// What ended the waiting for a program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Why {
@@ -92,9 +100,10 @@ impl Attempt {
         let dirs = AttemptDirs::of(&self.base, &lease);
         let mut inside = Inside::of(&lease, &self.assigned);
         match self.start(runtime.as_mut(), &dirs) {
-            Ok(started) => {
+            Ok((started, voice)) => {
                 inside.prepared();
-                let (why, status) = self.attend(runtime.as_mut(), started, inside).await;
+                let watch = Watch::new(self.run_deadline(), runtime.as_ref(), voice, inside);
+                let (why, status) = self.attend(runtime.as_mut(), started, watch).await;
                 self.report_end(runtime.as_mut(), why, &status);
             }
             Err(problem) => {
@@ -115,14 +124,7 @@ impl Attempt {
         &self,
         runtime: &mut dyn Runtime,
         dirs: &AttemptDirs,
-    ) -> Result<
-        (
-            Process,
-            tokio::process::ChildStdout,
-            tokio::process::ChildStderr,
-        ),
-        String,
-    > {
+    ) -> Result<(Started, Voice), String> {
         let paths = dirs.paths();
         let job = Job {
             lease: self.lease,
@@ -131,7 +133,8 @@ impl Attempt {
             host: &self.host,
         };
         let launch = runtime.prepare(&job)?;
-        dirs.create(&launch.stdin).map_err(|e| {
+        let made = dirs.create(&launch.stdin);
+        let voice = made.and_then(|()| launch.stdin.voice(&dirs.stdin)).map_err(|e| {
             format!("cannot make its directories below {}: {e}; free some space there or name another --data-dir", self.base.display())
         })?;
         let lease = format!(
@@ -148,26 +151,21 @@ impl Attempt {
             _ => None,
         };
         self.tell(AttemptStarted::new(self.lease, session));
-        Ok(started)
+        Ok((started, voice))
+    }
+
+    fn run_deadline(&self) -> Option<Instant> {
+        let limit = self.assigned.timeouts.run;
+        limit.map(|t| Instant::now() + Duration::from_millis(t.0))
     }
 
     /// Reads the program's outputs and waits for its end, or brings it about.
     async fn attend(
         &mut self,
         runtime: &mut dyn Runtime,
-        (mut process, mut stdout, mut stderr): (
-            Process,
-            tokio::process::ChildStdout,
-            tokio::process::ChildStderr,
-        ),
-        inside: Inside,
+        (mut process, mut stdout, mut stderr): Started,
+        mut watch: Watch,
     ) -> (Why, Status) {
-        let run_deadline = self
-            .assigned
-            .timeouts
-            .run
-            .map(|t| Instant::now() + Duration::from_millis(t.0));
-        let mut watch = Watch::new(run_deadline, runtime, inside);
         let (mut out, mut err) = (vec![0_u8; 32 * 1024], vec![0_u8; 32 * 1024]);
         let (mut out_open, mut err_open) = (true, true);
         let mut sweep_at = Instant::now();
@@ -184,11 +182,11 @@ impl Attempt {
                     let reason = if changed.is_ok() { *stop.borrow_and_update() } else { Stop::Shutdown };
                     if reason != Stop::No {
                         watch.begin_stop(Why::Stopped(reason));
-                        watch.step(&mut process).await;
+                        watch.step(runtime, &mut process).await;
                     }
                 }
                 () = tokio::time::sleep_until(watch.next()) => {
-                    watch.on_time(&mut process).await;
+                    watch.on_time(runtime, &mut process).await;
                 }
                 // Should the reaper be killed, nothing else ends what holds the outputs open.
                 () = process.leave_nothing(sweep_at) => sweep_at = Instant::now() + SWEEP_PAUSE,
@@ -204,7 +202,9 @@ impl Attempt {
                         process.kill();
                     }
                 }
-                () = tokio::time::sleep_until(watch.next()) => watch.on_time(&mut process).await,
+                () = tokio::time::sleep_until(watch.next()) => {
+                    watch.on_time(runtime, &mut process).await;
+                }
             }
         };
         let is_known = watch.why != Why::Stopped(Stop::Revoked);
@@ -236,6 +236,7 @@ impl Attempt {
                     lease: self.lease,
                     usage,
                 }),
+                Signal::Say(bytes) => watch.say(bytes),
                 Signal::Final => watch.on_final(),
                 Signal::Moment(moment) => watch.inside.saw(moment),
             }
@@ -313,6 +314,7 @@ struct Watch {
     why: Why,
     ladder: std::slice::Iter<'static, Step>,
     step_deadline: Option<Instant>,
+    voice: Voice,
     inside: Inside,
 }
 
@@ -320,7 +322,12 @@ struct Watch {
 const NEVER: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl Watch {
-    fn new(run_deadline: Option<Instant>, runtime: &dyn Runtime, inside: Inside) -> Self {
+    fn new(
+        run_deadline: Option<Instant>,
+        runtime: &dyn Runtime,
+        voice: Voice,
+        inside: Inside,
+    ) -> Self {
         Self {
             run_deadline,
             silence: runtime.silence(),
@@ -329,6 +336,7 @@ impl Watch {
             why: Why::Ended,
             ladder: runtime.ladder().iter(),
             step_deadline: None,
+            voice,
             inside,
         }
     }
@@ -339,6 +347,13 @@ impl Watch {
 
     fn on_final(&mut self) {
         self.is_final = true;
+        self.voice.close();
+    }
+
+    fn say(&self, bytes: Vec<u8>) {
+        if !self.voice.say(bytes) {
+            tracing::debug!("a word was not heard: its input is closed or full");
+        }
     }
 
     fn silent_at(&self) -> Option<(Instant, Why)> {
@@ -363,7 +378,7 @@ impl Watch {
             .unwrap_or_else(|| Instant::now() + NEVER)
     }
 
-    async fn on_time(&mut self, process: &mut Process) {
+    async fn on_time(&mut self, runtime: &mut dyn Runtime, process: &mut Process) {
         let now = Instant::now();
         if self.why == Why::Ended {
             match self.silent_at() {
@@ -374,7 +389,7 @@ impl Watch {
                 _ => return,
             }
         }
-        self.step(process).await;
+        self.step(runtime, process).await;
     }
 
     fn begin_stop(&mut self, why: Why) {
@@ -382,8 +397,15 @@ impl Watch {
     }
 
     /// The next step of the ladder; at its end the whole tree is killed.
-    async fn step(&mut self, process: &mut Process) {
+    async fn step(&mut self, runtime: &mut dyn Runtime, process: &mut Process) {
         let pause = match self.ladder.next() {
+            Some(Step::Say(pause)) => match runtime.interrupt() {
+                Some(bytes) => {
+                    self.say(bytes);
+                    *pause
+                }
+                None => Duration::ZERO,
+            },
             Some(Step::Interrupt(pause)) => {
                 process.interrupt().await;
                 *pause

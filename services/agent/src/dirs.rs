@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use conductor_protocol::ids::Lease;
 
+use crate::input::Input;
+
 /// The directories of one attempt.
 #[derive(Clone, Debug)]
 pub struct AttemptDirs {
@@ -64,15 +66,15 @@ impl AttemptDirs {
         }
     }
 
-    /// Makes them, empty, with `stdin` in place.
-    pub fn create(&self, stdin: &[u8]) -> io::Result<()> {
+    /// Makes them, empty, with its input in place.
+    pub fn create(&self, stdin: &Input) -> io::Result<()> {
         if self.root.exists() {
             fs::remove_dir_all(&self.root)?;
         }
         for dir in [&self.workspace, &self.home, &self.tmp, &self.run] {
             fs::create_dir_all(dir)?;
         }
-        fs::write(&self.stdin, stdin)
+        stdin.place(&self.stdin)
     }
 
     /// Removes them.

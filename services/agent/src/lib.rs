@@ -3,7 +3,7 @@
 //! Reading order: [`duty`] (takes assignments, keeps leases, reports: decides nothing that
 //! is not told by the log) → [`service`] (the actor around it) → [`attempt`] (one
 //! attempt from assignment to end) → [`runtime`] (what to run, how to read it) →
-//! [`process`] and [`reaper`] (a process tree that is gone afterwards), [`output`].
+//! [`input`], [`process`] and [`reaper`] (a process tree that is gone afterwards), [`output`].
 //!
 //! # Invariants
 //! - It hears the scheduler alone and speaks of its own attempts alone.
@@ -13,6 +13,7 @@
 pub mod attempt;
 pub mod dirs;
 pub mod duty;
+pub mod input;
 pub mod inside;
 pub mod lines;
 pub mod output;

@@ -10,6 +10,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
 
 use crate::dirs::AttemptDirs;
+use crate::input::Input;
 use crate::reaper::{self, INTERRUPT, Status, TERMINATE};
 
 /// How often in a row nothing must be found of a tree whose reaper was killed.
@@ -25,7 +26,7 @@ pub struct Launch {
     /// Its whole environment.
     pub env: BTreeMap<String, String>,
     /// What it reads on standard input.
-    pub stdin: Vec<u8>,
+    pub stdin: Input,
     /// Where it begins.
     pub cwd: PathBuf,
 }

@@ -91,7 +91,9 @@ pub enum Signal {
     Text(Channel, Vec<u8>),
     /// What was used so far.
     Usage(Usage),
-    /// It said its last word: the process is expected to end soon.
+    /// Bytes for its standard input, where that is open.
+    Say(Vec<u8>),
+    /// It said its last word: its input is closed, and the process is expected to end soon.
     Final,
     /// Something that takes time began or ended; for those who watch, no fact.
     Moment(Moment),
@@ -111,6 +113,8 @@ pub struct Verdict {
 /// A step of the ladder that stops a program, and how long to wait after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// What its protocol has for it: see [`Runtime::interrupt`].
+    Say(Duration),
     /// SIGINT: yields a result with its cost, where the program has such a thing.
     Interrupt(Duration),
     /// SIGTERM.
@@ -127,6 +131,11 @@ pub trait Runtime: Send {
 
     /// An output is over.
     fn end(&mut self, channel: Channel) -> Vec<Signal>;
+
+    /// What is said to it to interrupt it, where its protocol has words for that.
+    fn interrupt(&mut self) -> Option<Vec<u8>> {
+        None
+    }
 
     /// How it is stopped before its tree is killed.
     fn ladder(&self) -> &'static [Step];

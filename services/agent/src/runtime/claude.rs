@@ -12,6 +12,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{Job, Runtime, Signal, Step, Verdict, base_env, cwd};
+use crate::input::Input;
 use crate::lines::{Line, Lines};
 use crate::output::{Channel, Tail};
 use crate::process::Launch;
@@ -165,7 +166,7 @@ impl Runtime for ClaudeRuntime {
             program: job.host.claude.display().to_string(),
             args: self.args(&job.lease),
             env,
-            stdin: format!("{message}\n").into_bytes(),
+            stdin: Input::Closed(format!("{message}\n").into_bytes()),
             cwd: cwd(job, self.spec.cwd.as_ref()),
         })
     }

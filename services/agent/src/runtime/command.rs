@@ -7,6 +7,7 @@ use conductor_protocol::limits::RESULT_BYTES_MAX;
 use conductor_protocol::spec::CommandSpec;
 
 use super::{Job, Runtime, Signal, Step, Verdict, base_env, cwd};
+use crate::input::Input;
 use crate::output::{Channel, Tail};
 use crate::process::Launch;
 use crate::reaper::Status;
@@ -39,7 +40,7 @@ impl Runtime for CommandRuntime {
             program: program.clone(),
             args: args.to_vec(),
             env,
-            stdin: self.spec.stdin.clone().unwrap_or_default().into_bytes(),
+            stdin: Input::Closed(self.spec.stdin.clone().unwrap_or_default().into_bytes()),
             cwd: cwd(job, self.spec.cwd.as_ref()),
         })
     }
