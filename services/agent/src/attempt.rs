@@ -1,12 +1,14 @@
 //! One attempt, from its assignment to its end.
 
+mod talk;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use conductor_protocol::OutcomeClass;
 use conductor_protocol::event::{
-    AttemptAssigned, AttemptFailed, AttemptStarted, AttemptSucceeded, AttemptUsage, Event,
+    AttemptAssigned, AttemptFailed, AttemptStarted, AttemptSucceeded, AttemptUsage, Event, Word,
 };
 use conductor_protocol::ids::Lease;
 use conductor_protocol::limits::MESSAGE_BYTES_MAX;
@@ -18,9 +20,11 @@ use crate::dirs::AttemptDirs;
 use crate::input::Voice;
 use crate::inside::Inside;
 use crate::output::{Channel, Output};
+use crate::people::People;
 use crate::process::{Process, ReaperProgram};
 use crate::reaper::Status;
 use crate::runtime::{self, Host, Job, Runtime, Signal, Step, Verdict};
+use talk::Acceptance;
 
 /// How long a program may take to end after its last word.
 const GRACE_AFTER_FINAL: Duration = Duration::from_secs(10);
@@ -63,6 +67,10 @@ pub struct Attempt {
     pub facts: mpsc::UnboundedSender<Event>,
     /// Whether it shall stop.
     pub stop: watch::Receiver<Stop>,
+    /// What it is told while it runs.
+    pub words: mpsc::UnboundedReceiver<Word>,
+    /// Whom it asks.
+    pub people: People,
 }
 
 /// A program that runs, and its outputs.
@@ -104,12 +112,12 @@ impl Attempt {
                 inside.prepared();
                 let watch = Watch::new(self.run_deadline(), runtime.as_ref(), voice, inside);
                 let (why, status) = self.attend(runtime.as_mut(), started, watch).await;
-                self.report_end(runtime.as_mut(), why, &status);
+                self.report_end(runtime.as_mut(), why, &status).await;
             }
             Err(problem) => {
                 self.tell(AttemptStarted::new(lease, None));
                 let status = Status::NotStarted(problem);
-                self.report_end(runtime.as_mut(), Why::Ended, &status);
+                self.report_end(runtime.as_mut(), Why::Ended, &status).await;
             }
         }
         dirs.remove();
@@ -170,6 +178,7 @@ impl Attempt {
         let (mut out_open, mut err_open) = (true, true);
         let mut sweep_at = Instant::now();
         let mut stop = self.stop.clone();
+        let mut waiting = self.people.waiting();
         while out_open || err_open {
             tokio::select! {
                 read = stdout.read(&mut out), if out_open => {
@@ -185,6 +194,8 @@ impl Attempt {
                         watch.step(runtime, &mut process).await;
                     }
                 }
+                Some(word) = self.words.recv() => self.hear(runtime, word, &mut watch),
+                Ok(()) = waiting.changed() => watch.pause(*waiting.borrow_and_update() > 0),
                 () = tokio::time::sleep_until(watch.next()) => {
                     watch.on_time(runtime, &mut process).await;
                 }
@@ -229,6 +240,12 @@ impl Attempt {
             }
             None => runtime.end(channel),
         };
+        self.act(signals, watch);
+        bytes.is_some()
+    }
+
+    /// Does what a runtime says is to be done.
+    fn act(&self, signals: Vec<Signal>, watch: &mut Watch) {
         for signal in signals {
             match signal {
                 Signal::Text(channel, text) => self.output.write(channel, Bytes::from(text)),
@@ -237,16 +254,29 @@ impl Attempt {
                     usage,
                 }),
                 Signal::Say(bytes) => watch.say(bytes),
+                Signal::Ask(name, question, summary) => {
+                    self.people.ask_for_runtime(name, question, &summary);
+                }
                 Signal::Final => watch.on_final(),
                 Signal::Moment(moment) => watch.inside.saw(moment),
             }
         }
-        bytes.is_some()
     }
 
-    fn report_end(&self, runtime: &mut dyn Runtime, why: Why, status: &Status) {
+    async fn report_end(&mut self, runtime: &mut dyn Runtime, mut why: Why, status: &Status) {
         let lease = self.lease;
-        let verdict = runtime.judge(status);
+        let mut verdict = runtime.judge(status);
+        if matches!(why, Why::Ended | Why::Lingering) && verdict.failure.is_none() {
+            match self.accept(verdict.result.as_deref()).await {
+                Acceptance::Accepted => {}
+                Acceptance::Denied(text) => {
+                    let said = text.map_or_else(String::new, |text| format!(": {text}"));
+                    let message = format!("its result was not accepted{said}");
+                    verdict.failure = Some((OutcomeClass::Denied, message));
+                }
+                Acceptance::Stopped(stop) => why = Why::Stopped(stop),
+            }
+        }
         let output = self.output.stats();
         let failure = match why {
             // Nobody waits for its result; the agent says that it is over.
@@ -316,6 +346,8 @@ struct Watch {
     step_deadline: Option<Instant>,
     voice: Voice,
     inside: Inside,
+    /// Since when it waits for people: that is neither running nor silence.
+    paused: Option<Instant>,
 }
 
 /// Far enough to mean never.
@@ -338,6 +370,18 @@ impl Watch {
             step_deadline: None,
             voice,
             inside,
+            paused: None,
+        }
+    }
+
+    /// It waits for people from now on, or does no longer.
+    fn pause(&mut self, is_waiting: bool) {
+        let now = Instant::now();
+        if is_waiting {
+            self.paused.get_or_insert(now);
+        } else if let Some(since) = self.paused.take() {
+            self.run_deadline = self.run_deadline.map(|at| at + (now - since));
+            self.heard = now;
         }
     }
 
@@ -366,7 +410,9 @@ impl Watch {
 
     /// When something is due next.
     fn next(&self) -> Instant {
-        let clocks = if self.why == Why::Ended {
+        let clocks = if self.why == Why::Ended && self.paused.is_some() {
+            [None, None]
+        } else if self.why == Why::Ended {
             [self.run_deadline, self.silent_at().map(|(at, _)| at)]
         } else {
             [self.step_deadline, None]
@@ -380,6 +426,9 @@ impl Watch {
 
     async fn on_time(&mut self, runtime: &mut dyn Runtime, process: &mut Process) {
         let now = Instant::now();
+        if self.why == Why::Ended && self.paused.is_some() {
+            return;
+        }
         if self.why == Why::Ended {
             match self.silent_at() {
                 _ if self.run_deadline.is_some_and(|at| at <= now) => {

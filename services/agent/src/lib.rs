@@ -17,6 +17,7 @@ pub mod input;
 pub mod inside;
 pub mod lines;
 pub mod output;
+pub mod people;
 pub mod process;
 pub mod reaper;
 pub mod runtime;

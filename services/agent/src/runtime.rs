@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use conductor_protocol::event::{AttemptAssigned, Usage};
+use conductor_protocol::event::{AttemptAssigned, Question, Usage};
 use conductor_protocol::ids::Lease;
 use conductor_protocol::trace::SpanKind;
 use conductor_protocol::{OutcomeClass, RunSpec, TraceContext};
@@ -19,6 +19,7 @@ use conductor_telemetry::Otlp;
 use crate::dirs::Paths;
 use crate::inside::Moment;
 use crate::output::Channel;
+use crate::people::Reply;
 use crate::process::Launch;
 use crate::reaper::Status;
 
@@ -93,6 +94,8 @@ pub enum Signal {
     Usage(Usage),
     /// Bytes for its standard input, where that is open.
     Say(Vec<u8>),
+    /// A question to people, under a name of the runtime's; see [`Runtime::answered`].
+    Ask(String, Question, String),
     /// It said its last word: its input is closed, and the process is expected to end soon.
     Final,
     /// Something that takes time began or ended; for those who watch, no fact.
@@ -131,6 +134,16 @@ pub trait Runtime: Send {
 
     /// An output is over.
     fn end(&mut self, channel: Channel) -> Vec<Signal>;
+
+    /// What it asked under this name was answered.
+    fn answered(&mut self, _name: &str, _reply: &Reply) -> Vec<Signal> {
+        Vec::new()
+    }
+
+    /// Somebody says something to it; `None` where it cannot be told.
+    fn told(&mut self, _text: &str) -> Option<Vec<Signal>> {
+        None
+    }
 
     /// What is said to it to interrupt it, where its protocol has words for that.
     fn interrupt(&mut self) -> Option<Vec<u8>> {

@@ -1,5 +1,6 @@
 //! The Claude Code CLI, headless, with the safe flags of agent-facts 2.1.
 
+mod control;
 mod decode;
 
 use std::path::Path;
@@ -8,13 +9,13 @@ use std::time::Duration;
 
 use conductor_protocol::ids::Lease;
 use conductor_protocol::spec::{ClaudeSpec, PermissionMode};
-use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{Job, Runtime, Signal, Step, Verdict, base_env, cwd};
 use crate::input::Input;
 use crate::lines::{Line, Lines};
 use crate::output::{Channel, Tail};
+use crate::people::Reply;
 use crate::process::Launch;
 use crate::reaper::Status;
 use decode::Decoder;
@@ -53,7 +54,7 @@ impl ClaudeRuntime {
         }
     }
 
-    fn args(&self, lease: &Lease) -> Vec<String> {
+    fn args(&self, job: &Job<'_>) -> Vec<String> {
         let spec = &self.spec;
         let mut args: Vec<String> = [
             "-p",
@@ -63,6 +64,8 @@ impl ClaudeRuntime {
             "stream-json",
             "--verbose",
             "--include-partial-messages",
+            // So that it is known which words the model has read.
+            "--replay-user-messages",
             // Hooks and servers of the repository would run otherwise (finding 4).
             "--setting-sources",
             "user",
@@ -79,7 +82,7 @@ impl ClaudeRuntime {
         };
         match &spec.resume {
             Some(session) => add("--resume", Some(session.clone())),
-            None => add("--session-id", Some(session_id(lease))),
+            None => add("--session-id", Some(session_id(&job.lease))),
         }
         add("--model", spec.model.clone());
         add("--max-turns", spec.max_turns.map(|n| n.to_string()));
@@ -89,7 +92,14 @@ impl ClaudeRuntime {
         );
         add("--append-system-prompt", spec.append_system_prompt.clone());
         add("--json-schema", spec.json_schema.clone());
-        let mode = spec.permission_mode.unwrap_or(PermissionMode::DontAsk);
+        let asks = control::asks_for_tools(job);
+        let usual = if asks {
+            add("--permission-prompt-tool", Some("stdio".to_owned()));
+            PermissionMode::Default
+        } else {
+            PermissionMode::DontAsk
+        };
+        let mode = spec.permission_mode.unwrap_or(usual);
         add("--permission-mode", Some(mode.as_str().to_owned()));
         if !spec.allowed_tools.is_empty() {
             args.push("--allowedTools".to_owned());
@@ -158,15 +168,11 @@ impl Runtime for ClaudeRuntime {
             env.insert("IS_SANDBOX".to_owned(), "1".to_owned());
         }
         env.extend(self.spec.env.clone());
-        let message = json!({
-            "type": "user",
-            "message": {"role": "user", "content": [{"type": "text", "text": self.spec.prompt}]},
-        });
         Ok(Launch {
             program: job.host.claude.display().to_string(),
-            args: self.args(&job.lease),
+            args: self.args(job),
             env,
-            stdin: Input::Closed(format!("{message}\n").into_bytes()),
+            stdin: Input::Open(control::first_words(job, &self.spec.prompt)),
             cwd: cwd(job, self.spec.cwd.as_ref()),
         })
     }
@@ -192,9 +198,22 @@ impl Runtime for ClaudeRuntime {
         out
     }
 
+    fn answered(&mut self, name: &str, reply: &Reply) -> Vec<Signal> {
+        self.decoder.answered(name, reply)
+    }
+
+    fn told(&mut self, text: &str) -> Option<Vec<Signal>> {
+        Some(self.decoder.told(text))
+    }
+
+    fn interrupt(&mut self) -> Option<Vec<u8>> {
+        Some(control::interrupt())
+    }
+
     fn ladder(&self) -> &'static [Step] {
         // SIGTERM first would lose the result event, and with it the cost.
         const LADDER: &[Step] = &[
+            Step::Say(Duration::from_secs(5)),
             Step::Interrupt(Duration::from_secs(5)),
             Step::Terminate(Duration::from_secs(5)),
         ];

@@ -289,10 +289,7 @@ impl World {
     pub(super) fn run(&mut self, task: TaskId, on: &str) -> Lease {
         let lease = self.assign(task, on);
         assert_eq!(
-            self.agent_says(
-                on,
-                AttemptStarted::new(lease, None)
-            ),
+            self.agent_says(on, AttemptStarted::new(lease, None)),
             Verdict::Applied
         );
         lease

@@ -6,8 +6,10 @@ use conductor_protocol::event::Usage;
 use conductor_protocol::limits::RESULT_BYTES_MAX;
 use serde_json::Value;
 
+use super::control::Talk;
 use crate::inside::Moment;
 use crate::output::Channel;
+use crate::people::Reply;
 use crate::reaper::Status;
 use crate::runtime::{Signal, Verdict};
 
@@ -17,12 +19,16 @@ const RAW_KEPT: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     allows_denials: bool,
+    /// Turns of all results: each counts its own.
+    turns: u32,
     session: Option<String>,
     model: Option<String>,
     /// Whether partial messages bring the text: then whole ones would repeat it.
     has_partials: bool,
     result: Option<Value>,
     broken_servers: Vec<String>,
+    /// What it asked people, and the words it has not read yet.
+    talk: Talk,
 }
 
 impl Decoder {
@@ -50,16 +56,32 @@ impl Decoder {
             Some("system") => self.system(&value, out),
             Some("stream_event") => self.partial(&value, out),
             Some("assistant") => self.assistant(&value, out),
+            Some("user") if value.pointer("/isReplay") == Some(&Value::Bool(true)) => {
+                self.talk.has_read();
+            }
             Some("user") => answers(&value, out),
+            Some("control_request") => self.talk.requested(&value, out),
             Some("result") => {
+                self.turns += turns(&value);
                 out.push(Signal::Usage(self.usage(&value)));
                 // A later result replaces an earlier one: the last word counts.
                 self.result = Some(value);
-                out.push(Signal::Final);
+                // Words it has not read yet have it go on.
+                if !self.talk.has_unread() {
+                    out.push(Signal::Final);
+                }
             }
             // Whatever a newer CLI may say is no fact of ours.
             _ => {}
         }
+    }
+
+    pub(super) fn answered(&mut self, name: &str, reply: &Reply) -> Vec<Signal> {
+        self.talk.answered(name, reply)
+    }
+
+    pub(super) fn told(&mut self, text: &str) -> Vec<Signal> {
+        self.talk.told(text)
     }
 
     fn system(&mut self, value: &Value, out: &mut Vec<Signal>) {
@@ -150,10 +172,7 @@ impl Decoder {
                 .map(str::to_owned)
                 .or(self.session.clone()),
             model: self.model.clone(),
-            turns: result
-                .pointer("/num_turns")
-                .and_then(Value::as_u64)
-                .unwrap_or(0) as u32,
+            turns: self.turns,
             cost_usd: result
                 .pointer("/total_cost_usd")
                 .and_then(Value::as_f64)
@@ -254,6 +273,11 @@ impl Decoder {
     }
 }
 
+fn turns(result: &Value) -> u32 {
+    let turns = result.pointer("/num_turns").and_then(Value::as_u64);
+    u32::try_from(turns.unwrap_or(0)).unwrap_or(u32::MAX)
+}
+
 /// Why the model service did not answer.
 fn api_class(result: &Value) -> OutcomeClass {
     let said = text(result, "/result").unwrap_or_default();
@@ -270,11 +294,11 @@ fn api_class(result: &Value) -> OutcomeClass {
     }
 }
 
-fn text<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
+pub(super) fn text<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
     value.pointer(pointer).and_then(Value::as_str)
 }
 
-fn say(out: &mut Vec<Signal>, text: &str) {
+pub(super) fn say(out: &mut Vec<Signal>, text: &str) {
     if !text.is_empty() {
         out.push(Signal::Text(Channel::Stdout, text.as_bytes().to_vec()));
     }
