@@ -58,9 +58,7 @@ fn asking(task: &Task) -> String {
         return "its attempt asks nothing any more".to_owned();
     };
     if !approval.is_open() {
-        return format!(
-            "question {number} was answered; the orchestrator has not decided so yet"
-        );
+        return format!("question {number} was answered; the orchestrator has not decided so yet");
     }
     let others = if count > 1 {
         format!(" (and {} more)", count - 1)

@@ -239,18 +239,12 @@ fn no_attempt_asks_or_is_told_without_bound() {
     }
     let void = Verdict::Void;
     assert_eq!(world.ask(lease, "a1"), void(VoidReason::NoCapacity));
-    assert_eq!(
-        world.tell(task, "be quick"),
-        void(VoidReason::NoCapacity)
-    );
+    assert_eq!(world.tell(task, "be quick"), void(VoidReason::NoCapacity));
     let long = "x".repeat(5_000);
     assert_eq!(world.tell(task, &long), void(VoidReason::Malformed));
     let mut verbose = question(lease, 99);
     verbose.summary = long;
-    assert_eq!(
-        world.agent_says("a1", verbose),
-        void(VoidReason::Malformed)
-    );
+    assert_eq!(world.agent_says("a1", verbose), void(VoidReason::Malformed));
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use conductor_domain::Verdict;
 use conductor_protocol::event::{
     AgentJoined, AgentLeft, AgentLost, ApprovalDecided, AttemptProgress, AttemptRevoked,
-    AttemptStarted, AttemptStopped, AttemptTimedOut, AttemptTold, AttemptTimeout, AttemptUsage, CancelCause, RevokeReason,
-    TaskCancelled, TaskFailed, TaskReady, TaskRedriven, TaskRetrySet, TaskTimedOut, TaskTimeout,
-    Usage, Word,
+    AttemptStarted, AttemptStopped, AttemptTimedOut, AttemptTimeout, AttemptTold, AttemptUsage,
+    CancelCause, RevokeReason, TaskCancelled, TaskFailed, TaskReady, TaskRedriven, TaskRetrySet,
+    TaskTimedOut, TaskTimeout, Usage, Word,
 };
 use conductor_protocol::ids::{Lease, Position, TaskId};
 use conductor_protocol::terms::Answer;
@@ -274,7 +274,9 @@ const EVENTS: [(&str, When); 34] = [
     ("control retry", |g| {
         g.world.control(&Control::Retry { task: g.task })
     }),
-    ("control decide", |g| g.world.answer(g.task, 1, Answer::Deny)),
+    ("control decide", |g| {
+        g.world.answer(g.task, 1, Answer::Deny)
+    }),
     ("control tell", |g| g.world.tell(g.task, "be quick")),
 ];
 

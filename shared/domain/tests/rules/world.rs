@@ -6,8 +6,8 @@ use conductor_domain::plan;
 use conductor_domain::state::{Phase, State, Task};
 use conductor_domain::{Decoded, Record, Verdict, fold, record};
 use conductor_protocol::event::{
-    AgentJoined, ApprovalRequested, AttemptAssigned, AttemptFailed, AttemptStarted, AttemptSucceeded, Event,
-    LeaderElected, LogFormat, Question, TaskReady,
+    AgentJoined, ApprovalRequested, AttemptAssigned, AttemptFailed, AttemptStarted,
+    AttemptSucceeded, Event, LeaderElected, LogFormat, Question, TaskReady,
 };
 use conductor_protocol::frame::{self, FrameHead};
 use conductor_protocol::human::DurationMs;

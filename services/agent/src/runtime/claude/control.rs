@@ -129,7 +129,10 @@ impl Talk {
         let success = json!({"subtype": "success", "request_id": id, "response": decision});
         let response = json!({"type": "control_response", "response": success});
         let mut out = Vec::new();
-        say(&mut out, &format!("[{}: {}]\n", reply.answer.as_str(), tool.name));
+        say(
+            &mut out,
+            &format!("[{}: {}]\n", reply.answer.as_str(), tool.name),
+        );
         out.push(Signal::Say(line(&response)));
         out
     }
