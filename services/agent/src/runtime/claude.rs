@@ -54,7 +54,8 @@ impl ClaudeRuntime {
         }
     }
 
-    fn args(&self, job: &Job<'_>) -> Vec<String> {
+    /// Its arguments; `asks` says whether people are asked before tools are used.
+    fn args(&self, lease: &Lease, asks: bool) -> Vec<String> {
         let spec = &self.spec;
         let mut args: Vec<String> = [
             "-p",
@@ -82,7 +83,7 @@ impl ClaudeRuntime {
         };
         match &spec.resume {
             Some(session) => add("--resume", Some(session.clone())),
-            None => add("--session-id", Some(session_id(&job.lease))),
+            None => add("--session-id", Some(session_id(lease))),
         }
         add("--model", spec.model.clone());
         add("--max-turns", spec.max_turns.map(|n| n.to_string()));
@@ -92,7 +93,6 @@ impl ClaudeRuntime {
         );
         add("--append-system-prompt", spec.append_system_prompt.clone());
         add("--json-schema", spec.json_schema.clone());
-        let asks = control::asks_for_tools(job);
         let usual = if asks {
             add("--permission-prompt-tool", Some("stdio".to_owned()));
             PermissionMode::Default
@@ -168,11 +168,12 @@ impl Runtime for ClaudeRuntime {
             env.insert("IS_SANDBOX".to_owned(), "1".to_owned());
         }
         env.extend(self.spec.env.clone());
+        let asks = control::asks_for_tools(job.assigned.terms.as_deref());
         Ok(Launch {
             program: job.host.claude.display().to_string(),
-            args: self.args(job),
+            args: self.args(&job.lease, asks),
             env,
-            stdin: Input::Open(control::first_words(job, &self.spec.prompt)),
+            stdin: Input::Open(control::first_words(asks, &self.spec.prompt)),
             cwd: cwd(job, self.spec.cwd.as_ref()),
         })
     }

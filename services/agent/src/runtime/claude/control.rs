@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use conductor_protocol::event::Question;
-use conductor_protocol::terms::Answer;
+use conductor_protocol::terms::{Answer, Terms};
 use serde_json::{Map, Value, json};
 
 use super::decode::{say, text};
 use crate::people::{Reply, cut};
-use crate::runtime::{Job, Signal};
+use crate::runtime::Signal;
 
 /// So much of a tool and its input is shown to people, in bytes (agent-facts 5.2).
 const SUMMARY_MAX: usize = 512;
@@ -17,16 +17,15 @@ const SUMMARY_MAX: usize = 512;
 const ASKS_PEOPLE: &str = "AskUserQuestion";
 
 /// Whether people are asked before tools are used that are not allowed by name.
-pub(super) fn asks_for_tools(job: &Job<'_>) -> bool {
-    let terms = job.assigned.terms.as_deref();
+pub(super) fn asks_for_tools(terms: Option<&Terms>) -> bool {
     let approvals = terms.and_then(|t| t.approvals.as_ref());
     approvals.is_some_and(|a| a.tools)
 }
 
 /// What it reads first.
-pub(super) fn first_words(job: &Job<'_>, prompt: &str) -> Vec<u8> {
+pub(super) fn first_words(asks: bool, prompt: &str) -> Vec<u8> {
     let mut words = Vec::new();
-    if asks_for_tools(job) {
+    if asks {
         // Without it, it does not ask.
         let request = json!({"subtype": "initialize", "hooks": null});
         words = control_request("conductor-initialize", &request);
