@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use conductor_protocol::event::{AttemptAssigned, Question, Usage};
 use conductor_protocol::ids::Lease;
+use conductor_protocol::spec::CommandSpec;
 use conductor_protocol::trace::SpanKind;
 use conductor_protocol::{OutcomeClass, RunSpec, TraceContext};
 use conductor_telemetry::Otlp;
@@ -158,6 +159,11 @@ pub trait Runtime: Send {
 
     /// What its end means.
     fn judge(&mut self, status: &Status) -> Verdict;
+}
+
+/// The runtime of a command: a setup program, a check.
+pub(crate) fn command(spec: CommandSpec) -> impl Runtime {
+    command::CommandRuntime::new(spec)
 }
 
 /// The runtime for what an assignment runs; `None` for nothing.

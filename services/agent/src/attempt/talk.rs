@@ -1,88 +1,88 @@
-//! An attempt and people: what it asks, what it is told, and its result, where somebody has to
-//! accept it.
+//! An attempt and people: what it is told, and its result, where somebody has to accept it.
 
-use bytes::Bytes;
+use conductor_protocol::OutcomeClass;
 use conductor_protocol::event::{Question, Word};
 use conductor_protocol::terms::Answer;
 
-use super::{Attempt, Stop, Watch};
-use crate::output::Channel;
+use super::Course;
+use super::end::End;
+use super::program::stopped;
+use super::watch::Watch;
+use crate::inside::Inside;
 use crate::people::{Heard, Reply, cut};
 use crate::runtime::Runtime;
 
 /// So much of a result is shown to whoever is to accept it, in bytes.
 const RESULT_SHOWN: usize = 1_024;
 
-/// What became of a result that was shown to somebody.
-pub(super) enum Acceptance {
-    /// It counts.
-    Accepted,
-    /// It does not, and this was said about it.
-    Denied(Option<String>),
-    /// The attempt had to stop before anybody answered.
-    Stopped(Stop),
-}
-
-impl Attempt {
-    /// Takes in what the scheduler says, and hands on what it means to the runtime.
-    pub(super) fn hear(&self, runtime: &mut dyn Runtime, word: Word, watch: &mut Watch) {
-        let signals = match self.people.hear(word) {
+impl Course {
+    /// Takes in what the scheduler says, and hands on to the runtime what is for it.
+    pub(super) fn hear(
+        &self,
+        runtime: &mut dyn Runtime,
+        word: Word,
+        watch: &mut Watch,
+        inside: &mut Inside,
+    ) {
+        let signals = match self.of.people.hear(word) {
             None => return,
             Some(Heard::Answer(name, reply)) => runtime.answered(&name, &reply),
             Some(Heard::Text(text)) => match runtime.told(&text) {
                 Some(signals) => signals,
                 None => {
-                    self.note("[somebody said something, but this runtime cannot be told]\n");
+                    self.note("[somebody says something that this runtime cannot be told]");
                     return;
                 }
             },
         };
-        self.act(signals, watch);
-    }
-
-    /// Says something of our own in its output.
-    pub(super) fn note(&self, text: &str) {
-        let text = Bytes::copy_from_slice(text.as_bytes());
-        self.output.write(Channel::Stderr, text);
+        self.act(signals, watch, inside);
     }
 
     /// Whether somebody has to accept its result.
     fn is_to_be_accepted(&self) -> bool {
-        let terms = self.assigned.terms.as_deref();
+        let terms = self.of.assigned.terms.as_deref();
         let approvals = terms.and_then(|t| t.approvals.as_ref());
         approvals.is_some_and(|a| a.acceptance)
     }
 
-    /// Shows a result to somebody, where the task says so, and waits for the answer.
-    pub(super) async fn accept(&mut self, result: Option<&str>) -> Acceptance {
+    /// Shows its result to somebody, where the task says so, and waits for the answer.
+    pub(super) async fn accept(&mut self, end: &mut End) {
         if !self.is_to_be_accepted() {
-            return Acceptance::Accepted;
+            return;
         }
-        let result = cut(result.unwrap_or("no result"), RESULT_SHOWN);
+        let result = cut(end.result.as_deref().unwrap_or("nothing"), RESULT_SHOWN);
         let summary = format!("accept its result? {result}");
-        let mut answer = self.people.ask(Question::Acceptance, &summary);
-        let mut stop = self.stop.clone();
+        let mut answer = self.of.people.ask(Question::Acceptance, &summary);
+        let mut stop = self.of.stop.clone();
         loop {
             tokio::select! {
-                reply = &mut answer => return accepted(reply.ok()),
-                Some(word) = self.words.recv() => {
-                    // Nothing runs that could be told anything else.
-                    let _ = self.people.hear(word);
-                }
-                changed = stop.changed() => {
-                    let reason = if changed.is_ok() { *stop.borrow_and_update() } else { Stop::Shutdown };
-                    if reason != Stop::No {
-                        return Acceptance::Stopped(reason);
+                reply = &mut answer => {
+                    if let Some(problem) = denied(reply.ok()) {
+                        end.fail(OutcomeClass::Denied, problem);
                     }
+                    return;
+                }
+                Some(word) = self.of.words.recv() => {
+                    // Nothing runs that could be told anything else.
+                    let _ = self.of.people.hear(word);
+                }
+                reason = stopped(&mut stop) => {
+                    end.stop(reason);
+                    return;
                 }
             }
         }
     }
 }
 
-fn accepted(reply: Option<Reply>) -> Acceptance {
+/// Why a result does not count, if it does not.
+fn denied(reply: Option<Reply>) -> Option<String> {
     match reply {
-        Some(reply) if reply.answer == Answer::Allow => Acceptance::Accepted,
-        reply => Acceptance::Denied(reply.and_then(|r| r.text)),
+        Some(reply) if reply.answer == Answer::Allow => None,
+        reply => {
+            let said = reply.and_then(|r| r.text);
+            let said = said.map_or_else(String::new, |text| format!(": {text}"));
+            Some(format!("its result was not accepted{said}"))
+        }
     }
 }

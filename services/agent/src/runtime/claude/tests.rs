@@ -196,7 +196,10 @@ fn what_it_asks_is_asked_of_people_and_their_answer_is_said_to_it() {
     );
     assert_eq!(finals, 1, "it has read all that was said to it");
     let verdict = runtime.judge(&Status::Exited(0));
-    assert_eq!(verdict.failure.map(|f| f.0), Some(conductor_protocol::OutcomeClass::Denied));
+    assert_eq!(
+        verdict.failure.map(|f| f.0),
+        Some(conductor_protocol::OutcomeClass::Denied)
+    );
 }
 
 /// The value in the only word that is to be said.
@@ -236,7 +239,8 @@ fn the_model_asks_people_itself_and_hears_what_they_say() {
     use conductor_protocol::terms::Answer;
     let mut runtime = ClaudeRuntime::new(ClaudeSpec::default(), Duration::from_secs(1));
     let input = json!({"questions": [{"question": "Which branch?", "options": []}]});
-    let request = json!({"subtype": "can_use_tool", "tool_name": "AskUserQuestion", "input": input});
+    let request =
+        json!({"subtype": "can_use_tool", "tool_name": "AskUserQuestion", "input": input});
     let asks = json!({"type": "control_request", "request_id": "r1", "request": request});
     let signals = lines(&mut runtime, &[asks]);
     let asked = Signal::Ask("r1".into(), Question::Human, "Which branch?".into());
@@ -281,5 +285,8 @@ fn people_are_asked_where_the_task_says_so() {
     let [first, second] = words.lines().collect::<Vec<_>>()[..] else {
         panic!("{words}")
     };
-    assert!(first.contains("initialize") && second.contains(r#""text":"go""#), "{words}");
+    assert!(
+        first.contains("initialize") && second.contains(r#""text":"go""#),
+        "{words}"
+    );
 }
