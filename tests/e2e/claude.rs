@@ -13,19 +13,24 @@ use conductor_protocol::{OutcomeClass, TaskId};
 use serde_json::{Value, json};
 
 /// The model API. Dropped, it ends.
-struct FakeApi {
+pub(super) struct FakeApi {
     child: Child,
-    url: String,
+    pub(super) url: String,
+    /// Every request, a line each.
+    pub(super) log: PathBuf,
 }
 
 impl FakeApi {
-    fn start(log: &std::path::Path) -> Self {
+    /// Starts it; its log is in `dir`, and that is where its model wants to write files.
+    pub(super) fn start(dir: &std::path::Path) -> Self {
+        let log = dir.join("api.log");
         let script =
             binary::workspace().join("services/agent/tests/fixtures/fake-anthropic-server.py");
         let mut child = Command::new("python3")
             .arg(script)
             .arg("0")
-            .env("FAKE_LOG", log.join("api.log"))
+            .env("FAKE_LOG", &log)
+            .env("FAKE_WD", dir)
             .stdout(Stdio::piped())
             .spawn()
             .expect("python3 runs");
@@ -36,6 +41,7 @@ impl FakeApi {
         Self {
             child,
             url: format!("http://127.0.0.1:{port}"),
+            log,
         }
     }
 }
@@ -49,8 +55,25 @@ impl Drop for FakeApi {
 
 /// The pinned CLI, installed once; `None` where npm cannot.
 fn claude() -> Option<PathBuf> {
-    let packages = binary::npm_packages("tests/e2e/claude-cli")?;
+    let Some(packages) = binary::npm_packages("tests/e2e/claude-cli") else {
+        eprintln!("npm cannot install the Claude Code CLI here: tested on recorded streams only");
+        return None;
+    };
     Some(packages.join("node_modules/.bin/claude"))
+}
+
+/// A server and no process of ours yet; agents that are started find the CLI and the model API.
+/// `None` where npm cannot install the CLI.
+pub(super) async fn system() -> Option<(System, FakeApi)> {
+    let cli = claude()?;
+    let mut system = System::bare().await;
+    let api = FakeApi::start(system.dir.path());
+    system.env = vec![
+        ("CONDUCTOR_CLAUDE_BIN".into(), cli.display().to_string()),
+        ("ANTHROPIC_BASE_URL".into(), api.url.clone()),
+        ("ANTHROPIC_API_KEY".into(), "dummy".into()),
+    ];
+    Some((system, api))
 }
 
 struct Claude {
@@ -62,19 +85,7 @@ struct Claude {
 impl Claude {
     /// A system whose agents have the CLI.
     async fn up() -> Option<Self> {
-        let Some(cli) = claude() else {
-            eprintln!(
-                "npm cannot install the Claude Code CLI here: tested on recorded streams only"
-            );
-            return None;
-        };
-        let mut system = System::bare().await;
-        let api = FakeApi::start(system.dir.path());
-        system.env = vec![
-            ("CONDUCTOR_CLAUDE_BIN".into(), cli.display().to_string()),
-            ("ANTHROPIC_BASE_URL".into(), api.url.clone()),
-            ("ANTHROPIC_API_KEY".into(), "dummy".into()),
-        ];
+        let (mut system, api) = system().await?;
         system.start_up(&[]).await;
         let story = system.story().await;
         Some(Self {

@@ -17,6 +17,7 @@ mod control;
 mod failover;
 mod forms;
 mod needs;
+mod people;
 mod sight;
 mod storm;
 mod timing;

@@ -285,9 +285,10 @@ impl AgentState {
 /// Brings an attempt's output into the stream; what does not get there is gone, and no
 /// fact waits for it.
 async fn publish(connection: Arc<Connection>, agent: AgentId, lease: Lease, mut pieces: Joiner) {
-    while let Some((channel, bytes)) = pieces.next().await {
+    while let Some(piece) = pieces.next().await {
+        let place = (piece.channel.as_str(), piece.offset);
         let sent = connection
-            .publish_output(&agent, lease, channel.as_str(), bytes)
+            .publish_output(&agent, lease, place, piece.bytes)
             .await;
         if let Err(e) = sent {
             tracing::warn!(task = %lease.task, error = %e, "output was lost");

@@ -124,6 +124,9 @@ impl Decoder {
         match text(event, "/type") {
             Some("message_start") => out.push(Signal::Moment(Moment::TurnBegan)),
             Some("content_block_delta") => {
+                if let Some(delta) = text(event, "/delta/thinking") {
+                    out.push(Signal::Text(Channel::Thinking, delta.as_bytes().to_vec()));
+                }
                 if let Some(delta) = text(event, "/delta/text") {
                     self.has_partials = true;
                     say(out, delta);
@@ -154,7 +157,8 @@ impl Decoder {
                         .unwrap_or_default();
                     let input: String = input.chars().take(200).collect();
                     let tool = text(block, "/name").unwrap_or("tool");
-                    say(out, &format!("[{tool} {input}]\n"));
+                    let used = format!("[{tool} {input}]\n").into_bytes();
+                    out.push(Signal::Text(Channel::Tools, used));
                     if let Some(call) = text(block, "/id") {
                         let began = Moment::ToolBegan(call.to_owned(), tool.to_owned());
                         out.push(Signal::Moment(began));
