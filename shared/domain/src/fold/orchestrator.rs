@@ -202,6 +202,10 @@ fn attempt_timed_out(state: &mut State, at: At, lease: Lease, timeout: AttemptTi
     if task.lease(lease.task) != Some(lease) {
         return Err(VoidReason::LeaseNotCurrent);
     }
+    // It began to wait for people while that was on its way.
+    if timeout == AttemptTimeout::Run && task.aside.paused_since.is_some() {
+        return Err(VoidReason::NotPending);
+    }
     let class = match timeout {
         AttemptTimeout::Run => OutcomeClass::Timeout,
         AttemptTimeout::Heartbeat => OutcomeClass::HeartbeatLost,
