@@ -26,11 +26,13 @@ pub(super) fn requested(state: &mut State, at: At, e: &ApprovalRequested) -> Rul
         if !matches!(task.phase, Phase::Running { .. }) {
             return Err(VoidReason::NotPending);
         }
-        if e.approval <= task.aside.asked {
-            return Err(VoidReason::Duplicate);
-        }
         if task.aside.approvals.len() >= APPROVALS_MAX {
             return Err(VoidReason::NoCapacity);
+        }
+        match task.take_number(e.approval) {
+            Some(true) => {}
+            Some(false) => return Err(VoidReason::Duplicate),
+            None => return Err(VoidReason::NoCapacity),
         }
         let approval = Approval {
             question: e.question,

@@ -12,6 +12,8 @@ use crate::planted::{Bug, is_planted};
 
 /// Most questions of one attempt that are open at once.
 pub const APPROVALS_MAX: usize = 16;
+/// Most numbers that an attempt may leave out for now.
+const UNASKED_MAX: usize = 64;
 /// Most words that wait to be told to one attempt.
 pub const WORDS_MAX: usize = 16;
 
@@ -75,10 +77,25 @@ impl Task {
         self.aside.paused_ms.saturating_add(now)
     }
 
+    /// Takes the number of a question: each is used once. `None` for one that leaves out more
+    /// than may come later.
+    pub(crate) fn take_number(&mut self, number: u32) -> Option<bool> {
+        let aside = &mut self.aside;
+        if number <= aside.asked {
+            return Some(aside.unasked.remove(&number));
+        }
+        let left_out = aside.asked + 1..number;
+        if left_out.len() + aside.unasked.len() > UNASKED_MAX {
+            return None;
+        }
+        aside.unasked.extend(left_out);
+        aside.asked = number;
+        Some(true)
+    }
+
     /// The attempt asks: while it waits it does not count as running.
     pub(crate) fn ask(&mut self, number: u32, approval: Approval) {
         let since = approval.requested_ms;
-        self.aside.asked = number;
         self.aside.approvals.insert(number, approval);
         if !is_planted(Bug::WaitCountsAsRunning) {
             self.aside.paused_since.get_or_insert(since);
@@ -117,6 +134,7 @@ impl Task {
             self.aside.words.clear();
         }
         self.aside.asked = 0;
+        self.aside.unasked.clear();
         self.aside.paused_ms = 0;
         self.aside.paused_since = None;
     }

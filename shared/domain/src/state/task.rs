@@ -85,6 +85,10 @@ pub struct Aside {
     /// The highest number of a question of that attempt.
     #[serde(default, skip_serializing_if = "is_zero_u32")]
     pub asked: u32,
+    /// Lower numbers that it has not used: what is void for its format is asked again, and by
+    /// then later questions may have counted.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unasked: BTreeSet<u32>,
     /// What people say to that attempt and it has not been told, by where they said it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub words: BTreeMap<Position, String>,

@@ -247,6 +247,30 @@ fn no_attempt_asks_or_is_told_without_bound() {
     assert_eq!(world.agent_says("a1", verbose), void(VoidReason::Malformed));
 }
 
+/// Simulation, seed 2: questions that were void for the log's format are asked again in any
+/// order, and after others that counted.
+#[test]
+fn a_number_counts_once_in_whatever_order_they_come() {
+    let mut world = World::new();
+    let task = world.task(json!({}));
+    let lease = world.run(task, "a1");
+    let mut ask = |number| world.agent_says("a1", question(lease, number));
+    let duplicate = Verdict::Void(VoidReason::Duplicate);
+    assert_eq!(ask(3), Verdict::Applied);
+    assert_eq!(ask(1), Verdict::Applied);
+    assert_eq!(ask(1), duplicate);
+    assert_eq!(ask(4), Verdict::Applied);
+    assert_eq!(ask(2), Verdict::Applied);
+    for number in 0..=4 {
+        assert_eq!(ask(number), duplicate, "{number}");
+    }
+    // Nobody is told which numbers are left out by the thousand.
+    assert_eq!(ask(1_000), Verdict::Void(VoidReason::NoCapacity));
+    assert_eq!(ask(69), Verdict::Applied);
+    assert_eq!(ask(70), Verdict::Applied);
+    assert_eq!(ask(72), Verdict::Void(VoidReason::NoCapacity));
+}
+
 #[test]
 fn why_says_who_is_asked_what_and_until_when() {
     let (mut world, task, lease) = asking();
