@@ -28,12 +28,8 @@ const TOLD_MAX: usize = 4_096;
 /// Subjects with an append in flight at once: each agent has its own, and its order
 /// holds within it.
 const SUBJECTS_IN_FLIGHT_MAX: usize = 16;
-/// How much may be in flight. No more agents than appends: what cannot be sent yet is not
-/// bound to an agent yet.
-const BOUNDS: Bounds = Bounds {
-    assignments: 16_384,
-    agents: SUBJECTS_IN_FLIGHT_MAX,
-};
+/// Assignments in flight at once.
+const ASSIGNMENTS_MAX: usize = 16_384;
 
 /// The scheduler's role.
 #[derive(Debug)]
@@ -115,7 +111,7 @@ fn assigned(assignment: &Assignment, task: &Task, run: Arc<RunSpec>, metadata: P
         metadata,
         traceparent: spec.traceparent.clone(),
         terms: spec.terms.clone(),
-        before: None,
+        before: task.before(&assignment.agent).map(Box::new),
         inputs: Vec::new(),
     }
     .into()
@@ -148,7 +144,13 @@ impl Role for Scheduler {
         }
     }
 
-    fn decide(&mut self, state: &State, _: Now) -> Vec<Draft> {
+    fn decide(&mut self, state: &State, now: Now) -> Vec<Draft> {
+        // No more agents than appends: what cannot be sent yet is not bound to an agent yet.
+        let bounds = Bounds {
+            assignments: ASSIGNMENTS_MAX,
+            now_ms: now.server_ms,
+            agents: SUBJECTS_IN_FLIGHT_MAX,
+        };
         let mut words = Words::default();
         for (agent, event) in plan::revocations(state, &mut self.overlay, TOLD_MAX) {
             words.say(&agent, &event);
@@ -156,7 +158,7 @@ impl Role for Scheduler {
         for (agent, event) in plan::words(state, &mut self.overlay, TOLD_MAX) {
             words.say(&agent, &event);
         }
-        for assignment in plan::plan(state, &mut self.overlay, BOUNDS) {
+        for assignment in plan::plan(state, &mut self.overlay, bounds) {
             self.assign(state, &assignment, &mut words);
         }
         let said = words.said.into_iter().map(|(agent, events)| Draft::Events {

@@ -18,6 +18,9 @@ use crate::planted::{Bug, is_planted};
 use crate::state::{Agent, State, Task};
 use due::Due;
 
+/// Longest that is waited for a model service, in milliseconds: their limits are by the week.
+const THROTTLED_MS_MAX: u64 = 8 * 24 * 3_600_000;
+
 /// What one call to [`decide`] is given besides the state.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
@@ -176,6 +179,9 @@ fn after_failure(
     now_ms: UnixMs,
     entropy: &mut dyn FnMut() -> u64,
 ) -> Event {
+    if let Some(until_ms) = task.aside.throttled_ms {
+        return after_throttle(id, task, until_ms, now_ms);
+    }
     let policy = &task.spec.retry;
     let made = task.attempts_now();
     let allowed = policy.max_attempts + u32::from(is_planted(Bug::RetriedTooOften));
@@ -217,6 +223,18 @@ fn after_failure(
             .into()
         }
     }
+}
+
+/// Another try once the model service has more, whatever the policy says of tries.
+fn after_throttle(id: TaskId, task: &Task, until_ms: UnixMs, now_ms: UnixMs) -> Event {
+    let delay_ms = until_ms.saturating_sub(now_ms).min(THROTTLED_MS_MAX);
+    TaskRetrySet {
+        task: id,
+        attempt: task.attempts,
+        at_ms: now_ms.saturating_add(delay_ms),
+        delay_ms,
+    }
+    .into()
 }
 
 /// A delay of which the share `jitter` is random: between `delay × (1 - jitter)` and `delay`.

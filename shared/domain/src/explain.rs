@@ -3,7 +3,6 @@
 use conductor_protocol::TaskId;
 use conductor_protocol::human::{DurationMs, format_time};
 
-use crate::fold::is_capable;
 use crate::state::{Agent, AgentStatus, Phase, State, Task};
 
 /// So much of a question is repeated.
@@ -134,6 +133,25 @@ fn lacking_box(there: &[&Agent], task: &Task) -> Option<String> {
     ))
 }
 
+/// Why a task cannot work in its workspace now.
+fn workspace(state: &State, task: &Task) -> Option<String> {
+    let (namespace, name) = task.workspace()?;
+    let held = state.workspace_of(task)?;
+    if let Some(other) = held.task {
+        return Some(format!("task {other} works in its workspace {name:?}"));
+    }
+    let agent = state.agents.get(&held.agent);
+    if agent.is_some_and(|a| a.status == AgentStatus::Up) {
+        return None;
+    }
+    let status = agent.map_or("gone", |a| a.status.as_str());
+    Some(format!(
+        "its workspace {name:?} is on {}, which is {status}; `conductor workspace release {name} \
+         --namespace {namespace}` has it begin anew elsewhere",
+        held.agent
+    ))
+}
+
 fn ready(state: &State, task: &Task) -> String {
     let spec = &task.spec;
     if state.paused.contains(&spec.queue) {
@@ -148,15 +166,20 @@ fn ready(state: &State, task: &Task) -> String {
             );
         }
     }
-    let there: Vec<_> = state
-        .agents
-        .values()
-        .filter(|a| a.status == AgentStatus::Up)
-        .collect();
+    if let Some(spent) = state.why_over_budget(task, state.time_ms) {
+        return spent;
+    }
+    if let Some(elsewhere) = workspace(state, task) {
+        return elsewhere;
+    }
+    let is_up = |(_, a): &(_, &Agent)| a.status == AgentStatus::Up;
+    let named: Vec<_> = state.agents.iter().filter(is_up).collect();
+    let there: Vec<&Agent> = named.iter().map(|(_, a)| *a).collect();
     if there.is_empty() {
         return "no agent is there".to_owned();
     }
-    let capable: Vec<_> = there.iter().filter(|a| is_capable(a, task)).collect();
+    let able = named.iter().filter(|(id, a)| state.may_run(id, a, task));
+    let capable: Vec<&Agent> = able.map(|(_, a)| *a).collect();
     if capable.is_empty() {
         let labels: Vec<_> = spec
             .labels

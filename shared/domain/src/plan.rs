@@ -11,13 +11,13 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conductor_protocol::TaskId;
 use conductor_protocol::event::{AgentDismissed, AttemptRevoked, Event, RevokeReason};
 use conductor_protocol::ids::{AgentId, Lease, Namespace, Position, QueueName};
+use conductor_protocol::{TaskId, UnixMs};
 
 use crate::planted::{Bug, is_planted};
 use crate::state::index::{Lane, ReadyKey};
-use crate::state::{LeaseState, Outcome, State};
+use crate::state::{LeaseState, Outcome, State, WorkspaceKey};
 use agents::FreeAgents;
 use lanes::Lanes;
 pub use words::words;
@@ -44,6 +44,8 @@ pub struct Overlay {
     /// first do not count: should it be lost, they must not keep others waiting.
     told: BTreeMap<AgentId, u32>,
     keys: BTreeMap<String, u32>,
+    /// Named workspaces that tasks are on their way into.
+    workspaces: BTreeSet<WorkspaceKey>,
     load: BTreeMap<Namespace, BTreeMap<QueueName, u64>>,
     /// The tasks in flight as they stand in the index of the ready.
     ready: BTreeMap<Lane, BTreeSet<ReadyKey>>,
@@ -117,6 +119,9 @@ impl Overlay {
         if let Some(n) = claim.key.and_then(|k| self.keys.get_mut(&k)) {
             *n = n.saturating_sub(1);
         }
+        if let Some(workspace) = claim.lane.workspace() {
+            self.workspaces.remove(workspace);
+        }
         let queues = self.load.get_mut(&claim.lane.namespace);
         if let Some(n) = queues.and_then(|q| q.get_mut(&claim.lane.queue)) {
             *n = n.saturating_sub(u64::from(claim.cost));
@@ -136,6 +141,9 @@ impl Overlay {
         }
         if let Some(key) = &claim.key {
             *self.keys.entry(key.clone()).or_default() += 1;
+        }
+        if let Some(workspace) = claim.lane.workspace() {
+            self.workspaces.insert(workspace.clone());
         }
         let (namespace, queue) = (&claim.lane.namespace, &claim.lane.queue);
         let queues = self.load.entry(namespace.clone()).or_default();
@@ -195,6 +203,8 @@ fn give_back(counts: &mut BTreeMap<AgentId, u32>, agent: &AgentId, by: u32) {
 pub struct Bounds {
     /// Assignments.
     pub assignments: usize,
+    /// Now, by the server's clock as far as it is known: budgets are by the day.
+    pub now_ms: UnixMs,
     /// Agents that are told something: each has a subject of its own, and costs an append. Of
     /// agents with many slots it is fewer where that keeps no task waiting.
     pub agents: usize,
@@ -212,7 +222,7 @@ pub fn plan(state: &State, overlay: &mut Overlay, bounds: Bounds) -> Vec<Assignm
         return out;
     }
     let in_flight = std::mem::take(&mut overlay.ready);
-    let mut lanes = Lanes::of(state, overlay, &in_flight);
+    let mut lanes = Lanes::of(state, overlay, &in_flight, bounds.now_ms);
     let mut planned = Vec::new();
     while out.len() < max && !agents.is_empty() {
         let Some(pick) = lanes.next(state) else { break };

@@ -91,6 +91,10 @@ bugs! {
     TalkSurvivesLease,
     /// Waiting for people counts as running.
     WaitCountsAsRunning,
+    /// Namespaces may spend anything.
+    BudgetIgnored,
+    /// Named workspaces are entered wherever.
+    WorkspaceAnywhere,
 }
 
 /// Whether this bug is planted.

@@ -97,6 +97,11 @@ fn retry_set(state: &mut State, id: TaskId, attempt: u32, not_before_ms: u64) ->
     state.counters.retries += 1;
     state.change_task(id, |task| {
         task.attempts += u32::from(is_planted(Bug::RetryCountedTwice));
+        // Waiting for the model service is no try of the task's.
+        if task.aside.throttled_ms.is_some() {
+            task.aside.throttled_ms = None;
+            task.aside.attempts_before += 1;
+        }
         task.phase = Phase::Pending { not_before_ms };
     });
     Ok(())

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use conductor_protocol::compact::Pairs;
 use conductor_protocol::ids::{AgentId, Namespace, Position, QueueName};
 use conductor_protocol::spec::Runtime;
+use conductor_protocol::terms::{Level, SandboxKind, Terms};
 use conductor_protocol::{TaskId, UnixMs};
 
-use super::{Agent, AgentStatus, LeaseState, Phase, State, Task};
+use super::{Agent, AgentStatus, LeaseState, Phase, State, Task, WorkspaceKey};
 use crate::decide::due;
 use crate::planted::{Bug, is_planted};
 
@@ -34,6 +35,8 @@ pub struct Index {
     pub key_expiry: BTreeSet<(UnixMs, Namespace, Arc<str>)>,
     /// Agents that may be assigned something, by their room.
     pub free: BTreeSet<(u32, AgentId)>,
+    /// Named workspaces that nobody works in, longest left first.
+    pub workspaces: BTreeSet<(UnixMs, WorkspaceKey)>,
     /// Leases that are over and whose agents are to be told.
     pub revocations: BTreeSet<(AgentId, Position)>,
     /// Tasks whose attempts wait for people to answer.
@@ -68,6 +71,29 @@ pub struct Special {
     pub key: Option<(String, u32)>,
     /// Slots required of the agent: a task too large for any must hold up no smaller one.
     pub slots: u32,
+    /// What the sandbox has to be.
+    pub sandbox: Sandbox,
+    /// The named workspace required.
+    pub workspace: Option<WorkspaceKey>,
+}
+
+/// What a task's sandbox has to be, as far as agents differ in that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sandbox {
+    /// Which one.
+    pub kind: Option<SandboxKind>,
+    /// What it has to promise.
+    pub level: Option<Level>,
+}
+
+impl Sandbox {
+    fn of(task: &Task) -> Self {
+        let terms = task.spec.terms.as_deref();
+        Self {
+            kind: terms.and_then(Terms::sandbox_kind),
+            level: terms.and_then(Terms::level),
+        }
+    }
 }
 
 /// Order within a lane: by rank, then by who became ready first.
@@ -80,7 +106,12 @@ impl Lane {
     /// The lane of a task.
     pub fn of(task: &Task) -> Self {
         let spec = &task.spec;
-        let is_special = !spec.labels.is_empty() || spec.concurrency.is_some() || spec.slots != 1;
+        let (sandbox, workspace) = (Sandbox::of(task), task.workspace());
+        let is_special = !spec.labels.is_empty()
+            || spec.concurrency.is_some()
+            || spec.slots != 1
+            || sandbox != Sandbox::default()
+            || workspace.is_some();
         Self {
             namespace: spec.namespace.clone(),
             queue: spec.queue.clone(),
@@ -90,9 +121,18 @@ impl Lane {
                     labels: spec.labels.clone(),
                     key: spec.concurrency.as_ref().map(|c| (c.key.clone(), c.limit)),
                     slots: spec.slots,
+                    sandbox,
+                    workspace,
                 })
             }),
         }
+    }
+}
+
+impl Lane {
+    /// The named workspace that its tasks work in.
+    pub fn workspace(&self) -> Option<&WorkspaceKey> {
+        self.special.as_ref()?.workspace.as_ref()
     }
 }
 
@@ -289,6 +329,12 @@ impl State {
             }
             for need in &task.aside.open_needs {
                 self.index.dependents.entry(*need).or_default().insert(*id);
+            }
+        }
+        for (key, workspace) in &self.workspaces {
+            if workspace.task.is_none() {
+                let at = (workspace.since_ms, key.clone());
+                self.index.workspaces.insert(at);
             }
         }
         for ((namespace, key), used) in &self.keys {

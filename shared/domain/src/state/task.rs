@@ -10,6 +10,7 @@ use conductor_protocol::{OutcomeClass, TaskId, TaskSpec, UnixMs};
 use serde::{Deserialize, Serialize};
 
 use super::people::Approval;
+use super::session::Session;
 
 /// How a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -79,6 +80,15 @@ pub struct Aside {
     /// How long attempts that are over ran, in milliseconds; waiting for people is not running.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub ran_ms: u64,
+    /// The session of the last attempt that said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
+    /// Whether that session was there before the attempt that runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_session_before: bool,
+    /// Until when the model service has no more, where that is why the last attempt ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled_ms: Option<UnixMs>,
     /// Questions of the attempt that runs, by number, until it was told the answer.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub approvals: BTreeMap<u32, Approval>,

@@ -33,6 +33,7 @@ pub(super) struct World {
 pub(super) fn bounds(assignments: usize) -> plan::Bounds {
     plan::Bounds {
         assignments,
+        now_ms: START_MS,
         agents: 16,
     }
 }
@@ -85,6 +86,7 @@ impl World {
         let runtimes = [
             (Runtime::Command, "1".to_owned()),
             (Runtime::Noop, "1".to_owned()),
+            (Runtime::Claude, "1".to_owned()),
         ];
         let joined = AgentJoined {
             version: "1".into(),

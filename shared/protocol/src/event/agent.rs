@@ -220,6 +220,19 @@ pub struct Usage {
     pub cost_usd: f64,
 }
 
+impl Usage {
+    /// Tokens that count against budgets: read, written to a cache, and written. Those read from
+    /// a cache cost little, and would make every long session look expensive.
+    pub fn counted_tokens(&self) -> u64 {
+        let counted = [
+            self.input_tokens,
+            self.cache_write_tokens,
+            self.output_tokens,
+        ];
+        counted.into_iter().fold(0, u64::saturating_add)
+    }
+}
+
 /// What an attempt has used so far.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct AttemptUsage {
