@@ -7,21 +7,23 @@
 //! - Its subjects carry the only words an agent ever hears.
 //! - It plans only while it leads, and only from folded state.
 
+mod inputs;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use conductor_domain::fold::Folded;
 use conductor_domain::plan::{self, Assignment, Bounds, Overlay};
-use conductor_domain::record::Content;
+use conductor_domain::record::{Content, Submissions};
 use conductor_domain::state::Task;
-use conductor_domain::{Decoded, State, Verdict, VoidReason};
+use conductor_domain::{Decoded, Record, State, Verdict, VoidReason};
 use conductor_protocol::compact::Pairs;
-use conductor_protocol::event::{AttemptAssigned, Event};
+use conductor_protocol::event::{AttemptAssigned, Event, Input};
 use conductor_protocol::frame::Elements;
 use conductor_protocol::subject::{Role as Name, Subject};
-use conductor_protocol::{AgentId, CellId, RunSpec, UnixMs};
-use conductor_replica::role::{Draft, Now, Role};
+use conductor_protocol::{AgentId, CellId, Position, RunSpec, UnixMs};
+use conductor_replica::role::{Draft, Gather, Now, Role};
 
 /// Most words other than assignments at once.
 const TOLD_MAX: usize = 4_096;
@@ -56,24 +58,58 @@ impl Scheduler {
         let Some(task) = state.tasks.get(&assignment.task) else {
             return;
         };
-        if let Some(run) = &task.spec.run {
-            let metadata = task.spec.metadata.clone();
-            let event = assigned(assignment, task, Arc::clone(run), metadata);
+        let needs = inputs::needs(state, task);
+        if let Some(run) = task.spec.run.as_ref().filter(|_| needs.is_empty()) {
+            let body = (Arc::clone(run), task.spec.metadata.clone());
+            let event = assigned(assignment, task, body, Vec::new());
             words.say(&assignment.agent, &event);
             return;
         }
         let subject = self.subject(&assignment.agent);
         let (assignment, task) = (assignment.clone(), task.clone());
-        let index = task.submission.index;
-        words.to_read.push(Draft::WithBody {
-            seq: task.submission.seq,
-            complete: Box::new(move |record| {
-                let body = record.get(index).and_then(|s| Some((s.run?, s.metadata)));
-                let (run, metadata) = body.ok_or(assignment.task)?;
-                let event = assigned(&assignment, &task, Arc::new(run), metadata);
-                Ok((subject, Elements::from(&event)))
-            }),
+        let at = task.submission;
+        words.to_read.push(if needs.is_empty() {
+            Draft::WithBody {
+                seq: at.seq,
+                complete: Box::new(move |record| {
+                    let body = body_in(record, at).ok_or(assignment.task)?;
+                    let event = assigned(&assignment, &task, body, Vec::new());
+                    Ok((subject, Elements::from(&event)))
+                }),
+            }
+        } else {
+            let required = task.spec.run.is_none().then_some(at.seq);
+            let seqs = needs.iter().filter_map(inputs::Need::seq);
+            Draft::WithRecords(Gather {
+                seqs: seqs.chain(required).collect(),
+                required,
+                complete: Box::new(move |records| {
+                    let body = body_of(&task, records).ok_or(assignment.task)?;
+                    let inputs = inputs::inputs(&needs, records);
+                    let event = assigned(&assignment, &task, body, inputs);
+                    Ok((subject, Elements::from(&event)))
+                }),
+            })
         });
+    }
+}
+
+/// What a task runs, and its notes.
+type Body = (Arc<RunSpec>, Pairs);
+
+fn body_in(record: &Submissions, at: Position) -> Option<Body> {
+    let submission = record.get(at.index)?;
+    Some((Arc::new(submission.run?), submission.metadata))
+}
+
+/// A task's body, from the state or from the records that were read.
+fn body_of(task: &Task, records: &BTreeMap<u64, Record>) -> Option<Body> {
+    match &task.spec.run {
+        Some(run) => Some((Arc::clone(run), task.spec.metadata.clone())),
+        None => {
+            let record = records.get(&task.submission.seq)?;
+            body_in(&Submissions::of(record)?, task.submission)
+        }
     }
 }
 
@@ -96,7 +132,12 @@ impl Words {
     }
 }
 
-fn assigned(assignment: &Assignment, task: &Task, run: Arc<RunSpec>, metadata: Pairs) -> Event {
+fn assigned(
+    assignment: &Assignment,
+    task: &Task,
+    (run, metadata): Body,
+    inputs: Vec<Input>,
+) -> Event {
     let spec = &task.spec;
     AttemptAssigned {
         task: assignment.task,
@@ -112,7 +153,7 @@ fn assigned(assignment: &Assignment, task: &Task, run: Arc<RunSpec>, metadata: P
         traceparent: spec.traceparent.clone(),
         terms: spec.terms.clone(),
         before: task.before(&assignment.agent).map(Box::new),
-        inputs: Vec::new(),
+        inputs,
     }
     .into()
 }

@@ -40,7 +40,7 @@ pub struct Assignment {
 pub struct Overlay {
     tasks: BTreeMap<TaskId, Claim>,
     slots: BTreeMap<AgentId, u32>,
-    /// How many assignments are on their way to each agent. Those whose body is to be read
+    /// How many assignments are on their way to each agent. Those for which records are to be read
     /// first do not count: should it be lost, they must not keep others waiting.
     told: BTreeMap<AgentId, u32>,
     keys: BTreeMap<String, u32>,
@@ -253,7 +253,7 @@ pub fn plan(state: &State, overlay: &mut Overlay, bounds: Bounds) -> Vec<Assignm
                 key: pick.task.spec.concurrency.as_ref().map(|c| c.key.clone()),
                 lane: lane.clone(),
                 ready: pick.key,
-                has_body: pick.task.spec.run.is_some(),
+                has_body: pick.task.spec.run.is_some() && pick.task.spec.needs.is_empty(),
             },
         );
         lanes.taken(state, overlay, pick);

@@ -2,6 +2,7 @@
 //! host says.
 
 mod bodies;
+mod gather;
 mod inside;
 mod inspect;
 mod measure;

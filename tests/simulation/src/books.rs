@@ -1,10 +1,11 @@
-//! The books about what attempts and people say to each other.
+//! The books about what attempts and people say to each other, and about what tasks share.
 
 use std::collections::BTreeMap;
 
 use conductor_protocol::TaskId;
-use conductor_protocol::event::{Event, Word};
-use conductor_protocol::ids::Position;
+use conductor_protocol::control::ConfigChange;
+use conductor_protocol::event::{Event, Usage, Word};
+use conductor_protocol::ids::{AgentId, Namespace, Position};
 use conductor_protocol::terms::Answer;
 
 /// A question that counted.
@@ -94,5 +95,49 @@ impl Talk {
             },
             _ => {}
         }
+    }
+}
+
+/// What tasks share.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// The log's format; 0 before it was raised.
+    pub format: u32,
+    /// Tokens that namespaces may spend in a day.
+    pub budgets: BTreeMap<String, u64>,
+    /// Tokens that they have spent; no run goes on over midnight.
+    pub spent: BTreeMap<Namespace, u64>,
+    /// Tokens of each task, the most that was said.
+    pub used: BTreeMap<TaskId, u64>,
+    /// Who has a named workspace.
+    pub workspaces: BTreeMap<(Namespace, String), AgentId>,
+    /// Who has a model's session.
+    pub sessions: BTreeMap<String, AgentId>,
+}
+
+impl Shared {
+    /// Settings change.
+    pub fn put(&mut self, change: &ConfigChange) {
+        for (namespace, budget) in &change.namespace_budget {
+            match budget.tokens_per_day {
+                Some(tokens) => self.budgets.insert(namespace.clone(), tokens),
+                None => self.budgets.remove(namespace),
+            };
+        }
+    }
+
+    /// A task says what it has used in all.
+    pub fn used(&mut self, task: TaskId, namespace: Namespace, usage: &Usage) {
+        let tokens = usage.input_tokens;
+        let before = self.used.entry(task).or_default();
+        *self.spent.entry(namespace).or_default() += tokens.saturating_sub(*before);
+        *before = (*before).max(tokens);
+    }
+
+    /// Whether a namespace has spent all it may.
+    pub fn is_spent(&self, namespace: &Namespace) -> bool {
+        let spent = self.spent.get(namespace).copied().unwrap_or(0);
+        let budget = self.budgets.get(namespace.as_str());
+        budget.is_some_and(|budget| spent >= *budget)
     }
 }

@@ -5,6 +5,7 @@ mod decisions;
 mod limits;
 mod order;
 mod readers;
+mod shared;
 mod talk;
 
 use conductor_domain::State;
@@ -86,6 +87,9 @@ pub fn all(decides_again: bool) -> Vec<Box<dyn Checker>> {
         Box::new(limits::Slots),
         Box::new(limits::Keys),
         Box::new(limits::Fitting),
+        Box::new(shared::Budgets),
+        Box::new(shared::Workspaces),
+        Box::new(shared::Sessions),
         Box::<order::NoStarvation>::default(),
         Box::new(readers::RoundTrip),
         Box::new(readers::Size),

@@ -363,6 +363,7 @@ impl World {
             return Ok(());
         }
         if !is_late {
+            self.release_workspaces();
             self.push_in(LOOK_EVERY_MS, Next::Look);
             return Ok(());
         }

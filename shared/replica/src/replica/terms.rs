@@ -150,6 +150,7 @@ impl Terms {
                 Draft::WithBody { seq, complete } => {
                     bodies.entry(seq).or_insert_with(Vec::new).push(complete);
                 }
+                Draft::WithRecords(gather) => term.bodies.gather(gather),
             }
         }
         if !events.is_empty() {

@@ -63,7 +63,7 @@ fn is_repeatable(event: &Event) -> bool {
     // The agent does not know what the log's format is, and repeats what it asks.
     matches!(
         event,
-        Event::AttemptStarted(_) | Event::ApprovalRequested(_)
+        Event::AttemptStarted(_) | Event::ApprovalRequested(_) | Event::AttemptThrottled(_)
     )
 }
 
@@ -76,6 +76,7 @@ fn reported(event: &Event) -> Option<Lease> {
         Event::AttemptFailed(e) => Some(e.lease),
         Event::AttemptTimedOut(e) => Some(e.lease),
         Event::ApprovalRequested(e) => Some(e.lease),
+        Event::AttemptThrottled(e) => Some(e.lease),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 use conductor_agent::duty::Input;
 use conductor_eventlog::Append;
 use conductor_protocol::Control;
+use conductor_protocol::control::{ConfigChange, NamespaceBudget};
 use conductor_protocol::subject::Subject;
 use serde_json::Value;
 
@@ -224,6 +225,21 @@ impl World {
         }
     }
 
+    /// The operator releases workspaces whose agents are gone.
+    pub(super) fn release_workspaces(&mut self) {
+        let state = &self.referee.state;
+        let is_lost = |w: &&conductor_domain::state::Workspace| {
+            let agent = state.agents.get(&w.agent);
+            let is_up = agent.is_some_and(conductor_domain::state::Agent::takes_work);
+            w.task.is_none() && !is_up
+        };
+        let lost = state.workspaces.iter().filter(|(_, w)| is_lost(w));
+        let lost: Vec<_> = lost.map(|(key, _)| key.clone()).collect();
+        for (namespace, name) in lost {
+            self.person_says(&Control::ReleaseWorkspace { namespace, name });
+        }
+    }
+
     /// The operator lets everything go on that was paused.
     pub(super) fn resume(&mut self) -> Result<(), Violation> {
         let queues = ["default", "fast", "slow"].map(str::parse);
@@ -234,7 +250,15 @@ impl World {
         let agents = self.agents.iter().map(|p| Control::ResumeAgent {
             agent: p.id.clone(),
         });
-        let controls: Vec<Control> = resumed.chain(agents).collect();
+        // And nobody has to save any more.
+        let unlimited =
+            ["default", "ns0", "ns1"].map(|n| (n.to_owned(), NamespaceBudget::default()));
+        let change = ConfigChange {
+            namespace_budget: unlimited.into(),
+            ..ConfigChange::default()
+        };
+        let rest = [Control::PutConfig(change)];
+        let controls: Vec<Control> = resumed.chain(agents).chain(rest).collect();
         for (i, control) in controls.iter().enumerate() {
             let n = self.scenario.actions.len() + i;
             self.say_control(n, control);

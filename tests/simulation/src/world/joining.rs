@@ -32,7 +32,7 @@ impl World {
             process: format!("{n}-{}-{}", life.number, agent.joins),
             slots: process.slots,
             labels: [("zone".to_owned(), format!("z{}", process.zone))].into(),
-            runtimes: [Runtime::Command, Runtime::Noop]
+            runtimes: [Runtime::Command, Runtime::Noop, Runtime::Claude]
                 .map(|r| (r, version.clone()))
                 .into(),
             format: if self.scenario.options.are_agents_old && life.number == 1 && !self.is_calm {

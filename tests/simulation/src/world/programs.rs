@@ -2,11 +2,13 @@
 
 use conductor_agent::attempt::Stop;
 use conductor_agent::duty::Input;
-use conductor_protocol::OutcomeClass;
-use conductor_protocol::event::{AttemptAssigned, AttemptUsage, Usage};
+use conductor_protocol::event::{
+    AttemptAssigned, AttemptStarted, AttemptThrottled, AttemptUsage, Event, Usage,
+};
 use conductor_protocol::ids::{Lease, Position};
+use conductor_protocol::{OutcomeClass, RunSpec};
 
-use super::reports::{failed, started, succeeded};
+use super::reports::{failed, succeeded};
 use super::talk::Talk;
 use super::{Life, Next, World};
 use crate::checkers::{self, Violation};
@@ -20,6 +22,10 @@ pub(super) struct Program {
     pub(super) lease: Lease,
     pub(super) stop: Stop,
     pub(super) talk: Talk,
+    /// Its model's session, where it has one.
+    session: Option<String>,
+    /// What its task has used so far.
+    used: Usage,
 }
 
 #[derive(Debug)]
@@ -77,10 +83,18 @@ impl World {
                 what: format!("process {n} runs {lease:?} again"),
             });
         }
+        let before = assigned.before.as_deref();
+        let is_model = matches!(*assigned.run, RunSpec::Claude(_));
+        let session = before.and_then(|b| b.session.clone());
+        let session = session.unwrap_or_else(|| format!("session of {}", lease.assigned));
+        let session = is_model.then_some(session);
+        let used = before.and_then(|b| b.usage.clone()).unwrap_or_default();
         let program = Program {
             lease,
             stop: Stop::No,
             talk: Talk::default(),
+            session,
+            used,
         };
         agent.programs.insert(lease.assigned, program);
         self.say(|| format!("process {n} runs {} of {}", lease.attempt, lease.task));
@@ -109,6 +123,18 @@ impl World {
         Ok(())
     }
 
+    /// Some services say until when they have no more.
+    fn throttled(&mut self, lease: Lease, class: OutcomeClass) -> Option<Event> {
+        let mut luck = self.luck(&format!("throttled {}", lease.assigned));
+        if class != OutcomeClass::RateLimited || !luck.chance(600) {
+            return None;
+        }
+        let until_ms = luck
+            .chance(900)
+            .then(|| self.server_ms() + luck.around(20_000));
+        Some(AttemptThrottled { lease, until_ms }.into())
+    }
+
     pub(super) fn program(
         &mut self,
         life: Life,
@@ -134,14 +160,23 @@ impl World {
         };
         let (fact, is_over) = match step {
             Step::Asks | Step::Reminds(_) => (None, false),
-            Step::Started => (Some(started(lease)), false),
+            Step::Started => {
+                let session = program.session.clone();
+                (Some(AttemptStarted::new(lease, session).into()), false)
+            }
             Step::Used => {
-                let usage = Usage::default();
+                program.used.input_tokens += 500;
+                let usage = program.used.clone();
                 (Some(AttemptUsage { lease, usage }.into()), false)
             }
             // Stopped already: its end comes from that.
             Step::Ends(_) if reason != Stop::No => (None, false),
-            Step::Ends(Some(class)) => (Some(failed(lease, class)), true),
+            Step::Ends(Some(class)) => {
+                if let Some(throttled) = self.throttled(lease, class) {
+                    self.tell_agent(life, Input::Fact(throttled))?;
+                }
+                (Some(failed(lease, class)), true)
+            }
             Step::Ends(None) => (Some(succeeded(lease)), true),
             Step::Killed => match reason {
                 Stop::No | Stop::Revoked => (None, true),
