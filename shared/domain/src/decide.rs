@@ -5,11 +5,11 @@ mod intake;
 mod overlay;
 
 use conductor_protocol::event::{
-    AgentLost, AttemptTimedOut, AttemptTimeout, CancelCause, Event, LogFormat, TaskCancelled, TaskFailed,
-    TaskReady, TaskRedriven, TaskRetrySet, TaskTimedOut, TaskTimeout,
+    AgentLost, AttemptTimedOut, AttemptTimeout, CancelCause, Event, LogFormat, TaskCancelled,
+    TaskFailed, TaskReady, TaskRedriven, TaskRetrySet, TaskTimedOut, TaskTimeout,
 };
-use conductor_protocol::limits::FORMAT_KNOWN;
 use conductor_protocol::ids::{AgentId, Lease};
+use conductor_protocol::limits::FORMAT_KNOWN;
 use conductor_protocol::{OutcomeClass, TaskId, UnixMs};
 
 pub use overlay::Overlay;

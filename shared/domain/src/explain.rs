@@ -95,7 +95,10 @@ fn lacking_box(there: &[&Agent], task: &Task) -> Option<String> {
         ));
     }
     let kind = terms.sandbox_kind()?;
-    Some(format!("none of {} agent(s) offers the sandbox {kind}", there.len()))
+    Some(format!(
+        "none of {} agent(s) offers the sandbox {kind}",
+        there.len()
+    ))
 }
 
 fn ready(state: &State, task: &Task) -> String {

@@ -17,9 +17,9 @@ pub use agent::{
 };
 pub use leader::LeaderElected;
 pub use orchestrator::{
-    AgentLost, ApprovalDecided, AttemptTimedOut, AttemptTimeout, CancelCause, FieldError, LogFormat, TaskAccepted,
-    TaskCancelled, TaskDuplicate, TaskFailed, TaskReady, TaskRedriven, TaskRejected, TaskRetrySet,
-    TaskTimedOut, TaskTimeout,
+    AgentLost, ApprovalDecided, AttemptTimedOut, AttemptTimeout, CancelCause, FieldError,
+    LogFormat, TaskAccepted, TaskCancelled, TaskDuplicate, TaskFailed, TaskReady, TaskRedriven,
+    TaskRejected, TaskRetrySet, TaskTimedOut, TaskTimeout,
 };
 pub use scheduler::{
     AgentDismissed, AttemptAssigned, AttemptRevoked, AttemptTold, Input, RevokeReason, Word,

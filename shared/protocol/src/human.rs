@@ -64,7 +64,9 @@ pub struct ByteSize(pub u64);
 /// Parses `"2g"`, `"512 MiB"`, or a bare number of bytes.
 pub fn parse_bytes(text: &str) -> Option<ByteSize> {
     let text = text.trim().to_ascii_lowercase();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(digits)?;
     let shift = match unit.trim().trim_end_matches('b').trim_end_matches('i') {
         "" => 0,

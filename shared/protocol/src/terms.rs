@@ -288,7 +288,10 @@ impl<'de> Deserialize<'de> for SandboxSpec {
                 let word = || StrDeserializer::<E>::new(s);
                 if let Ok(level) = Level::deserialize(word()) {
                     let level = Some(level);
-                    return Ok(SandboxSpec { level, ..SandboxSpec::default() });
+                    return Ok(SandboxSpec {
+                        level,
+                        ..SandboxSpec::default()
+                    });
                 }
                 let kind = SandboxKind::deserialize(word()).map_err(|_| {
                     E::custom(format!(
@@ -296,7 +299,10 @@ impl<'de> Deserialize<'de> for SandboxSpec {
                     ))
                 })?;
                 let kind = Some(kind);
-                Ok(SandboxSpec { kind, ..SandboxSpec::default() })
+                Ok(SandboxSpec {
+                    kind,
+                    ..SandboxSpec::default()
+                })
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SandboxSpec, A::Error> {
                 let f = SandboxFields::deserialize(MapAccessDeserializer::new(map))?;
@@ -495,7 +501,10 @@ mod tests {
         let kind: SandboxSpec = serde_json::from_str(r#""bubblewrap""#).unwrap();
         assert_eq!(kind.kind, Some(SandboxKind::Bubblewrap));
         let error = serde_json::from_str::<SandboxSpec>(r#""box""#).unwrap_err();
-        assert!(error.to_string().contains("minimal, moderate, strict"), "{error}");
+        assert!(
+            error.to_string().contains("minimal, moderate, strict"),
+            "{error}"
+        );
         let whole: SandboxSpec = serde_json::from_str(
             r#"{"level":"moderate","memory":"2g","network":{"hosts":["example.org"]}}"#,
         )
@@ -506,7 +515,10 @@ mod tests {
 
     #[test]
     fn each_level_promises_more_than_the_one_below() {
-        for (less, more) in [(Level::Minimal, Level::Moderate), (Level::Moderate, Level::Strict)] {
+        for (less, more) in [
+            (Level::Minimal, Level::Moderate),
+            (Level::Moderate, Level::Strict),
+        ] {
             let (less, more) = (less.guarantees(), more.guarantees());
             assert!(less.iter().all(|g| more.contains(g)) && less.len() < more.len());
         }
@@ -515,8 +527,13 @@ mod tests {
     #[test]
     fn terms_read_back_as_they_were_written() {
         let terms = Terms {
-            sandbox: serde_json::from_str(r#"{"kind":"podman","network":"full","image":"i"}"#).unwrap(),
-            budget: Some(Budget { usd: Some(1.5), on_reached: OnReached::Ask, ..Budget::default() }),
+            sandbox: serde_json::from_str(r#"{"kind":"podman","network":"full","image":"i"}"#)
+                .unwrap(),
+            budget: Some(Budget {
+                usd: Some(1.5),
+                on_reached: OnReached::Ask,
+                ..Budget::default()
+            }),
             models: vec!["m".into()],
             ..Terms::default()
         };

@@ -25,8 +25,8 @@ use conductor_protocol::event::{
 use conductor_protocol::human::{ByteSize, DurationMs};
 use conductor_protocol::ids::Lease;
 use conductor_protocol::spec::{
-    ClaudeSpec, CommandSpec, Concurrency, NeedPolicy, PermissionMode, RetryPolicy, RunSpec, Runtime, TaskSpec,
-    Timeouts,
+    ClaudeSpec, CommandSpec, Concurrency, NeedPolicy, PermissionMode, RetryPolicy, RunSpec,
+    Runtime, TaskSpec, Timeouts,
 };
 use conductor_protocol::terms::{
     Answer, ApprovalSpec, Before, Budget, GitSpec, Guarantee, Level, Network, OnReached,

@@ -165,7 +165,10 @@ impl Referee {
     fn cover(&mut self, seen: &Seen<'_>) {
         let (task, kind) = match seen.what {
             What::Event(event) => (event.task(), event.kind()),
-            What::Control(control) => (control_task(control), control_kind(control)),
+            What::Control(control) => (
+                control_task(control),
+                conductor_protocol::Control::kind(control),
+            ),
         };
         let phase = match task {
             Some(id) => self.phases.get(&id).copied().unwrap_or("unknown"),
@@ -263,18 +266,5 @@ fn control_task(control: &conductor_protocol::Control) -> Option<TaskId> {
         conductor_protocol::Control::Cancel { task, .. }
         | conductor_protocol::Control::Retry { task } => Some(*task),
         _ => None,
-    }
-}
-
-fn control_kind(control: &conductor_protocol::Control) -> &'static str {
-    use conductor_protocol::Control as C;
-    match control {
-        C::Cancel { .. } => "task.cancel",
-        C::Retry { .. } => "task.retry",
-        C::PauseQueue { .. } => "queue.pause",
-        C::ResumeQueue { .. } => "queue.resume",
-        C::DrainAgent { .. } => "agent.drain",
-        C::ResumeAgent { .. } => "agent.resume",
-        C::PutConfig(_) => "config.put",
     }
 }

@@ -271,6 +271,7 @@ fn from_flags(args: &SubmitArgs) -> Outcome<Order> {
         slots: args.slots,
         metadata: args.metadata.iter().cloned().collect(),
         traceparent: args.traceparent.clone(),
+        ..Submission::default()
     };
     Ok(Order {
         queue: args.queue.clone(),

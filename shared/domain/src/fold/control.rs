@@ -30,6 +30,8 @@ pub(super) fn apply(state: &mut State, at: At, control: &Control) -> Ruling {
             state.change_task(*task, |t| t.aside.redrive = Some(at.position));
             Ok(())
         }
+        // Nobody is asked anything yet.
+        Control::Decide { .. } | Control::Tell { .. } => Err(VoidReason::NotRequested),
         Control::PauseQueue { queue } => changed(state.paused.insert(queue.clone())),
         Control::ResumeQueue { queue } => changed(state.paused.remove(queue)),
         Control::DrainAgent { agent } => {

@@ -174,10 +174,7 @@ const EVENTS: [(&str, When); 25] = [
         )
     }),
     ("attempt.started", |g| {
-        g.world.agent_says(
-            "a1",
-            AttemptStarted::new(g.lease, None),
-        )
+        g.world.agent_says("a1", AttemptStarted::new(g.lease, None))
     }),
     ("attempt.progress", |g| {
         g.world.agent_says(

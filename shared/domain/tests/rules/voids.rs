@@ -67,10 +67,7 @@ fn case(reason: VoidReason) -> Case {
         VoidReason::Duplicate => |w| {
             let task = w.task(json!({}));
             let lease = w.run(task, "a1");
-            w.agent_says(
-                "a1",
-                AttemptStarted::new(lease, None),
-            )
+            w.agent_says("a1", AttemptStarted::new(lease, None))
         },
         VoidReason::AlreadyFinal => |w| {
             let task = w.task(json!({}));

@@ -89,6 +89,8 @@ impl World {
             slots,
             labels: [("os".to_owned(), os.to_owned())].into(),
             runtimes: runtimes.into(),
+            format: conductor_protocol::limits::FORMAT_KNOWN,
+            ..AgentJoined::default()
         };
         self.agent_says(name, joined)
     }
@@ -283,10 +285,7 @@ impl World {
     pub(super) fn run(&mut self, task: TaskId, on: &str) -> Lease {
         let lease = self.assign(task, on);
         assert_eq!(
-            self.agent_says(
-                on,
-                AttemptStarted::new(lease, None)
-            ),
+            self.agent_says(on, AttemptStarted::new(lease, None)),
             Verdict::Applied
         );
         lease

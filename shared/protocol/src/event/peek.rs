@@ -64,10 +64,7 @@ mod tests {
             attempt: 1,
             assigned: Position::new(4, 2),
         };
-        let started = AttemptStarted {
-            lease,
-            session: None,
-        };
+        let started = AttemptStarted::new(lease, None);
         for event in [Event::from(TaskReady { task }), Event::from(started)] {
             let bytes = event.encode();
             let seen = peek(&bytes).unwrap();

@@ -335,11 +335,15 @@ mod tests {
             })
         });
         let text = || proptest::option::of(".{0,40}");
-        let started = (a_lease(), text())
-            .prop_map(|(lease, session)| {
-                let version = session.clone();
-                Event::from(AttemptStarted { lease, session, version, sandbox: None })
-            });
+        let started = (a_lease(), text()).prop_map(|(lease, session)| {
+            let version = session.clone();
+            Event::from(AttemptStarted {
+                lease,
+                session,
+                version,
+                sandbox: None,
+            })
+        });
         let succeeded =
             (a_lease(), text(), any::<Option<i32>>()).prop_map(|(lease, result, exit_code)| {
                 let usage = exit_code.map(|n| Usage {

@@ -25,7 +25,10 @@ const EXPECTED: &[(&str, &str)] = &[
     ),
     ("sandbox.memory", "bytes or a text such as \"2g\""),
     ("sandbox.file_size", "bytes or a text such as \"2g\""),
-    ("sandbox.cpu_millis", "thousandths of a processor, 1 or more"),
+    (
+        "sandbox.cpu_millis",
+        "thousandths of a processor, 1 or more",
+    ),
     ("sandbox.processes", "a whole number of 1 or more"),
     (
         "sandbox.network",

@@ -238,7 +238,12 @@ fn check_maps(s: &Submission, errors: &mut Vec<FieldError>) {
     }
 }
 
-pub(super) fn check_duration(errors: &mut Vec<FieldError>, field: &str, ms: Option<u64>, least: u64) {
+pub(super) fn check_duration(
+    errors: &mut Vec<FieldError>,
+    field: &str,
+    ms: Option<u64>,
+    least: u64,
+) {
     if let Some(ms) = ms.filter(|ms| *ms < least || *ms > limits::DURATION_MS_MAX) {
         let problem = format!("is {ms} ms; {least} ms to 366 days are allowed");
         wrong(errors, field, problem);

@@ -82,7 +82,11 @@ fn check_commands(errors: &mut Vec<FieldError>, field: &str, commands: &[Command
 
 fn check_sandbox(errors: &mut Vec<FieldError>, s: &SandboxSpec) {
     if let Some(memory) = s.memory.filter(|m| m.0 < MEMORY_LEAST) {
-        wrong(errors, "sandbox.memory", format!("is {memory}, at least 4 MiB are needed"));
+        wrong(
+            errors,
+            "sandbox.memory",
+            format!("is {memory}, at least 4 MiB are needed"),
+        );
     }
     for (field, value) in [
         ("sandbox.cpu_millis", s.cpu_millis.map(u64::from)),
@@ -96,7 +100,9 @@ fn check_sandbox(errors: &mut Vec<FieldError>, s: &SandboxSpec) {
     if let Network::Hosts(hosts) = &s.network {
         check_count(errors, "sandbox.network", hosts.len());
         for host in hosts {
-            let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
+            let name = host
+                .rsplit_once(':')
+                .map_or(host.as_str(), |(name, _)| name);
             let is_host = |c: char| c.is_ascii_alphanumeric() || "-._*".contains(c);
             if name.is_empty() || !name.chars().all(is_host) {
                 wrong(errors, "sandbox.network", format!("{host:?} is no host"));
@@ -107,7 +113,8 @@ fn check_sandbox(errors: &mut Vec<FieldError>, s: &SandboxSpec) {
 
 fn check_git(errors: &mut Vec<FieldError>, git: &GitSpec) {
     // What begins with a dash would be an option of git.
-    let is_bad = |text: &str| text.is_empty() || text.starts_with('-') || text.contains(['\0', '\n']);
+    let is_bad =
+        |text: &str| text.is_empty() || text.starts_with('-') || text.contains(['\0', '\n']);
     let is_known = git.url.starts_with('/')
         || ["https://", "http://", "ssh://", "git@", "file:///"]
             .iter()
@@ -115,8 +122,14 @@ fn check_git(errors: &mut Vec<FieldError>, git: &GitSpec) {
     if is_bad(&git.url) || !is_known {
         wrong(errors, "workspace.git.url", format!("is {:?}", git.url));
     }
-    for (field, value) in [("workspace.git.ref", &git.reference), ("workspace.git.push", &git.push)] {
-        if let Some(value) = value.as_deref().filter(|v| is_bad(v) || v.contains([' ', ':', '~', '^'])) {
+    for (field, value) in [
+        ("workspace.git.ref", &git.reference),
+        ("workspace.git.push", &git.push),
+    ] {
+        if let Some(value) = value
+            .as_deref()
+            .filter(|v| is_bad(v) || v.contains([' ', ':', '~', '^']))
+        {
             wrong(errors, field, format!("is {value:?}"));
         }
     }

@@ -34,6 +34,8 @@ impl World {
             runtimes: [Runtime::Command, Runtime::Noop]
                 .map(|r| (r, version.clone()))
                 .into(),
+            format: conductor_protocol::limits::FORMAT_KNOWN,
+            ..AgentJoined::default()
         };
         let subject = Subject::Agent(process.id.clone()).render(&self.cell);
         let id = joined.process.clone();

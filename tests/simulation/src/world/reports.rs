@@ -5,8 +5,7 @@ use conductor_protocol::event::{AttemptFailed, AttemptStarted, AttemptSucceeded,
 use conductor_protocol::ids::Lease;
 
 pub(super) fn started(lease: Lease) -> Event {
-    AttemptStarted::new(lease, None)
-    .into()
+    AttemptStarted::new(lease, None).into()
 }
 
 pub(super) fn succeeded(lease: Lease) -> Event {

@@ -156,6 +156,9 @@ impl World {
             name: None,
             metadata: conductor_protocol::compact::Pairs::default(),
             traceparent: None,
+            terms: None,
+            before: None,
+            inputs: Vec::new(),
         };
         let head = FrameHead::epoch(self.state.epoch(Role::Scheduler));
         self.say(&Subject::Scheduler(agent(on)), head, assigned);
