@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use conductor_protocol::OutcomeClass;
+use conductor_protocol::{OutcomeClass, RunSpec};
 use conductor_protocol::event::{
-    AttemptAssigned, AttemptFailed, AttemptStarted, AttemptSucceeded, AttemptUsage, Event,
+    AttemptAssigned, AttemptFailed, AttemptStarted, AttemptSucceeded, AttemptThrottled, AttemptUsage,
+    Event,
 };
 use conductor_protocol::ids::Lease;
 use conductor_protocol::limits::MESSAGE_BYTES_MAX;
@@ -17,8 +18,9 @@ use tokio::time::Instant;
 use crate::dirs::AttemptDirs;
 use crate::input::Voice;
 use crate::inside::Inside;
+use crate::kept;
 use crate::output::{Channel, Output};
-use crate::process::{Process, ReaperProgram};
+use crate::process::{Launch, Process, ReaperProgram};
 use crate::reaper::Status;
 use crate::runtime::{self, Host, Job, Runtime, Signal, Step, Verdict};
 
@@ -27,6 +29,9 @@ const GRACE_AFTER_FINAL: Duration = Duration::from_secs(10);
 
 /// How long a reaper may take to end its tree before it is killed itself.
 const REAPING_MAX: Duration = Duration::from_secs(10);
+
+/// How often, at most, it is told what an attempt that goes on has used.
+const USAGE_EVERY: Duration = Duration::from_secs(30);
 
 /// How long after a reaper's end its outputs may stay open before its tree is looked for again.
 const SWEEP_PAUSE: Duration = Duration::from_millis(500);
@@ -99,18 +104,21 @@ impl Attempt {
         };
         let dirs = AttemptDirs::of(&self.base, &lease);
         let mut inside = Inside::of(&lease, &self.assigned);
-        match self.start(runtime.as_mut(), &dirs) {
+        let goes_on = match self.start(runtime.as_mut(), &dirs) {
             Ok((started, voice)) => {
                 inside.prepared();
                 let watch = Watch::new(self.run_deadline(), runtime.as_ref(), voice, inside);
                 let (why, status) = self.attend(runtime.as_mut(), started, watch).await;
-                self.report_end(runtime.as_mut(), why, &status);
+                self.report_end(runtime.as_mut(), why, &status)
             }
             Err(problem) => {
                 self.tell(AttemptStarted::new(lease, None));
                 let status = Status::NotStarted(problem);
-                self.report_end(runtime.as_mut(), Why::Ended, &status);
+                self.report_end(runtime.as_mut(), Why::Ended, &status)
             }
+        };
+        if goes_on {
+            kept::salvage(&self.base, &dirs.root);
         }
         dirs.remove();
     }
@@ -125,15 +133,30 @@ impl Attempt {
         runtime: &mut dyn Runtime,
         dirs: &AttemptDirs,
     ) -> Result<(Started, Voice), String> {
+        if let Some(reason) = runtime::refusal(&self.assigned) {
+            return Err(reason);
+        }
         let paths = dirs.paths();
+        let before = self.assigned.before.as_deref();
+        let session = before.and_then(|b| b.session.as_deref());
+        // On another agent than before, or after long, there is nothing to go on with.
+        let session = session.filter(|session| match self.assigned.run.as_ref() {
+            // How agents of others keep a session, only they know.
+            RunSpec::Acp(_) => kept::is_there(&self.base, self.lease.task),
+            _ => kept::holds(&self.base, self.lease.task, session),
+        });
         let job = Job {
             lease: self.lease,
             assigned: &self.assigned,
             paths: &paths,
             host: &self.host,
+            is_boxed: false,
+            session,
         };
         let launch = runtime.prepare(&job)?;
-        let made = dirs.create(&launch.stdin);
+        let made = dirs.create(&launch.stdin).and_then(|()| {
+            self.furnish(runtime, dirs, &launch, session.is_some())
+        });
         let voice = made.and_then(|()| launch.stdin.voice(&dirs.stdin)).map_err(|e| {
             format!("cannot make its directories below {}: {e}; free some space there or name another --data-dir", self.base.display())
         })?;
@@ -142,16 +165,38 @@ impl Attempt {
             self.lease.task, self.lease.attempt, self.lease.assigned
         );
         let started = Process::start(&launch, dirs, &lease, &self.reaper)?;
-        let session = match self.assigned.run.as_ref() {
-            conductor_protocol::RunSpec::Claude(spec) => Some(
-                spec.resume
-                    .clone()
-                    .unwrap_or_else(|| runtime::session_id(&self.lease)),
-            ),
-            _ => None,
-        };
-        self.tell(AttemptStarted::new(self.lease, session));
+        let version = self.host.versions.get(&self.assigned.run.runtime());
+        self.tell(AttemptStarted {
+            version: version.cloned(),
+            ..AttemptStarted::new(self.lease, runtime.session().map(str::to_owned))
+        });
         Ok((started, voice))
+    }
+
+    /// Puts into its directories what is there before it starts.
+    fn furnish(
+        &self,
+        runtime: &dyn Runtime,
+        dirs: &AttemptDirs,
+        launch: &Launch,
+        goes_on: bool,
+    ) -> std::io::Result<()> {
+        if goes_on {
+            kept::take(&self.base, self.lease.task, dirs)?;
+        }
+        if runtime.keeps_session() {
+            let has_own = self.assigned.terms.as_ref().is_some_and(|t| t.workspace.is_some());
+            let names: &[_] = if has_own { &["home"] } else { &["home", "workspace"] };
+            kept::mark(dirs, names)?;
+        }
+        for (path, bytes) in &launch.files {
+            let path = dirs.root.join(path);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            std::fs::write(path, bytes)?;
+        }
+        Ok(())
     }
 
     fn run_deadline(&self) -> Option<Instant> {
@@ -223,19 +268,25 @@ impl Attempt {
     ) -> bool {
         let bytes = read.ok().filter(|n| *n > 0).and_then(|n| buffer.get(..n));
         let signals = match bytes {
-            Some(bytes) => {
-                watch.heard();
-                runtime.read(channel, bytes)
-            }
+            Some(bytes) => runtime.read(channel, bytes),
             None => runtime.end(channel),
         };
+        if bytes.is_some() && !signals.contains(&Signal::Waiting) {
+            watch.heard();
+        }
         for signal in signals {
             match signal {
+                Signal::Waiting => {}
+                Signal::Throttled(until_ms) => self.tell(AttemptThrottled {
+                    lease: self.lease,
+                    until_ms,
+                }),
                 Signal::Text(channel, text) => self.output.write(channel, Bytes::from(text)),
-                Signal::Usage(usage) => self.tell(AttemptUsage {
+                Signal::Usage(usage) if watch.may_tell_usage() => self.tell(AttemptUsage {
                     lease: self.lease,
                     usage,
                 }),
+                Signal::Usage(_) => {}
                 Signal::Say(bytes) => watch.say(bytes),
                 Signal::Final => watch.on_final(),
                 Signal::Moment(moment) => watch.inside.saw(moment),
@@ -244,13 +295,19 @@ impl Attempt {
         bytes.is_some()
     }
 
-    fn report_end(&self, runtime: &mut dyn Runtime, why: Why, status: &Status) {
+    /// Says how it ended; returns whether another attempt may go on from here.
+    fn report_end(&self, runtime: &mut dyn Runtime, why: Why, status: &Status) -> bool {
         let lease = self.lease;
-        let verdict = runtime.judge(status);
+        // What did not end by itself after its last word was ended by us: that says nothing of it.
+        let judged = match why {
+            Why::Lingering => &Status::Exited(0),
+            _ => status,
+        };
+        let verdict = runtime.judge(judged);
         let output = self.output.stats();
         let failure = match why {
             // Nobody waits for its result; the agent says that it is over.
-            Why::Stopped(Stop::Revoked) => return,
+            Why::Stopped(Stop::Revoked) => return false,
             Why::Ended | Why::Lingering => verdict.failure,
             Why::RunTimeout => {
                 let limit = self.assigned.timeouts.run.unwrap_or_default();
@@ -272,6 +329,7 @@ impl Attempt {
             Status::Signalled(signal) => (None, Some(*signal)),
             Status::NotStarted(_) => (None, None),
         };
+        let goes_on = failure.as_ref().is_some_and(|(class, _)| class.is_retried_by_default());
         match failure {
             None => self.tell(AttemptSucceeded {
                 lease,
@@ -291,6 +349,7 @@ impl Attempt {
                 output,
             }),
         }
+        goes_on
     }
 }
 
@@ -314,6 +373,7 @@ struct Watch {
     why: Why,
     ladder: std::slice::Iter<'static, Step>,
     step_deadline: Option<Instant>,
+    usage_told: Option<Instant>,
     voice: Voice,
     inside: Inside,
 }
@@ -336,6 +396,7 @@ impl Watch {
             why: Why::Ended,
             ladder: runtime.ladder().iter(),
             step_deadline: None,
+            usage_told: None,
             voice,
             inside,
         }
@@ -343,6 +404,16 @@ impl Watch {
 
     fn heard(&mut self) {
         self.heard = Instant::now();
+    }
+
+    /// Whether what was used is told now; what is known at the end is told then in any case.
+    fn may_tell_usage(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = self.usage_told.is_none_or(|at| now >= at + USAGE_EVERY);
+        if is_due {
+            self.usage_told = Some(now);
+        }
+        is_due
     }
 
     fn on_final(&mut self) {

@@ -42,9 +42,14 @@ pub struct Paths {
 }
 
 impl AttemptDirs {
-    /// The directories of `lease` below `base`; made by [`Self::create`].
+    /// The directories of `lease` below `base`; made by [`Self::create`]. They are the same for
+    /// every attempt of a task, since sessions of models go on in the same directory alone, unless
+    /// an earlier attempt is still being ended there.
     pub fn of(base: &Path, lease: &Lease) -> Self {
-        let root = base.join(format!("{}-{}", lease.task, lease.attempt));
+        let mut root = base.join(lease.task.to_string());
+        if root.exists() {
+            root = base.join(format!("{}-{}", lease.task, lease.attempt));
+        }
         Self {
             workspace: root.join("workspace"),
             home: root.join("home"),

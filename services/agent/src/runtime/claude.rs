@@ -2,8 +2,7 @@
 
 mod decode;
 
-use std::path::Path;
-use std::process::Stdio;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use conductor_protocol::ids::Lease;
@@ -11,12 +10,13 @@ use conductor_protocol::spec::{ClaudeSpec, PermissionMode};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::stream::JsonLines;
 use super::{Job, Runtime, Signal, Step, Verdict, base_env, cwd};
 use crate::input::Input;
-use crate::lines::{Line, Lines};
-use crate::output::{Channel, Tail};
+use crate::output::Channel;
 use crate::process::Launch;
 use crate::reaper::Status;
+use crate::usage::Meter;
 use decode::Decoder;
 
 /// Tools that reach other agents, outlive the attempt, or leave the workspace.
@@ -36,9 +36,9 @@ const NEVER: [&str; 10] = [
 pub(super) struct ClaudeRuntime {
     spec: ClaudeSpec,
     silence: Duration,
-    lines: Lines,
+    lines: JsonLines,
     decoder: Decoder,
-    last_words: Tail,
+    session: Option<String>,
 }
 
 impl ClaudeRuntime {
@@ -47,13 +47,13 @@ impl ClaudeRuntime {
         Self {
             spec,
             silence,
-            lines: Lines::default(),
+            lines: JsonLines::default(),
             decoder,
-            last_words: Tail::default(),
+            session: None,
         }
     }
 
-    fn args(&self, lease: &Lease) -> Vec<String> {
+    fn args(&self, session: &str, resumes: bool) -> Vec<String> {
         let spec = &self.spec;
         let mut args: Vec<String> = [
             "-p",
@@ -77,10 +77,8 @@ impl ClaudeRuntime {
                 args.extend([flag.to_owned(), value]);
             }
         };
-        match &spec.resume {
-            Some(session) => add("--resume", Some(session.clone())),
-            None => add("--session-id", Some(session_id(lease))),
-        }
+        let flag = if resumes { "--resume" } else { "--session-id" };
+        add(flag, Some(session.to_owned()));
         add("--model", spec.model.clone());
         add("--max-turns", spec.max_turns.map(|n| n.to_string()));
         add(
@@ -116,30 +114,15 @@ pub fn session_id(lease: &Lease) -> String {
         .to_string()
 }
 
-/// The version of the CLI, if it is there.
-pub async fn probe(binary: &Path, path: &str) -> Option<String> {
-    let mut command = tokio::process::Command::new(binary);
-    command
-        .arg("--version")
-        .env_clear()
-        .env("PATH", path)
-        .env("HOME", "/nonexistent");
-    command
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    let output = tokio::time::timeout(Duration::from_secs(10), command.output())
-        .await
-        .ok()?
-        .ok()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let version = text.split_whitespace().next()?.to_owned();
-    (output.status.success() && version.starts_with(|c: char| c.is_ascii_digit()))
-        .then_some(version)
-}
-
 impl Runtime for ClaudeRuntime {
-    fn prepare(&self, job: &Job<'_>) -> Result<Launch, String> {
+    fn prepare(&mut self, job: &Job<'_>) -> Result<Launch, String> {
+        let resumed = self.spec.resume.as_deref().or(job.session).map(str::to_owned);
+        let meter = Meter::new(job.assigned.before.as_deref(), resumed.as_deref());
+        self.decoder.begin(meter);
+        let resumes = resumed.is_some();
+        let session = resumed.unwrap_or_else(|| session_id(&job.lease));
+        let args = self.args(&session, resumes);
+        self.session = Some(session);
         let mut env = base_env(job);
         env.extend(job.host.claude_env.clone());
         for (name, value) in [
@@ -164,32 +147,32 @@ impl Runtime for ClaudeRuntime {
         });
         Ok(Launch {
             program: job.host.claude.display().to_string(),
-            args: self.args(&job.lease),
+            args,
             env,
             stdin: Input::Closed(format!("{message}\n").into_bytes()),
             cwd: cwd(job, self.spec.cwd.as_ref()),
+            files: BTreeMap::new(),
         })
     }
 
+    fn session(&self) -> Option<&str> {
+        self.session.as_deref()
+    }
+
+    fn keeps_session(&self) -> bool {
+        true
+    }
+
     fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal> {
-        if channel == Channel::Stderr {
-            self.last_words.push(bytes, 512);
-            return vec![Signal::Text(channel, bytes.to_vec())];
-        }
-        let (decoder, mut out) = (&mut self.decoder, Vec::new());
-        self.lines
-            .push(bytes, |line| read_line(decoder, line, &mut out));
-        out
+        let decoder = &mut self.decoder;
+        let each = |value: &_, line: &[u8], out: &mut _| decoder.line(value, line, out);
+        self.lines.read(channel, bytes, each)
     }
 
     fn end(&mut self, channel: Channel) -> Vec<Signal> {
-        let mut out = Vec::new();
-        if channel == Channel::Stdout
-            && let Some(line) = self.lines.finish()
-        {
-            read_line(&mut self.decoder, line, &mut out);
-        }
-        out
+        let decoder = &mut self.decoder;
+        let each = |value: &_, line: &[u8], out: &mut _| decoder.line(value, line, out);
+        self.lines.end(channel, each)
     }
 
     fn ladder(&self) -> &'static [Step] {
@@ -206,18 +189,8 @@ impl Runtime for ClaudeRuntime {
     }
 
     fn judge(&mut self, status: &Status) -> Verdict {
-        self.decoder
-            .judge(status, std::mem::take(&mut self.last_words).text())
-    }
-}
-
-fn read_line(decoder: &mut Decoder, line: Line, out: &mut Vec<Signal>) {
-    match line {
-        Line::Whole(line) => decoder.line(&line, out),
-        Line::TooLong { bytes, .. } => {
-            let text = format!("[a line of {bytes} bytes was left out]\n");
-            out.push(Signal::Text(Channel::Stdout, text.into_bytes()));
-        }
+        let last_words = self.lines.last_words();
+        self.decoder.judge(status, last_words)
     }
 }
 

@@ -10,7 +10,6 @@ use conductor_eventlog::{AppendError, EventLog};
 use conductor_protocol::event::{AgentJoined, Event};
 use conductor_protocol::frame::FrameHead;
 use conductor_protocol::limits::{FORMAT_KNOWN, SLOTS_MAX};
-use conductor_protocol::spec::Runtime;
 use conductor_protocol::subject::{Role, Subject};
 use conductor_replica::Bid;
 use conductor_replica::appender::{Appender, AppenderArgs, AppenderMsg, Load, append_until_known};
@@ -20,8 +19,9 @@ use tokio::task::JoinSet;
 
 use super::{AgentMsg, AgentOptions, AgentState};
 use crate::duty::Input;
+use crate::kept;
 use crate::reaper;
-use crate::runtime::probe_claude;
+use crate::runtime::probe;
 
 /// So many bids may be lost to what an earlier life of ours had under way.
 const BIDS_FEW: u32 = 8;
@@ -53,9 +53,14 @@ pub(super) fn clear_leftovers(options: &AgentOptions) {
             entry.path().join("workspace").display()
         );
         while reaper::sweep(&marker) > 0 {}
+        if entry.file_name() == kept::FOLDER {
+            continue;
+        }
+        kept::salvage(&options.data, &entry.path());
         // What cannot be removed now is met again when its place is needed.
         let _ = std::fs::remove_dir_all(entry.path());
     }
+    kept::prune(&options.data);
 }
 
 impl AgentState {
@@ -67,6 +72,7 @@ impl AgentState {
         if let Some(old) = self.membership.take() {
             old.end();
         }
+        self.options.host.versions = probe(&self.options.host).await;
         let incarnation = self.take_name().await?;
         let load = Arc::new(Load::default());
         let args = AppenderArgs {
@@ -113,7 +119,7 @@ impl AgentState {
     async fn take_name(&self) -> Result<u64, ActorProcessingErr> {
         let log = self.connection.as_ref();
         let process = unique(self.options.id.as_str());
-        let joined = Event::from(self.introduce(process.clone()).await);
+        let joined = Event::from(self.introduce(process.clone()));
         let mut bids = 0_u32;
         loop {
             let last = last_on(log, &self.subject).await;
@@ -137,23 +143,15 @@ impl AgentState {
         }
     }
 
-    async fn introduce(&self, process: String) -> AgentJoined {
-        let host = &self.options.host;
+    fn introduce(&self, process: String) -> AgentJoined {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let mut runtimes: std::collections::BTreeMap<Runtime, String> =
-            [Runtime::Command, Runtime::Noop]
-                .map(|r| (r, version.clone()))
-                .into();
-        if let Some(found) = probe_claude(&host.claude, &host.path).await {
-            runtimes.insert(Runtime::Claude, found);
-        }
         AgentJoined {
             version: format!("{version} (format {FORMAT_KNOWN})"),
             host: hostname(),
             process,
             slots: self.options.slots.min(SLOTS_MAX),
             labels: self.options.labels.clone(),
-            runtimes,
+            runtimes: self.options.host.versions.clone(),
             sandboxes: std::collections::BTreeMap::new(),
             sandbox: None,
             format: FORMAT_KNOWN,

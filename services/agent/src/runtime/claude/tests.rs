@@ -126,7 +126,7 @@ fn the_session_is_known_before_the_start() {
         })
     );
     let runtime = ClaudeRuntime::new(ClaudeSpec::default(), Duration::from_secs(1));
-    let args = runtime.args(&lease).join(" ");
+    let args = runtime.args(&session_id(&lease), false).join(" ");
     for safe in [
         "--strict-mcp-config",
         "--setting-sources user",
