@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use conductor_protocol::{OutcomeClass, RunSpec};
+use conductor_protocol::OutcomeClass;
 use conductor_protocol::event::{
-    AttemptAssigned, AttemptFailed, AttemptStarted, AttemptSucceeded, AttemptThrottled, AttemptUsage,
-    Event,
+    AttemptAssigned, AttemptFailed, AttemptStarted, AttemptSucceeded, AttemptThrottled,
+    AttemptUsage, Event,
 };
 use conductor_protocol::ids::Lease;
 use conductor_protocol::limits::MESSAGE_BYTES_MAX;
@@ -20,7 +20,7 @@ use crate::input::Voice;
 use crate::inside::Inside;
 use crate::kept;
 use crate::output::{Channel, Output};
-use crate::process::{Launch, Process, ReaperProgram};
+use crate::process::{Process, ReaperProgram};
 use crate::reaper::Status;
 use crate::runtime::{self, Host, Job, Runtime, Signal, Step, Verdict};
 
@@ -139,12 +139,7 @@ impl Attempt {
         let paths = dirs.paths();
         let before = self.assigned.before.as_deref();
         let session = before.and_then(|b| b.session.as_deref());
-        // On another agent than before, or after long, there is nothing to go on with.
-        let session = session.filter(|session| match self.assigned.run.as_ref() {
-            // How agents of others keep a session, only they know.
-            RunSpec::Acp(_) => kept::is_there(&self.base, self.lease.task),
-            _ => kept::holds(&self.base, self.lease.task, session),
-        });
+        let session = session.filter(|s| kept::can_go_on(&self.base, &self.assigned, s));
         let job = Job {
             lease: self.lease,
             assigned: &self.assigned,
@@ -155,7 +150,13 @@ impl Attempt {
         };
         let launch = runtime.prepare(&job)?;
         let made = dirs.create(&launch.stdin).and_then(|()| {
-            self.furnish(runtime, dirs, &launch, session.is_some())
+            if session.is_some() {
+                kept::take(&self.base, self.lease.task, dirs)?;
+            }
+            if runtime.keeps_session() {
+                kept::mark(dirs, &self.assigned)?;
+            }
+            dirs.furnish(&launch.files)
         });
         let voice = made.and_then(|()| launch.stdin.voice(&dirs.stdin)).map_err(|e| {
             format!("cannot make its directories below {}: {e}; free some space there or name another --data-dir", self.base.display())
@@ -171,32 +172,6 @@ impl Attempt {
             ..AttemptStarted::new(self.lease, runtime.session().map(str::to_owned))
         });
         Ok((started, voice))
-    }
-
-    /// Puts into its directories what is there before it starts.
-    fn furnish(
-        &self,
-        runtime: &dyn Runtime,
-        dirs: &AttemptDirs,
-        launch: &Launch,
-        goes_on: bool,
-    ) -> std::io::Result<()> {
-        if goes_on {
-            kept::take(&self.base, self.lease.task, dirs)?;
-        }
-        if runtime.keeps_session() {
-            let has_own = self.assigned.terms.as_ref().is_some_and(|t| t.workspace.is_some());
-            let names: &[_] = if has_own { &["home"] } else { &["home", "workspace"] };
-            kept::mark(dirs, names)?;
-        }
-        for (path, bytes) in &launch.files {
-            let path = dirs.root.join(path);
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent)?;
-            }
-            std::fs::write(path, bytes)?;
-        }
-        Ok(())
     }
 
     fn run_deadline(&self) -> Option<Instant> {
@@ -329,7 +304,9 @@ impl Attempt {
             Status::Signalled(signal) => (None, Some(*signal)),
             Status::NotStarted(_) => (None, None),
         };
-        let goes_on = failure.as_ref().is_some_and(|(class, _)| class.is_retried_by_default());
+        let goes_on = failure
+            .as_ref()
+            .is_some_and(|(class, _)| class.is_retried_by_default());
         match failure {
             None => self.tell(AttemptSucceeded {
                 lease,

@@ -1,5 +1,6 @@
 //! Where an attempt works: directories of its own.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -80,6 +81,18 @@ impl AttemptDirs {
             fs::create_dir_all(dir)?;
         }
         stdin.place(&self.stdin)
+    }
+
+    /// Puts files in place, by path relative to all of them.
+    pub fn furnish(&self, files: &BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
+        for (path, bytes) in files {
+            let path = self.root.join(path);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            fs::write(path, bytes)?;
+        }
+        Ok(())
     }
 
     /// Removes them.

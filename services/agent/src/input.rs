@@ -128,7 +128,9 @@ mod tests {
         let input = Input::Open(Vec::new());
         input.place(&path).unwrap();
         let voice = input.voice(&path).unwrap();
-        let said = (0..10 * WAITING_MAX).filter(|_| voice.say(vec![b'x'; 4096])).count();
+        let said = (0..10 * WAITING_MAX)
+            .filter(|_| voice.say(vec![b'x'; 4096]))
+            .count();
         assert!((WAITING_MAX..2 * WAITING_MAX).contains(&said), "{said}");
     }
 

@@ -9,7 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use conductor_protocol::TaskId;
+use conductor_protocol::event::AttemptAssigned;
+use conductor_protocol::{RunSpec, TaskId};
 
 use crate::dirs::AttemptDirs;
 
@@ -22,15 +23,19 @@ const AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Most tasks of which something is kept.
 const TASKS_MAX: usize = 64;
 
-/// Whether something of the task is here.
-pub fn is_there(base: &Path, task: TaskId) -> bool {
-    place(base, task).is_dir()
+/// Whether what a session needs is here: not on another agent than before, or after long.
+pub fn can_go_on(base: &Path, assigned: &AttemptAssigned, session: &str) -> bool {
+    let kept = place(base, assigned.task);
+    match assigned.run.as_ref() {
+        // How agents of others keep a session, only they know.
+        RunSpec::Acp(_) => kept.is_dir(),
+        _ => holds(kept.join("home"), session),
+    }
 }
 
-/// Whether a file that is kept of the task is named after this session, as those are in which
-/// CLIs keep one.
-pub fn holds(base: &Path, task: TaskId, session: &str) -> bool {
-    let mut todo = vec![place(base, task).join("home")];
+/// Whether a file below is named after this session, as those are in which CLIs keep one.
+fn holds(dir: PathBuf, session: &str) -> bool {
+    let mut todo = vec![dir];
     while let Some(dir) = todo.pop() {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().contains(session) {
@@ -44,9 +49,14 @@ pub fn holds(base: &Path, task: TaskId, session: &str) -> bool {
     false
 }
 
-/// Marks what is to be kept of an attempt, by the names of its directories.
-pub fn mark(dirs: &AttemptDirs, names: &[&str]) -> io::Result<()> {
-    fs::write(dirs.root.join(MARK), names.join("\n"))
+/// Marks what is to be kept of an attempt: a workspace that its terms describe is another's to keep.
+pub fn mark(dirs: &AttemptDirs, assigned: &AttemptAssigned) -> io::Result<()> {
+    let terms = assigned.terms.as_ref();
+    let names = match terms.and_then(|t| t.workspace.as_ref()) {
+        Some(_) => "home",
+        None => "home\nworkspace",
+    };
+    fs::write(dirs.root.join(MARK), names)
 }
 
 /// Gives an attempt what was kept of its task, in place of its own empty directories.
@@ -67,7 +77,10 @@ pub fn take(base: &Path, task: TaskId, dirs: &AttemptDirs) -> io::Result<()> {
 
 /// Keeps what a directory of an attempt is marked with.
 pub fn salvage(base: &Path, root: &Path) {
-    let name = root.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let name = root
+        .file_name()
+        .and_then(|n| n.to_str())
+        .unwrap_or_default();
     // A task's id, perhaps with the number of the attempt.
     let Some(Ok(task)) = name.get(..36).map(str::parse::<TaskId>) else {
         return;
@@ -94,7 +107,10 @@ fn keep(kept: &Path, root: &Path, names: &str) -> io::Result<()> {
 
 /// Removes what is too old, and the oldest of what is too much.
 pub fn prune(base: &Path) {
-    let entries = fs::read_dir(base.join(FOLDER)).into_iter().flatten().flatten();
+    let entries = fs::read_dir(base.join(FOLDER))
+        .into_iter()
+        .flatten()
+        .flatten();
     let aged = entries.filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path())));
     let mut aged: Vec<(SystemTime, PathBuf)> = aged.collect();
     aged.sort();
@@ -122,49 +138,89 @@ fn remove_if_empty(base: &Path) {
 mod tests {
     use super::*;
     use crate::input::Input;
+    use crate::runtime::testing;
     use conductor_protocol::Position;
     use conductor_protocol::ids::Lease;
+    use conductor_protocol::terms::{Terms, WorkspaceSpec};
 
-    fn lease(n: u64) -> Lease {
-        Lease {
-            task: TaskId::from_parts(1_700_000_000_000 + n, [7; 10]),
-            attempt: 1,
-            assigned: Position::new(7, 0),
-        }
+    fn task(n: u64) -> TaskId {
+        TaskId::from_parts(1_700_000_000_000 + n, [7; 10])
     }
 
-    fn attempt(base: &Path, lease: &Lease) -> AttemptDirs {
-        let dirs = AttemptDirs::of(base, lease);
+    /// The directories of a task's attempt, and what was assigned.
+    fn attempt(base: &Path, n: u64, attempt: u32) -> (AttemptDirs, AttemptAssigned) {
+        let assigned = AttemptAssigned {
+            task: task(n),
+            attempt,
+            ..testing::assigned(RunSpec::Claude(Box::default()))
+        };
+        let lease = Lease {
+            task: assigned.task,
+            attempt,
+            assigned: Position::new(7, 0),
+        };
+        let dirs = AttemptDirs::of(base, &lease);
         dirs.create(&Input::Closed(Vec::new())).unwrap();
-        dirs
+        (dirs, assigned)
     }
 
     #[test]
     fn what_is_marked_outlives_the_attempt_and_is_given_to_the_next() {
         let base = tempfile::tempdir().unwrap();
         let base = base.path();
-        let lease = lease(0);
-        let dirs = attempt(base, &lease);
-        mark(&dirs, &["home"]).unwrap();
+        let (dirs, mut assigned) = attempt(base, 0, 1);
+        mark(&dirs, &assigned).unwrap();
         fs::create_dir(dirs.home.join("sessions")).unwrap();
         fs::write(dirs.home.join("sessions/x-s1.jsonl"), "s").unwrap();
         fs::write(dirs.workspace.join("file"), "f").unwrap();
+        fs::write(dirs.tmp.join("file"), "t").unwrap();
         salvage(base, &dirs.root);
         dirs.remove();
-        assert!(is_there(base, lease.task));
-        assert!(holds(base, lease.task, "s1") && !holds(base, lease.task, "s2"));
-        let next = attempt(base, &Lease { attempt: 2, ..lease });
-        assert_eq!(next.root, dirs.root, "paths do not change while a session goes on");
-        take(base, lease.task, &next).unwrap();
-        assert_eq!(fs::read_to_string(next.home.join("sessions/x-s1.jsonl")).unwrap(), "s");
-        assert!(!next.workspace.join("file").exists());
-        assert!(!is_there(base, lease.task) && !base.join(FOLDER).exists());
+        assert!(can_go_on(base, &assigned, "s1"));
+        assert!(!can_go_on(base, &assigned, "s2"));
+        assigned.run = std::sync::Arc::new(RunSpec::Acp(Box::default()));
+        assert!(can_go_on(base, &assigned, "s2"), "only the agent knows");
+        let (next, assigned) = attempt(base, 0, 2);
+        assert_eq!(next.root, dirs.root, "a session's path does not change");
+        take(base, assigned.task, &next).unwrap();
+        let session = next.home.join("sessions/x-s1.jsonl");
+        assert_eq!(fs::read_to_string(session).unwrap(), "s");
+        assert_eq!(
+            fs::read_to_string(next.workspace.join("file")).unwrap(),
+            "f"
+        );
+        assert!(!next.tmp.join("file").exists());
+        assert!(!can_go_on(base, &assigned, "s1") && !base.join(FOLDER).exists());
+    }
+
+    #[test]
+    fn an_attempt_that_is_still_being_ended_keeps_its_place() {
+        let base = tempfile::tempdir().unwrap();
+        let (first, _) = attempt(base.path(), 0, 1);
+        let (second, _) = attempt(base.path(), 0, 2);
+        assert_ne!(first.root, second.root);
+        assert!(first.workspace.is_dir());
+    }
+
+    #[test]
+    fn a_workspace_of_the_terms_is_not_kept_here() {
+        let base = tempfile::tempdir().unwrap();
+        let base = base.path();
+        let (dirs, mut assigned) = attempt(base, 0, 1);
+        assigned.terms = Some(std::sync::Arc::new(Terms {
+            workspace: Some(WorkspaceSpec::default()),
+            ..Terms::default()
+        }));
+        mark(&dirs, &assigned).unwrap();
+        salvage(base, &dirs.root);
+        let kept = base.join(FOLDER).join(assigned.task.to_string());
+        assert!(kept.join("home").is_dir() && !kept.join("workspace").exists());
     }
 
     #[test]
     fn without_a_mark_nothing_is_kept() {
         let base = tempfile::tempdir().unwrap();
-        let dirs = attempt(base.path(), &lease(0));
+        let (dirs, _) = attempt(base.path(), 0, 1);
         salvage(base.path(), &dirs.root);
         assert!(!base.path().join(FOLDER).exists());
     }
@@ -174,13 +230,16 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let base = base.path();
         for n in 0..=TASKS_MAX as u64 {
-            let dirs = attempt(base, &lease(n));
-            mark(&dirs, &["home"]).unwrap();
+            let (dirs, assigned) = attempt(base, n, 1);
+            mark(&dirs, &assigned).unwrap();
             salvage(base, &dirs.root);
             dirs.remove();
         }
         let kept = fs::read_dir(base.join(FOLDER)).unwrap().count();
         assert_eq!(kept, TASKS_MAX);
-        assert!(is_there(base, lease(TASKS_MAX as u64).task), "the newest stays");
+        assert!(
+            place(base, task(TASKS_MAX as u64)).is_dir(),
+            "the newest stays"
+        );
     }
 }

@@ -12,7 +12,7 @@ mod probe;
 mod robust;
 mod stream;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -268,4 +268,55 @@ fn base_env(job: &Job<'_>) -> BTreeMap<String, String> {
 fn cwd(job: &Job<'_>, cwd: Option<&String>) -> PathBuf {
     let workspace = &job.paths.workspace;
     cwd.map_or_else(|| workspace.clone(), |cwd| workspace.join(cwd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use conductor_protocol::spec::{ClaudeSpec, CodexSpec};
+    use conductor_protocol::terms::Terms;
+    use std::sync::Arc;
+
+    fn asking(run: RunSpec, models: &[&str]) -> Option<String> {
+        let models = models.iter().map(|m| (*m).to_owned()).collect();
+        let terms = Terms {
+            models,
+            ..Terms::default()
+        };
+        refusal(&AttemptAssigned {
+            terms: Some(Arc::new(terms)),
+            ..testing::assigned(run)
+        })
+    }
+
+    #[test]
+    fn a_model_that_the_terms_do_not_allow_is_refused() {
+        let model = || Some("big".to_owned());
+        let claude = |model| {
+            RunSpec::Claude(Box::new(ClaudeSpec {
+                model,
+                ..ClaudeSpec::default()
+            }))
+        };
+        let codex = |model| {
+            RunSpec::Codex(Box::new(CodexSpec {
+                model,
+                ..CodexSpec::default()
+            }))
+        };
+        for run in [claude(model()), codex(model())] {
+            assert_eq!(asking(run.clone(), &[]), None, "none named means any");
+            assert_eq!(asking(run.clone(), &["small", "big"]), None);
+            let reason = asking(run, &["small", "tiny"]).unwrap();
+            assert!(
+                reason.contains("the model big") && reason.contains("small, tiny"),
+                "{reason}"
+            );
+        }
+        assert_eq!(
+            asking(claude(None), &["small"]),
+            None,
+            "the proxy sees what the CLI asks for"
+        );
+    }
 }

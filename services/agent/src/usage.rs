@@ -37,7 +37,11 @@ impl Meter {
         let goes_on = resumed.is_some() && resumed == before.session.as_deref();
         if goes_on {
             let had = since(&before, &older);
-            return Self { had, base: older, before };
+            return Self {
+                had,
+                base: older,
+                before,
+            };
         }
         Self {
             base: before.clone(),
@@ -160,7 +164,10 @@ mod tests {
     fn three_attempts(figures: [Usage; 3]) -> Vec<Usage> {
         let mut known: Vec<Usage> = Vec::new();
         for said in figures {
-            let said = Usage { turns: 1, ..in_session("s", said) };
+            let said = Usage {
+                turns: 1,
+                ..in_session("s", said)
+            };
             let earlier = known.last().map(before);
             let meter = Meter::new(earlier.as_ref(), earlier.as_ref().map(|_| "s"));
             let counts = meter.counts(&said, &answers(1));
@@ -183,14 +190,23 @@ mod tests {
     #[test]
     fn what_a_killed_process_used_is_counted_once_whether_it_was_told_or_not() {
         // Killed after two answers of which tokens were told, but no price.
-        let told = Usage { cost_usd: 0.0, ..in_session("s", answers(2)) };
+        let told = Usage {
+            cost_usd: 0.0,
+            ..in_session("s", answers(2))
+        };
         let earlier = before(&told);
         let meter = Meter::new(Some(&earlier), Some("s"));
-        let said = Usage { turns: 1, ..in_session("s", answers(3)) };
+        let said = Usage {
+            turns: 1,
+            ..in_session("s", answers(3))
+        };
         let used = meter.total(&said, meter.counts(&said, &answers(1)));
         assert_eq!(used, in_session("s", answers(3)));
         // Killed with the whole agent: nobody told anything.
-        let earlier = Before { session: Some("s".into()), ..Before::default() };
+        let earlier = Before {
+            session: Some("s".into()),
+            ..Before::default()
+        };
         let meter = Meter::new(Some(&earlier), Some("s"));
         let used = meter.total(&said, meter.counts(&said, &answers(1)));
         assert_eq!((used.output_tokens, used.cost_usd), (3 * 42, 0.75));
@@ -206,9 +222,15 @@ mod tests {
         assert_eq!((second.output_tokens, second.turns), (3 * 42, 3));
         assert_eq!(second.base.as_deref(), Some(&first));
         let meter = Meter::new(Some(&before(&second)), Some("b"));
-        let said = Usage { turns: 1, ..in_session("b", answers(2)) };
+        let said = Usage {
+            turns: 1,
+            ..in_session("b", answers(2))
+        };
         let third = meter.total(&said, meter.counts(&said, &answers(1)));
-        assert_eq!((third.output_tokens, third.turns, third.cost_usd), (4 * 42, 4, 1.0));
+        assert_eq!(
+            (third.output_tokens, third.turns, third.cost_usd),
+            (4 * 42, 4, 1.0)
+        );
         assert_eq!(third.base.as_deref(), Some(&first));
     }
 

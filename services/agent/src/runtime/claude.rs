@@ -116,7 +116,12 @@ pub fn session_id(lease: &Lease) -> String {
 
 impl Runtime for ClaudeRuntime {
     fn prepare(&mut self, job: &Job<'_>) -> Result<Launch, String> {
-        let resumed = self.spec.resume.as_deref().or(job.session).map(str::to_owned);
+        let resumed = self
+            .spec
+            .resume
+            .as_deref()
+            .or(job.session)
+            .map(str::to_owned);
         let meter = Meter::new(job.assigned.before.as_deref(), resumed.as_deref());
         self.decoder.begin(meter);
         let resumes = resumed.is_some();

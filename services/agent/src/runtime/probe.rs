@@ -29,7 +29,9 @@ pub async fn probe(host: &Host) -> BTreeMap<Kind, String> {
         (Kind::Codex, codex),
     ];
     let found = found.into_iter();
-    found.filter_map(|(kind, version)| Some((kind, version?))).collect()
+    found
+        .filter_map(|(kind, version)| Some((kind, version?)))
+        .collect()
 }
 
 /// What a program says its version is, if it is there.
@@ -63,7 +65,10 @@ mod tests {
 
     #[test]
     fn versions_are_found_in_what_programs_say() {
-        assert_eq!(in_words("2.1.316 (Claude Code)\n").as_deref(), Some("2.1.316"));
+        assert_eq!(
+            in_words("2.1.316 (Claude Code)\n").as_deref(),
+            Some("2.1.316")
+        );
         assert_eq!(in_words("codex-cli 0.169.0\n").as_deref(), Some("0.169.0"));
         assert_eq!(in_words("no version here\n"), None);
     }
@@ -76,6 +81,9 @@ mod tests {
             ..Host::from_env()
         };
         let found = probe(&host).await;
-        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [Kind::Command, Kind::Noop, Kind::Acp]);
+        assert_eq!(
+            found.keys().copied().collect::<Vec<_>>(),
+            [Kind::Command, Kind::Noop, Kind::Acp]
+        );
     }
 }

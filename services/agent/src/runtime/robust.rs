@@ -38,9 +38,7 @@ fn claude() -> Case {
             let content = json!([{"type": "text", "text": text}]);
             json!({"type": "assistant", "message": {"content": content}})
         },
-        end: |text| {
-            json!({"type": "result", "subtype": "success", "is_error": false, "result": text, "session_id": "s"})
-        },
+        end: |text| json!({"type": "result", "subtype": "success", "is_error": false, "result": text, "session_id": "s"}),
     }
 }
 
@@ -97,7 +95,11 @@ impl Case {
     fn succeed(&mut self, result: &str) -> Verdict {
         let (say, end) = ((self.say)(result), (self.end)(result));
         let signals = read_all(self.runtime.as_mut(), format!("{say}\n{end}\n").as_bytes());
-        assert!(signals.contains(&Signal::Final), "{}: {signals:?}", self.name);
+        assert!(
+            signals.contains(&Signal::Final),
+            "{}: {signals:?}",
+            self.name
+        );
         let verdict = self.runtime.judge(&Status::Exited(0));
         assert_eq!(verdict.failure, None, "{}", self.name);
         verdict
@@ -127,10 +129,22 @@ fn test_9_after_a_line_of_16_mib_a_later_result_is_still_seen() {
         long.push(b'\n');
         let signals = case.hear(&long);
         let output = output_of(&signals);
-        assert!(output.contains("a line of 16777217 bytes was left out"), "{}: {output}", case.name);
-        assert_eq!(case.succeed("later").result.as_deref(), Some("later"), "{}", case.name);
+        assert!(
+            output.contains("a line of 16777217 bytes was left out"),
+            "{}: {output}",
+            case.name
+        );
+        assert_eq!(
+            case.succeed("later").result.as_deref(),
+            Some("later"),
+            "{}",
+            case.name
+        );
         // One that is just not too long is read.
-        let mut fits = Case::all().into_iter().find(|c| c.name == case.name).unwrap();
+        let mut fits = Case::all()
+            .into_iter()
+            .find(|c| c.name == case.name)
+            .unwrap();
         let mut line = (fits.say)("fits").to_string().into_bytes();
         line.resize(LINE_BYTES_MAX, b' ');
         line.push(b'\n');
@@ -143,7 +157,10 @@ fn test_15_unknown_event_types_and_reordered_keys_are_accepted() {
     for mut case in Case::all() {
         let unknown: &[u8] = b"{\"type\":\"of tomorrow\",\"n\":1}\n{\"subtype\":\"new\",\"type\":\"system\"}\n[1]\n7\n\"x\"\nnull\nno json\n{}\n\n";
         let output = output_of(&case.hear(unknown));
-        assert!(output.contains("of tomorrow") && output.contains("no json"), "kept: {output}");
+        assert!(
+            output.contains("of tomorrow") && output.contains("no json"),
+            "kept: {output}"
+        );
         // Keys backwards, and blanks between them.
         let (say, end) = ((case.say)("said"), (case.end)("said"));
         for value in [say, end] {
@@ -162,7 +179,10 @@ fn texts_that_are_no_utf8_are_read_all_the_same() {
     for mut case in Case::all() {
         case.hear(b"\xff\xfe\x80\n");
         let line = (case.say)("a?b").to_string().into_bytes();
-        let broken: Vec<u8> = line.iter().map(|b| if *b == b'?' { 0xff } else { *b }).collect();
+        let broken: Vec<u8> = line
+            .iter()
+            .map(|b| if *b == b'?' { 0xff } else { *b })
+            .collect();
         let output = output_of(&case.hear(&[&broken[..], b"\n"].concat()));
         assert!(output.contains("a\u{fffd}b"), "{}: {output}", case.name);
         case.succeed("fine");

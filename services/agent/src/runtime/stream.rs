@@ -35,7 +35,8 @@ impl JsonLines {
             return vec![Signal::Text(channel, bytes.to_vec())];
         }
         let mut out = Vec::new();
-        self.lines.push(bytes, |line| read_line(&line, &mut each, &mut out));
+        self.lines
+            .push(bytes, |line| read_line(&line, &mut each, &mut out));
         out
     }
 
@@ -80,12 +81,17 @@ fn read_line(
 /// A value, also where its texts are not all UTF-8.
 fn parse(line: &[u8]) -> Option<Value> {
     let strict = serde_json::from_slice(line);
-    strict.or_else(|_| serde_json::from_str(&String::from_utf8_lossy(line))).ok()
+    strict
+        .or_else(|_| serde_json::from_str(&String::from_utf8_lossy(line)))
+        .ok()
 }
 
 /// Keeps a line that is not understood.
 pub(super) fn keep(line: &[u8], out: &mut Vec<Signal>) {
-    let mut raw = line.get(..RAW_KEPT.min(line.len())).unwrap_or_default().to_vec();
+    let mut raw = line
+        .get(..RAW_KEPT.min(line.len()))
+        .unwrap_or_default()
+        .to_vec();
     raw.push(b'\n');
     out.push(Signal::Text(Channel::Stdout, raw));
 }
@@ -102,7 +108,11 @@ pub(super) fn count(value: &Value, pointer: &str) -> u64 {
 
 /// What is at a pointer, if it is a list.
 pub(super) fn items<'v>(value: &'v Value, pointer: &str) -> impl Iterator<Item = &'v Value> {
-    value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+    value
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
 }
 
 /// Text for the output.
@@ -123,7 +133,9 @@ pub(super) fn cut(text: &str) -> String {
     if text.len() <= RESULT_BYTES_MAX {
         return text.to_owned();
     }
-    let end = (0..=RESULT_BYTES_MAX - 4).rev().find(|i| text.is_char_boundary(*i));
+    let end = (0..=RESULT_BYTES_MAX - 4)
+        .rev()
+        .find(|i| text.is_char_boundary(*i));
     format!("{}…", text.get(..end.unwrap_or(0)).unwrap_or_default())
 }
 

@@ -28,7 +28,7 @@ pub(super) fn lease() -> Lease {
     }
 }
 
-pub(super) fn assigned(run: RunSpec) -> AttemptAssigned {
+pub(crate) fn assigned(run: RunSpec) -> AttemptAssigned {
     AttemptAssigned {
         task: lease().task,
         attempt: 1,
@@ -51,7 +51,9 @@ pub(super) fn assigned(run: RunSpec) -> AttemptAssigned {
 pub(super) fn host() -> Host {
     let of = |name: &str| {
         let pairs = [("API_KEY", "the-key"), ("BASE_URL", "http://127.0.0.1:9")];
-        pairs.map(|(n, v)| (format!("{name}_{n}"), v.to_owned())).into()
+        pairs
+            .map(|(n, v)| (format!("{name}_{n}"), v.to_owned()))
+            .into()
     };
     Host {
         path: "/usr/bin:/bin".into(),

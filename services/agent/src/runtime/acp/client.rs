@@ -80,7 +80,10 @@ impl Client {
 
     /// What interrupts it, while it works on the prompt.
     pub(super) fn cancel(&self) -> Option<Vec<u8>> {
-        let session = self.session.as_ref().filter(|_| self.stage == Stage::Prompt)?;
+        let session = self
+            .session
+            .as_ref()
+            .filter(|_| self.stage == Stage::Prompt)?;
         let cancel = json!({
             "jsonrpc": "2.0",
             "method": "session/cancel",
@@ -267,7 +270,10 @@ impl Client {
                 .map(|m| (OutcomeClass::ModelError, m)),
             other => Some((
                 OutcomeClass::BadOutput,
-                format!("it stopped for a reason that is not known: {}", other.unwrap_or("none")),
+                format!(
+                    "it stopped for a reason that is not known: {}",
+                    other.unwrap_or("none")
+                ),
             )),
         };
         out.push(Signal::Usage(self.usage()));

@@ -65,7 +65,8 @@ impl Decoder {
             Some("rate_limit_event") => self.limit(value, out),
             Some("result") => {
                 let used = self.used(value);
-                self.counts.get_or_insert_with(|| self.meter.counts(&used, &own(value)));
+                self.counts
+                    .get_or_insert_with(|| self.meter.counts(&used, &own(value)));
                 // A later result replaces an earlier one: the last word counts.
                 self.result = Some(value.clone());
                 out.push(Signal::Usage(self.usage()));
@@ -118,7 +119,9 @@ impl Decoder {
     fn limit(&mut self, value: &Value, out: &mut Vec<Signal>) {
         if text(value, "/rate_limit_info/status") == Some("rejected") {
             // In seconds since 1970.
-            let until = value.pointer("/rate_limit_info/resetsAt").and_then(Value::as_f64);
+            let until = value
+                .pointer("/rate_limit_info/resetsAt")
+                .and_then(Value::as_f64);
             let until = until.filter(|s| s.is_finite() && *s > 0.0);
             self.is_throttled = true;
             out.push(Signal::Throttled(until.map(|s| (s * 1000.0) as u64)));
@@ -189,7 +192,8 @@ impl Decoder {
                 ..self.seen.clone()
             },
         };
-        self.meter.total(&said, self.counts.unwrap_or(Counts::Process))
+        self.meter
+            .total(&said, self.counts.unwrap_or(Counts::Process))
     }
 
     /// `modelUsage` has everything, sub-agents included; `usage` only the main loop.

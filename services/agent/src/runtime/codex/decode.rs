@@ -136,9 +136,16 @@ impl Decoder {
             say(out, &format!("[denied: {tool}]\n"));
             self.denied.push(tool);
         }
+        let code = value.pointer("/item/exit_code").and_then(Value::as_i64);
+        if let Some(code) = code.filter(|code| *code != 0) {
+            say(out, &format!("[exit code {code}]\n"));
+        }
         if let Some(call) = text(value, "/item/id") {
             let has_failed = matches!(status, "failed" | "declined");
-            out.push(Signal::Moment(Moment::ToolEnded(call.to_owned(), has_failed)));
+            out.push(Signal::Moment(Moment::ToolEnded(
+                call.to_owned(),
+                has_failed,
+            )));
         }
     }
 
@@ -198,12 +205,19 @@ impl Decoder {
 /// What an item runs, and with what, if it runs something.
 fn tool(value: &Value) -> Option<(String, String)> {
     let kind = text(value, "/item/type")?;
-    let field = |name: &str| text(value, &format!("/item/{name}")).unwrap_or_default().to_owned();
+    let field = |name: &str| {
+        text(value, &format!("/item/{name}"))
+            .unwrap_or_default()
+            .to_owned()
+    };
     match kind {
         "command_execution" => Some((kind.to_owned(), field("command"))),
         "file_change" => {
             let changes = value.pointer("/item/changes");
-            Some((kind.to_owned(), changes.map(Value::to_string).unwrap_or_default()))
+            Some((
+                kind.to_owned(),
+                changes.map(Value::to_string).unwrap_or_default(),
+            ))
         }
         "mcp_tool_call" => {
             let name = format!("{}.{}", field("server"), field("tool"));

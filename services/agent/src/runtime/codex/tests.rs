@@ -19,7 +19,11 @@ fn task(spec: &CodexSpec) -> AttemptAssigned {
 
 fn launch(spec: CodexSpec, asked: Asked<'_>) -> Result<Launch, String> {
     let task = task(&spec);
-    prepared(&mut CodexRuntime::new(spec, Duration::from_secs(1)), &task, asked)
+    prepared(
+        &mut CodexRuntime::new(spec, Duration::from_secs(1)),
+        &task,
+        asked,
+    )
 }
 
 fn judged(runtime: &mut CodexRuntime, stream: &[u8], status: &Status) -> String {
@@ -50,9 +54,18 @@ fn a_recorded_turn_succeeds_though_it_speaks_of_errors() {
     .assert_eq(&judged(&mut runtime(), &stream, &Status::Exited(0)));
     let signals = read_all(&mut runtime(), &stream);
     let output = output_of(&signals);
-    assert!(output.contains("[command_execution /bin/bash -lc"), "{output}");
-    assert!(!output.contains("thinking about it"), "thoughts are no output: {output}");
-    let tools = signals.iter().filter(|s| matches!(s, Signal::Moment(_))).count();
+    assert!(
+        output.contains("[command_execution /bin/bash -lc"),
+        "{output}"
+    );
+    assert!(
+        !output.contains("thinking about it"),
+        "thoughts are no output: {output}"
+    );
+    let tools = signals
+        .iter()
+        .filter(|s| matches!(s, Signal::Moment(_)))
+        .count();
     assert_eq!(tools, 2 + 4, "a turn and two tools began and ended");
 }
 
@@ -69,16 +82,35 @@ fn a_turn_fails_by_what_it_says_of_itself() {
         &Status::Exited(1),
     ));
     for (said, class) in [
-        ("unexpected status 401 Unauthorized: fake 401", OutcomeClass::Auth),
-        ("unexpected status 403 Forbidden: fake 403", OutcomeClass::Auth),
-        ("exceeded retry limit, last status: 429 Too Many Requests", OutcomeClass::RateLimited),
-        ("You've hit your usage limit. Try again later.", OutcomeClass::RateLimited),
-        (r#"{"error": {"message": "fake 400"}}"#, OutcomeClass::ModelError),
+        (
+            "unexpected status 401 Unauthorized: fake 401",
+            OutcomeClass::Auth,
+        ),
+        (
+            "unexpected status 403 Forbidden: fake 403",
+            OutcomeClass::Auth,
+        ),
+        (
+            "exceeded retry limit, last status: 429 Too Many Requests",
+            OutcomeClass::RateLimited,
+        ),
+        (
+            "You've hit your usage limit. Try again later.",
+            OutcomeClass::RateLimited,
+        ),
+        (
+            r#"{"error": {"message": "fake 400"}}"#,
+            OutcomeClass::ModelError,
+        ),
     ] {
         let mut runtime = runtime();
         let line = json!({"type": "turn.failed", "error": {"message": said}});
         read_all(&mut runtime, line.to_string().as_bytes());
-        assert_eq!(runtime.judge(&Status::Exited(1)).failure.unwrap().0, class, "{said}");
+        assert_eq!(
+            runtime.judge(&Status::Exited(1)).failure.unwrap().0,
+            class,
+            "{said}"
+        );
     }
 }
 
@@ -91,7 +123,11 @@ fn an_end_without_a_result_is_never_success() {
         (Status::Exited(1), missing, OutcomeClass::Crashed),
         (Status::Exited(1), key, OutcomeClass::Auth),
         (Status::Signalled(9), "", OutcomeClass::Crashed),
-        (Status::NotStarted("no".into()), "", OutcomeClass::NotStarted),
+        (
+            Status::NotStarted("no".into()),
+            "",
+            OutcomeClass::NotStarted,
+        ),
     ] {
         let mut runtime = runtime();
         runtime.read(Channel::Stderr, stderr.as_bytes());
@@ -100,30 +136,43 @@ fn an_end_without_a_result_is_never_success() {
         assert!(message.contains(stderr), "{message}");
     }
     let mut runtime = runtime();
-    read_all(&mut runtime, b"{\"type\":\"turn.completed\",\"usage\":{}}\n");
+    read_all(
+        &mut runtime,
+        b"{\"type\":\"turn.completed\",\"usage\":{}}\n",
+    );
     let failure = runtime.judge(&Status::Exited(1)).failure.unwrap();
-    assert_eq!(failure.0, OutcomeClass::Crashed, "the exit code counts, too");
+    assert_eq!(
+        failure.0,
+        OutcomeClass::Crashed,
+        "the exit code counts, too"
+    );
 }
 
 #[test]
 fn what_it_may_not_do_is_a_denial() {
     let mut runtime = runtime();
-    let item = json!({"id": "i", "type": "command_execution", "command": "rm", "status": "declined"});
+    let item =
+        json!({"id": "i", "type": "command_execution", "command": "rm", "status": "declined"});
     let stream = format!(
         "{}\n{}\n",
         json!({"type": "item.completed", "item": item}),
         json!({"type": "turn.completed", "usage": {}})
     );
     read_all(&mut runtime, stream.as_bytes());
-    assert_eq!(runtime.judge(&Status::Exited(0)).failure.unwrap().0, OutcomeClass::Denied);
+    assert_eq!(
+        runtime.judge(&Status::Exited(0)).failure.unwrap().0,
+        OutcomeClass::Denied
+    );
 }
 
 #[test]
 fn waiting_for_the_network_is_no_progress() {
-    let line = br#"{"type":"error","message":"Reconnecting... waiting for network (Connection failed)"}"#;
+    let line =
+        br#"{"type":"error","message":"Reconnecting... waiting for network (Connection failed)"}"#;
     let signals = read_all(&mut runtime(), line);
     assert!(signals.contains(&Signal::Waiting), "{signals:?}");
-    let limit = br#"{"type":"error","message":"exceeded retry limit, last status: 429 Too Many Requests"}"#;
+    let limit =
+        br#"{"type":"error","message":"exceeded retry limit, last status: 429 Too Many Requests"}"#;
     let signals = read_all(&mut runtime(), limit);
     assert!(signals.contains(&Signal::Throttled(None)), "{signals:?}");
 }
@@ -131,7 +180,10 @@ fn waiting_for_the_network_is_no_progress() {
 #[test]
 fn usage_of_a_thread_that_goes_on_is_counted_once() {
     let first = usage_after(None, None, (1_500, 1_000, 42));
-    assert_eq!((first.turns, first.input_tokens, first.output_tokens), (1, 500, 42));
+    assert_eq!(
+        (first.turns, first.input_tokens, first.output_tokens),
+        (1, 500, 42)
+    );
     let before = Before {
         session: Some("t-1".into()),
         usage: Some(first),
@@ -139,7 +191,10 @@ fn usage_of_a_thread_that_goes_on_is_counted_once() {
     };
     // Cumulative over the thread, as measured: twice as much after the second turn.
     let second = usage_after(Some(before), Some("t-1"), (3_000, 2_000, 84));
-    assert_eq!((second.turns, second.input_tokens, second.output_tokens), (2, 1_000, 84));
+    assert_eq!(
+        (second.turns, second.input_tokens, second.output_tokens),
+        (2, 1_000, 84)
+    );
 }
 
 fn usage_after(
@@ -150,9 +205,13 @@ fn usage_after(
     let mut task = task(&CodexSpec::default());
     task.before = before.map(Box::new);
     let mut runtime = runtime();
-    let asked = Asked { session, ..Asked::default() };
+    let asked = Asked {
+        session,
+        ..Asked::default()
+    };
     prepared(&mut runtime, &task, asked).unwrap();
-    let usage = json!({"input_tokens": input, "cached_input_tokens": cached, "output_tokens": output});
+    let usage =
+        json!({"input_tokens": input, "cached_input_tokens": cached, "output_tokens": output});
     let stream = format!(
         "{}\n{}\n",
         json!({"type": "thread.started", "thread_id": "t-1"}),
@@ -179,8 +238,14 @@ fn its_arguments_are_safe_and_hold_neither_prompt_nor_key() {
         exec --json --skip-git-repo-check -c shell_environment_policy.inherit="core" -c model_provider="conductor" -c model_providers.conductor={name="conductor",base_url="http://127.0.0.1:9",env_key="OPENAI_API_KEY",wire_api="responses",request_max_retries=4,stream_max_retries=4,supports_websockets=false} -c sandbox_mode="workspace-write" -m m --output-schema /data/t/run/answer.schema.json -- -"#]]
     .assert_eq(&launch.args.join(" "));
     assert_eq!(launch.stdin, Input::Closed(b"--do this".to_vec()));
-    assert_eq!(launch.files[&PathBuf::from("run/answer.schema.json")], b"{}");
-    assert_eq!(launch.env["OPENAI_API_KEY"], host().codex_env["OPENAI_API_KEY"]);
+    assert_eq!(
+        launch.files[&PathBuf::from("run/answer.schema.json")],
+        b"{}"
+    );
+    assert_eq!(
+        launch.env["OPENAI_API_KEY"],
+        host().codex_env["OPENAI_API_KEY"]
+    );
     assert!(!launch.env.contains_key("ANTHROPIC_API_KEY"));
 }
 
@@ -188,7 +253,10 @@ fn its_arguments_are_safe_and_hold_neither_prompt_nor_key() {
 fn its_own_sandbox_is_left_out_only_within_another() {
     let bypass = "--dangerously-bypass-approvals-and-sandbox".to_owned();
     for is_boxed in [false, true] {
-        let asked = Asked { is_boxed, session: Some("t-1") };
+        let asked = Asked {
+            is_boxed,
+            session: Some("t-1"),
+        };
         let args = launch(CodexSpec::default(), asked).unwrap().args;
         assert_eq!(args.contains(&bypass), is_boxed, "{args:?}");
         assert_eq!(args[..2], ["exec", "resume"]);
@@ -200,7 +268,11 @@ fn its_own_sandbox_is_left_out_only_within_another() {
 fn test_14_codex_home_is_not_below_the_directory_of_temporary_files() {
     let own = launch(CodexSpec::default(), Asked::default()).unwrap();
     assert_eq!(own.env["CODEX_HOME"], "/data/t/home/.codex");
-    assert!(own.files.contains_key(&PathBuf::from("home/.codex/config.toml")), "it is made");
+    assert!(
+        own.files
+            .contains_key(&PathBuf::from("home/.codex/config.toml")),
+        "it is made"
+    );
     assert_eq!(own.env["TMPDIR"], "/data/t/tmp");
     let with = |name: &str, value: &str| CodexSpec {
         env: [(name.to_owned(), value.to_owned())].into(),
@@ -217,7 +289,10 @@ fn the_session_is_known_once_the_thread_has_begun() {
     let mut runtime = runtime();
     assert_eq!(runtime.session(), None);
     read_all(&mut runtime, &fixture("codex-exec-sample.jsonl"));
-    assert_eq!(runtime.session(), Some("01a1f875-2bdf-7912-b66c-0279e507ad14"));
+    assert_eq!(
+        runtime.session(),
+        Some("01a1f875-2bdf-7912-b66c-0279e507ad14")
+    );
     assert_eq!(lease().attempt, 1);
 }
 
