@@ -14,16 +14,32 @@ use serde_json::{Value, json};
 use crate::model_api::{ANTHROPIC, ModelApi};
 
 /// The pinned CLI, installed once; `None` where npm cannot.
-fn claude() -> Option<PathBuf> {
+fn claude_cli() -> Option<PathBuf> {
     let packages = binary::npm_packages("tests/e2e/claude-cli")?;
     Some(packages.join("node_modules/.bin/claude"))
+}
+
+/// A server and no process of ours yet; agents that are started find the CLI and the model API.
+/// `None` where npm cannot install the CLI.
+pub(super) async fn system() -> Option<(System, ModelApi)> {
+    let Some(cli) = claude_cli() else {
+        eprintln!("npm cannot install the Claude Code CLI here: tested on recorded streams only");
+        return None;
+    };
+    let mut system = System::bare().await;
+    let api = ModelApi::start(ANTHROPIC, system.dir.path());
+    system.env = vec![
+        ("CONDUCTOR_CLAUDE_BIN".into(), cli.display().to_string()),
+        ("ANTHROPIC_BASE_URL".into(), api.url.clone()),
+        ("ANTHROPIC_API_KEY".into(), "dummy".into()),
+    ];
+    Some((system, api))
 }
 
 struct Claude {
     system: System,
     story: Option<Story>,
     api: ModelApi,
-    cli: PathBuf,
 }
 
 impl Claude {
@@ -36,24 +52,11 @@ impl Claude {
 
     /// The same without any process yet.
     async fn bare() -> Option<Self> {
-        let Some(cli) = claude() else {
-            eprintln!(
-                "npm cannot install the Claude Code CLI here: tested on recorded streams only"
-            );
-            return None;
-        };
-        let mut system = System::bare().await;
-        let api = ModelApi::start(ANTHROPIC, system.dir.path());
-        system.env = vec![
-            ("CONDUCTOR_CLAUDE_BIN".into(), cli.display().to_string()),
-            ("ANTHROPIC_BASE_URL".into(), api.url.clone()),
-            ("ANTHROPIC_API_KEY".into(), "dummy".into()),
-        ];
+        let (system, api) = system().await?;
         Some(Self {
             system,
             story: None,
             api,
-            cli,
         })
     }
 
@@ -206,7 +209,7 @@ async fn test_3_hooks_and_servers_of_a_repository_do_not_run() {
     lay_traps(&repository);
     let sprung = || ["hooked", "served"].map(|name| repository.join(name).exists());
     // The CLI by itself runs both.
-    let alone = Command::new(&claude.cli)
+    let alone = Command::new(claude_cli().unwrap())
         .args(["-p", "[[plain]] hi"])
         .current_dir(&repository)
         .env("HOME", claude.system.dir.path())

@@ -20,6 +20,7 @@ mod failover;
 mod forms;
 mod model_api;
 mod needs;
+mod people;
 mod sight;
 mod storm;
 mod timing;

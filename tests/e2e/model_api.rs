@@ -1,7 +1,7 @@
 //! Model services of our own on loopback, for the real CLIs.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use conductor_harness::binary;
@@ -15,17 +15,22 @@ pub(crate) const OPENAI: &str = "fake-openai-responses-server.py";
 pub(crate) struct ModelApi {
     child: Child,
     pub(crate) url: String,
+    /// Every request, a line each.
+    pub(crate) log: PathBuf,
 }
 
 impl ModelApi {
-    pub(crate) fn start(script: &str, log: &Path) -> Self {
+    /// Starts it; its log is in `dir`, and that is where its model wants to write files.
+    pub(crate) fn start(script: &str, dir: &Path) -> Self {
+        let log = dir.join("api.log");
         let script = binary::workspace()
             .join("services/agent/tests/fixtures")
             .join(script);
         let mut child = Command::new("python3")
             .arg(script)
             .arg("0")
-            .env("FAKE_LOG", log.join("api.log"))
+            .env("FAKE_LOG", &log)
+            .env("FAKE_WD", dir)
             .stdout(Stdio::piped())
             .spawn()
             .expect("python3 runs");
@@ -36,6 +41,7 @@ impl ModelApi {
         Self {
             child,
             url: format!("http://127.0.0.1:{port}"),
+            log,
         }
     }
 }

@@ -72,13 +72,25 @@ impl AttemptDirs {
         }
     }
 
-    /// Makes them, empty, with its input in place.
-    pub fn create(&self, stdin: &Input) -> io::Result<()> {
+    /// Makes them, empty.
+    pub fn create(&self) -> io::Result<()> {
         if self.root.exists() {
             fs::remove_dir_all(&self.root)?;
         }
         for dir in [&self.workspace, &self.home, &self.tmp, &self.run] {
             fs::create_dir_all(dir)?;
+        }
+        Ok(())
+    }
+
+    /// Makes them ready for the next program: with its input in place, and without the status of
+    /// the one before.
+    pub fn place(&self, stdin: &Input) -> io::Result<()> {
+        for old in [&self.stdin, &self.status] {
+            match fs::remove_file(old) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
         }
         stdin.place(&self.stdin)
     }

@@ -51,6 +51,9 @@ fn holds(dir: PathBuf, session: &str) -> bool {
 
 /// Marks what is to be kept of an attempt: a workspace that its terms describe is another's to keep.
 pub fn mark(dirs: &AttemptDirs, assigned: &AttemptAssigned) -> io::Result<()> {
+    if matches!(*assigned.run, RunSpec::Command(_) | RunSpec::Noop(_)) {
+        return Ok(());
+    }
     let terms = assigned.terms.as_ref();
     let names = match terms.and_then(|t| t.workspace.as_ref()) {
         Some(_) => "home",
@@ -137,7 +140,6 @@ fn remove_if_empty(base: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::Input;
     use crate::runtime::testing;
     use conductor_protocol::Position;
     use conductor_protocol::ids::Lease;
@@ -160,7 +162,7 @@ mod tests {
             assigned: Position::new(7, 0),
         };
         let dirs = AttemptDirs::of(base, &lease);
-        dirs.create(&Input::Closed(Vec::new())).unwrap();
+        dirs.create().unwrap();
         (dirs, assigned)
     }
 
@@ -218,9 +220,11 @@ mod tests {
     }
 
     #[test]
-    fn without_a_mark_nothing_is_kept() {
+    fn of_a_program_without_a_session_nothing_is_kept() {
         let base = tempfile::tempdir().unwrap();
-        let (dirs, _) = attempt(base.path(), 0, 1);
+        let (dirs, mut assigned) = attempt(base.path(), 0, 1);
+        assigned.run = std::sync::Arc::new(RunSpec::Command(Box::default()));
+        mark(&dirs, &assigned).unwrap();
         salvage(base.path(), &dirs.root);
         assert!(!base.path().join(FOLDER).exists());
     }

@@ -18,6 +18,7 @@ pub mod inside;
 pub mod kept;
 pub mod lines;
 pub mod output;
+pub mod people;
 pub mod process;
 pub mod reaper;
 pub mod runtime;

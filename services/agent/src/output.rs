@@ -20,13 +20,17 @@ pub const STORED_BYTES_MAX: u64 = 64 << 20;
 /// Pieces that may wait for the stream.
 const QUEUE: usize = 256;
 
-/// Which of a program's two outputs.
+/// What a piece of output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {
-    /// Standard output.
+    /// Standard output; of a model, what it says.
     Stdout,
     /// Standard error.
     Stderr,
+    /// Tools that a model uses.
+    Tools,
+    /// What a model thinks.
+    Thinking,
 }
 
 impl Channel {
@@ -35,12 +39,29 @@ impl Channel {
         match self {
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",
+            Self::Tools => "tools",
+            Self::Thinking => "thinking",
         }
     }
 }
 
 /// A piece of output.
-pub type Piece = (Channel, Bytes);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// What it is.
+    pub channel: Channel,
+    /// Where it stands in the output, in bytes of all channels; those that were dropped count.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+impl Piece {
+    /// Where what follows it stands.
+    fn end(&self) -> u64 {
+        self.offset.saturating_add(self.bytes.len() as u64)
+    }
+}
 
 /// Takes an attempt's output, never waiting.
 #[derive(Clone, Debug)]
@@ -67,9 +88,14 @@ impl Output {
     /// Adds what the program wrote.
     pub fn write(&self, channel: Channel, bytes: Bytes) {
         let len = bytes.len() as u64;
-        let before = self.bytes.fetch_add(len, Ordering::Relaxed);
-        let is_full = before.saturating_add(len) > STORED_BYTES_MAX;
-        if is_full || self.queue.try_send((channel, bytes)).is_err() {
+        let offset = self.bytes.fetch_add(len, Ordering::Relaxed);
+        let is_full = offset.saturating_add(len) > STORED_BYTES_MAX;
+        let piece = Piece {
+            channel,
+            offset,
+            bytes,
+        };
+        if is_full || self.queue.try_send(piece).is_err() {
             self.dropped.fetch_add(len, Ordering::Relaxed);
         }
     }
@@ -100,18 +126,23 @@ impl Joiner {
 
     /// The next joined piece; `None` once the output is over.
     pub async fn next(&mut self) -> Option<Piece> {
-        let (channel, first) = match self.ahead.take() {
+        let first = match self.ahead.take() {
             Some(piece) => piece,
             None => self.pieces.recv().await?,
         };
-        let mut joined = BytesMut::from(first);
+        let (channel, offset, mut end) = (first.channel, first.offset, first.end());
+        let mut joined = BytesMut::from(first.bytes);
         let deadline = tokio::time::Instant::now() + CHUNK_DELAY;
         while joined.len() < CHUNK_BYTES_MAX {
             match tokio::time::timeout_at(deadline, self.pieces.recv()).await {
-                Ok(Some((next, bytes)))
-                    if next == channel && joined.len() + bytes.len() <= CHUNK_BYTES_MAX =>
+                // Not over a gap: readers tell by where a piece stands that something is lost.
+                Ok(Some(next))
+                    if next.channel == channel
+                        && next.offset == end
+                        && joined.len() + next.bytes.len() <= CHUNK_BYTES_MAX =>
                 {
-                    joined.extend_from_slice(&bytes);
+                    joined.extend_from_slice(&next.bytes);
+                    end = next.end();
                 }
                 Ok(Some(other)) => {
                     self.ahead = Some(other);
@@ -120,7 +151,11 @@ impl Joiner {
                 Ok(None) | Err(_) => break,
             }
         }
-        Some((channel, joined.freeze()))
+        Some(Piece {
+            channel,
+            offset,
+            bytes: joined.freeze(),
+        })
     }
 }
 
@@ -163,15 +198,28 @@ mod tests {
         output.write(Channel::Stdout, Bytes::from_static(b"b"));
         output.write(Channel::Stderr, Bytes::from_static(b"c"));
         drop(output);
-        assert_eq!(
-            joiner.next().await,
-            Some((Channel::Stdout, Bytes::from_static(b"ab")))
-        );
-        assert_eq!(
-            joiner.next().await,
-            Some((Channel::Stderr, Bytes::from_static(b"c")))
-        );
+        let piece = |channel, offset, bytes: &'static [u8]| Piece {
+            channel,
+            offset,
+            bytes: Bytes::from_static(bytes),
+        };
+        assert_eq!(joiner.next().await, Some(piece(Channel::Stdout, 0, b"ab")));
+        assert_eq!(joiner.next().await, Some(piece(Channel::Stderr, 2, b"c")));
         assert_eq!(joiner.next().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pieces_are_not_joined_over_what_was_dropped() {
+        let (output, pieces) = Output::new();
+        let mut joiner = Joiner::new(pieces);
+        for _ in 0..=QUEUE {
+            output.write(Channel::Stdout, Bytes::from_static(b"xx"));
+        }
+        let first = joiner.next().await.unwrap();
+        assert_eq!((first.offset, first.bytes.len()), (0, 2 * QUEUE));
+        output.write(Channel::Stdout, Bytes::from_static(b"yy"));
+        let next = joiner.next().await.unwrap();
+        assert_eq!(next.offset, 2 * QUEUE as u64 + 2, "two bytes are missing");
     }
 
     #[test]

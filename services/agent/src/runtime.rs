@@ -18,10 +18,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use conductor_protocol::event::{AttemptAssigned, Usage};
+use conductor_protocol::event::{AttemptAssigned, Question, Usage};
 use conductor_protocol::human::parse_duration;
 use conductor_protocol::ids::{Lease, UnixMs};
-use conductor_protocol::spec::Runtime as Kind;
+use conductor_protocol::spec::{CommandSpec, Runtime as Kind};
 use conductor_protocol::trace::SpanKind;
 use conductor_protocol::{OutcomeClass, RunSpec, TraceContext};
 use conductor_telemetry::Otlp;
@@ -29,6 +29,7 @@ use conductor_telemetry::Otlp;
 use crate::dirs::Paths;
 use crate::inside::Moment;
 use crate::output::Channel;
+use crate::people::Reply;
 use crate::process::Launch;
 use crate::reaper::Status;
 
@@ -136,6 +137,8 @@ pub enum Signal {
     Throttled(Option<UnixMs>),
     /// Bytes for its standard input, where that is open.
     Say(Vec<u8>),
+    /// A question to people, under a name of the runtime's; see [`Runtime::answered`].
+    Ask(String, Question, String),
     /// It said its last word: its input is closed, and the process is expected to end soon.
     Final,
     /// Something that takes time began or ended; for those who watch, no fact.
@@ -169,21 +172,21 @@ pub trait Runtime: Send {
     /// What to start.
     fn prepare(&mut self, job: &Job<'_>) -> Result<Launch, String>;
 
-    /// The model's session, as far as it is known by now.
-    fn session(&self) -> Option<&str> {
-        None
-    }
-
-    /// Whether its home holds a session that another attempt can go on with.
-    fn keeps_session(&self) -> bool {
-        false
-    }
-
     /// Bytes came in.
     fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal>;
 
     /// An output is over.
     fn end(&mut self, channel: Channel) -> Vec<Signal>;
+
+    /// What it asked under this name was answered.
+    fn answered(&mut self, _name: &str, _reply: &Reply) -> Vec<Signal> {
+        Vec::new()
+    }
+
+    /// Somebody says something to it; `None` where it cannot be told.
+    fn told(&mut self, _text: &str) -> Option<Vec<Signal>> {
+        None
+    }
 
     /// What is said to it to interrupt it, where its protocol has words for that.
     fn interrupt(&mut self) -> Option<Vec<u8>> {
@@ -198,6 +201,11 @@ pub trait Runtime: Send {
 
     /// What its end means.
     fn judge(&mut self, status: &Status) -> Verdict;
+}
+
+/// The runtime of a command: a setup program, a check.
+pub(crate) fn command(spec: CommandSpec) -> impl Runtime {
+    command::CommandRuntime::new(spec)
 }
 
 /// The runtime for what an assignment runs; `None` for nothing.

@@ -1,9 +1,11 @@
 //! The command line.
 
+mod approvals;
 mod cell;
 pub(crate) mod control;
 mod doctor;
 mod log;
+mod logs;
 pub(crate) mod read;
 pub(crate) mod replay;
 mod submit;
@@ -41,6 +43,9 @@ enum Command {
         /// Id, beginning of one, or name
         task: String,
     },
+    /// Show what running tasks ask people; or answer
+    #[command(args_conflicts_with_subcommands = true)]
+    Approvals(ApprovalsArgs),
     /// Run an agent; or list, show and drain agents
     #[command(args_conflicts_with_subcommands = true)]
     Agent(AgentCommand),
@@ -68,6 +73,13 @@ struct AgentCommand {
     run: run::AgentArgs,
     #[command(subcommand)]
     command: Option<cell::AgentsCommand>,
+}
+
+/// `conductor approvals` lists; with a word behind it, it answers.
+#[derive(Debug, clap::Args)]
+struct ApprovalsArgs {
+    #[command(subcommand)]
+    command: Option<approvals::ApprovalsCommand>,
 }
 
 impl Command {
@@ -116,6 +128,9 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Submit(args) => submit::run(*args, &settings).await,
             Command::Task(command) => task::run(command, &settings).await,
             Command::Why { task } => task::why(&task, &settings).await,
+            Command::Approvals(ApprovalsArgs { command }) => {
+                approvals::run(command, &settings).await
+            }
             Command::Agent(AgentCommand {
                 command: Some(command),
                 ..

@@ -153,6 +153,9 @@ impl Role for Scheduler {
         for (agent, event) in plan::revocations(state, &mut self.overlay, TOLD_MAX) {
             words.say(&agent, &event);
         }
+        for (agent, event) in plan::words(state, &mut self.overlay, TOLD_MAX) {
+            words.say(&agent, &event);
+        }
         for assignment in plan::plan(state, &mut self.overlay, BOUNDS) {
             self.assign(state, &assignment, &mut words);
         }

@@ -5,8 +5,8 @@ mod intake;
 mod overlay;
 
 use conductor_protocol::event::{
-    AgentLost, AttemptTimedOut, AttemptTimeout, CancelCause, Event, LogFormat, TaskCancelled,
-    TaskFailed, TaskReady, TaskRedriven, TaskRetrySet, TaskTimedOut, TaskTimeout,
+    AgentLost, ApprovalDecided, AttemptTimedOut, AttemptTimeout, CancelCause, Event, LogFormat,
+    TaskCancelled, TaskFailed, TaskReady, TaskRedriven, TaskRetrySet, TaskTimedOut, TaskTimeout,
 };
 use conductor_protocol::ids::{AgentId, Lease};
 use conductor_protocol::limits::FORMAT_KNOWN;
@@ -151,6 +151,20 @@ fn on_task(
             }
             .into()
         }
+        Due::Answer(number) | Due::Expire(number) => answer(id, task, number)?.into(),
+    })
+}
+
+/// What was answered, or what holds when nobody did in time.
+fn answer(id: TaskId, task: &Task, number: u32) -> Option<ApprovalDecided> {
+    let asked = task.aside.approvals.get(&number)?;
+    let reply = asked.reply.clone();
+    Some(ApprovalDecided {
+        lease: task.lease(id)?,
+        approval: number,
+        answer: reply.as_ref().map_or(asked.default, |r| r.answer),
+        control: reply.as_ref().and_then(|r| r.control),
+        text: reply.and_then(|r| r.text),
     })
 }
 

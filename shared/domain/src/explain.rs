@@ -6,6 +6,9 @@ use conductor_protocol::human::{DurationMs, format_time};
 use crate::fold::is_capable;
 use crate::state::{Agent, AgentStatus, Phase, State, Task};
 
+/// So much of a question is repeated.
+const SUMMARY_CHARS: usize = 120;
+
 /// What a task waits for, or what became of it; `None` for one that is not known.
 pub fn why(state: &State, id: TaskId) -> Option<String> {
     let Some(task) = state.tasks.get(&id) else {
@@ -19,6 +22,7 @@ pub fn why(state: &State, id: TaskId) -> Option<String> {
             Some(class) => format!("it ended as {} ({class})", e.outcome.as_str()),
             None => format!("it ended as {}", e.outcome.as_str()),
         },
+        Phase::Running { .. } if task.is_asking() => asking(task),
         Phase::Running {
             assigned,
             started_ms,
@@ -40,6 +44,35 @@ pub fn why(state: &State, id: TaskId) -> Option<String> {
         Phase::Pending { not_before_ms } => pending(state, task, *not_before_ms),
         Phase::Ready { .. } => ready(state, task),
     })
+}
+
+/// Who is asked what, and until when.
+fn asking(task: &Task) -> String {
+    let undecided = task.aside.approvals.iter().filter(|(_, a)| !a.is_decided);
+    let (mut count, mut first) = (0, None);
+    for (number, approval) in undecided {
+        count += 1;
+        first = first.or(Some((number, approval)));
+    }
+    let Some((number, approval)) = first else {
+        return "its attempt asks nothing any more".to_owned();
+    };
+    if !approval.is_open() {
+        return format!("question {number} was answered; the orchestrator has not decided so yet");
+    }
+    let others = if count > 1 {
+        format!(" (and {} more)", count - 1)
+    } else {
+        String::new()
+    };
+    let what: String = approval.summary.chars().take(SUMMARY_CHARS).collect();
+    format!(
+        "attempt {} waits for somebody to answer its question {number}{others}: {what:?}; until {}, \
+         then the answer is {}",
+        task.attempts,
+        format_time(approval.expires_ms),
+        approval.default.as_str(),
+    )
 }
 
 fn pending(state: &State, task: &Task, not_before_ms: u64) -> String {

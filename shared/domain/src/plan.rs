@@ -7,6 +7,7 @@
 
 mod agents;
 mod lanes;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,7 @@ use crate::state::index::{Lane, ReadyKey};
 use crate::state::{LeaseState, Outcome, State};
 use agents::FreeAgents;
 use lanes::Lanes;
+pub use words::words;
 
 /// An attempt that an agent shall run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +57,8 @@ enum Told {
     Revoked(Position),
     /// That this incarnation is over, and whether another process replaced it.
     Dismissed(u64, bool),
+    /// What people say to an attempt of its.
+    Word(words::WordKey),
 }
 
 /// What an assignment in flight takes.
@@ -88,6 +92,10 @@ impl Overlay {
             }
             Event::AttemptRevoked(e) => {
                 let told = Told::Revoked(e.lease.assigned);
+                self.said.remove(&(agent.clone(), told));
+            }
+            Event::AttemptTold(e) => {
+                let told = Told::Word(words::key(&e.lease, &e.word));
                 self.said.remove(&(agent.clone(), told));
             }
             Event::AgentDismissed(e) => {

@@ -1,6 +1,7 @@
 //! The state: what decisions need, and nothing that the log could not rebuild.
 
 pub mod index;
+mod people;
 mod slots;
 mod snapshot;
 mod task;
@@ -17,6 +18,7 @@ use conductor_protocol::{CellId, TaskId, UnixMs, limits};
 use serde::{Deserialize, Serialize};
 
 pub use index::Index;
+pub use people::{APPROVALS_MAX, Approval, Reply, WORDS_MAX};
 pub use slots::{LeaseState, SlotUse, Slots};
 pub use snapshot::{Digest, STATE_VERSION, SnapshotError};
 pub use task::{Aside, Assigned, Ended, Failure, Outcome, Phase, Task};

@@ -84,6 +84,10 @@ reasons! {
     LeaseNotCurrent = "lease_not_current",
     /// A lease the agent does not hold, or that is not over.
     LeaseUnknown = "lease_unknown",
+    /// A question that is not there, or an answer that is not the one that was given.
+    NotAsked = "not_asked",
+    /// A question that was answered already.
+    Answered = "answered",
     /// It changes nothing.
     NoChange = "no_change",
 }

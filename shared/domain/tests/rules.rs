@@ -10,6 +10,7 @@
 
 mod rules {
     mod deciding;
+    mod people;
     mod planning;
     mod properties;
     mod recorded;

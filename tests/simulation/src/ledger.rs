@@ -15,6 +15,8 @@ use conductor_protocol::ids::{AgentId, Lease, Namespace, Position, QueueName};
 use conductor_protocol::subject::Role;
 use conductor_protocol::{Control, TaskId, TaskSpec};
 
+use crate::books::Talk;
+
 /// One event of a record, or a control command, with what became of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen<'a> {
@@ -124,6 +126,8 @@ pub struct Ledger {
     pub seq: u64,
     /// Tasks that have not ended.
     pub open: BTreeSet<TaskId>,
+    /// What attempts and people say to each other.
+    pub talk: Talk,
 }
 
 impl Ledger {
@@ -154,16 +158,21 @@ impl Ledger {
             return;
         }
         match seen.what {
-            What::Control(control) => self.note_control(control),
+            What::Control(control) => self.note_control(seen.at, control),
             What::Event(event) => {
                 self.note_intake(seen, event);
                 self.note_task(seen, event);
                 self.note_agent(seen, event);
+                self.talk.note(event);
             }
         }
     }
 
-    fn note_control(&mut self, control: &Control) {
+    fn note_control(&mut self, at: Position, control: &Control) {
+        let lease = |task| {
+            let task = self.tasks.get(task)?;
+            task.lease.as_ref().map(|(lease, _)| lease.assigned)
+        };
         match control {
             Control::Cancel { task, .. } => {
                 if let Some(task) = self.tasks.get_mut(task) {
@@ -185,7 +194,22 @@ impl Ledger {
             Control::PutConfig(change) => {
                 self.window_ms = change.idempotency_window.map(|w| w.0).or(self.window_ms);
             }
-            Control::Retry { .. } | Control::Decide { .. } | Control::Tell { .. } => {}
+            Control::Decide {
+                task,
+                approval,
+                answer,
+                ..
+            } => {
+                if let Some(lease) = lease(task) {
+                    self.talk.answered(at, lease, *approval, *answer);
+                }
+            }
+            Control::Tell { task, .. } => {
+                if let Some(lease) = lease(task) {
+                    self.talk.said(at, lease);
+                }
+            }
+            Control::Retry { .. } => {}
         }
     }
 

@@ -66,14 +66,6 @@ impl Runtime for AcpRuntime {
         })
     }
 
-    fn session(&self) -> Option<&str> {
-        self.client.session()
-    }
-
-    fn keeps_session(&self) -> bool {
-        true
-    }
-
     fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal> {
         let client = &mut self.client;
         let each = |value: &_, line: &[u8], out: &mut _| client.line(value, line, out);

@@ -1,5 +1,6 @@
 //! The Claude Code CLI, headless, with the safe flags of agent-facts 2.1.
 
+mod control;
 mod decode;
 
 use std::collections::BTreeMap;
@@ -7,13 +8,13 @@ use std::time::Duration;
 
 use conductor_protocol::ids::Lease;
 use conductor_protocol::spec::{ClaudeSpec, PermissionMode};
-use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::stream::JsonLines;
 use super::{Job, Runtime, Signal, Step, Verdict, base_env, cwd};
 use crate::input::Input;
 use crate::output::Channel;
+use crate::people::Reply;
 use crate::process::Launch;
 use crate::reaper::Status;
 use crate::usage::Meter;
@@ -38,7 +39,6 @@ pub(super) struct ClaudeRuntime {
     silence: Duration,
     lines: JsonLines,
     decoder: Decoder,
-    session: Option<String>,
 }
 
 impl ClaudeRuntime {
@@ -49,11 +49,11 @@ impl ClaudeRuntime {
             silence,
             lines: JsonLines::default(),
             decoder,
-            session: None,
         }
     }
 
-    fn args(&self, session: &str, resumes: bool) -> Vec<String> {
+    /// Its arguments; `asks` says whether people are asked before tools are used.
+    fn args(&self, session: &str, resumes: bool, asks: bool) -> Vec<String> {
         let spec = &self.spec;
         let mut args: Vec<String> = [
             "-p",
@@ -63,6 +63,8 @@ impl ClaudeRuntime {
             "stream-json",
             "--verbose",
             "--include-partial-messages",
+            // So that it is known which words the model has read.
+            "--replay-user-messages",
             // Hooks and servers of the repository would run otherwise (finding 4).
             "--setting-sources",
             "user",
@@ -87,7 +89,13 @@ impl ClaudeRuntime {
         );
         add("--append-system-prompt", spec.append_system_prompt.clone());
         add("--json-schema", spec.json_schema.clone());
-        let mode = spec.permission_mode.unwrap_or(PermissionMode::DontAsk);
+        let usual = if asks {
+            add("--permission-prompt-tool", Some("stdio".to_owned()));
+            PermissionMode::Default
+        } else {
+            PermissionMode::DontAsk
+        };
+        let mode = spec.permission_mode.unwrap_or(usual);
         add("--permission-mode", Some(mode.as_str().to_owned()));
         if !spec.allowed_tools.is_empty() {
             args.push("--allowedTools".to_owned());
@@ -126,8 +134,8 @@ impl Runtime for ClaudeRuntime {
         self.decoder.begin(meter);
         let resumes = resumed.is_some();
         let session = resumed.unwrap_or_else(|| session_id(&job.lease));
-        let args = self.args(&session, resumes);
-        self.session = Some(session);
+        let asks = control::asks_for_tools(job.assigned.terms.as_deref());
+        let args = self.args(&session, resumes, asks);
         let mut env = base_env(job);
         env.extend(job.host.claude_env.clone());
         for (name, value) in [
@@ -146,26 +154,14 @@ impl Runtime for ClaudeRuntime {
             env.insert("IS_SANDBOX".to_owned(), "1".to_owned());
         }
         env.extend(self.spec.env.clone());
-        let message = json!({
-            "type": "user",
-            "message": {"role": "user", "content": [{"type": "text", "text": self.spec.prompt}]},
-        });
         Ok(Launch {
             program: job.host.claude.display().to_string(),
             args,
             env,
-            stdin: Input::Closed(format!("{message}\n").into_bytes()),
+            stdin: Input::Open(control::first_words(asks, &self.spec.prompt)),
             cwd: cwd(job, self.spec.cwd.as_ref()),
             files: BTreeMap::new(),
         })
-    }
-
-    fn session(&self) -> Option<&str> {
-        self.session.as_deref()
-    }
-
-    fn keeps_session(&self) -> bool {
-        true
     }
 
     fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal> {
@@ -180,9 +176,22 @@ impl Runtime for ClaudeRuntime {
         self.lines.end(channel, each)
     }
 
+    fn answered(&mut self, name: &str, reply: &Reply) -> Vec<Signal> {
+        self.decoder.answered(name, reply)
+    }
+
+    fn told(&mut self, text: &str) -> Option<Vec<Signal>> {
+        Some(self.decoder.told(text))
+    }
+
+    fn interrupt(&mut self) -> Option<Vec<u8>> {
+        Some(control::interrupt())
+    }
+
     fn ladder(&self) -> &'static [Step] {
         // SIGTERM first would lose the result event, and with it the cost.
         const LADDER: &[Step] = &[
+            Step::Say(Duration::from_secs(5)),
             Step::Interrupt(Duration::from_secs(5)),
             Step::Terminate(Duration::from_secs(5)),
         ];

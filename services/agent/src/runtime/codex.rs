@@ -132,14 +132,6 @@ impl Runtime for CodexRuntime {
         })
     }
 
-    fn session(&self) -> Option<&str> {
-        self.decoder.thread()
-    }
-
-    fn keeps_session(&self) -> bool {
-        true
-    }
-
     fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal> {
         let decoder = &mut self.decoder;
         let each = |value: &_, line: &[u8], out: &mut _| decoder.line(value, line, out);

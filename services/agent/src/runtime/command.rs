@@ -49,7 +49,7 @@ impl Runtime for CommandRuntime {
     fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal> {
         match channel {
             Channel::Stdout => self.result.push(bytes, RESULT_BYTES_MAX),
-            Channel::Stderr => self.last_words.push(bytes, LAST_WORDS),
+            _ => self.last_words.push(bytes, LAST_WORDS),
         }
         vec![Signal::Text(channel, bytes.to_vec())]
     }

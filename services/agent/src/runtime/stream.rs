@@ -125,7 +125,15 @@ pub(super) fn say(out: &mut Vec<Signal>, text: &str) {
 /// What a tool is about, on a line of the output.
 pub(super) fn say_tool(out: &mut Vec<Signal>, tool: &str, input: &str) {
     let input: String = input.chars().take(200).collect();
-    say(out, &format!("[{tool} {input}]\n"));
+    let used = format!("[{tool} {input}]\n").into_bytes();
+    out.push(Signal::Text(Channel::Tools, used));
+}
+
+/// What a model thinks.
+pub(super) fn say_thought(out: &mut Vec<Signal>, text: &str) {
+    if !text.is_empty() {
+        out.push(Signal::Text(Channel::Thinking, text.as_bytes().to_vec()));
+    }
 }
 
 /// A text cut at `RESULT_BYTES_MAX`, its cut marked.

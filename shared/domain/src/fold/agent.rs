@@ -4,7 +4,7 @@ use conductor_protocol::OutcomeClass;
 use conductor_protocol::event::{AgentJoined, Event, Usage};
 use conductor_protocol::ids::{AgentId, Lease};
 
-use super::{At, Notice, Ruling, end};
+use super::{At, Notice, Ruling, end, people};
 use crate::planted::{Bug, is_planted};
 use crate::state::{Agent, AgentStatus, LeaseState, Outcome, Phase, Slots, State, Task};
 use crate::void::VoidReason;
@@ -43,6 +43,10 @@ pub(super) fn apply(
         Event::AttemptArtifact(e) => current(state, id, e.lease),
         Event::AttemptChanged(e) => current(state, id, e.lease),
         Event::AttemptThrottled(e) => current(state, id, e.lease),
+        Event::ApprovalRequested(e) => {
+            current(state, id, e.lease)?;
+            people::requested(state, at, e)
+        }
         Event::AttemptUsage(e) => {
             current(state, id, e.lease)?;
             note_usage(state, e.lease, Some(&e.usage));

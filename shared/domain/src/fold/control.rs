@@ -2,7 +2,7 @@
 
 use conductor_protocol::Control;
 
-use super::{At, Ruling};
+use super::{At, Ruling, people};
 use crate::state::State;
 use crate::void::VoidReason;
 
@@ -30,8 +30,6 @@ pub(super) fn apply(state: &mut State, at: At, control: &Control) -> Ruling {
             state.change_task(*task, |t| t.aside.redrive = Some(at.position));
             Ok(())
         }
-        // Nobody is asked anything yet.
-        Control::Decide { .. } | Control::Tell { .. } => Err(VoidReason::NotRequested),
         Control::PauseQueue { queue } => changed(state.paused.insert(queue.clone())),
         Control::ResumeQueue { queue } => changed(state.paused.remove(queue)),
         Control::DrainAgent { agent } => {
@@ -42,6 +40,13 @@ pub(super) fn apply(state: &mut State, at: At, control: &Control) -> Ruling {
             let was = state.change_agent(agent, |a| std::mem::replace(&mut a.is_drained, false));
             changed(was.ok_or(VoidReason::UnknownAgent)?)
         }
+        Control::Decide {
+            task,
+            approval,
+            answer,
+            text,
+        } => people::answered(state, at, *task, *approval, *answer, text.as_deref()),
+        Control::Tell { task, text } => people::said(state, at, *task, text),
         Control::PutConfig(change) => {
             state.config.change(change);
             // The order of the ready depends on the aging interval.

@@ -101,6 +101,7 @@ pub(super) fn attempt_failed(
 ) {
     let held = state.change_task(lease.task, |task| {
         let held = Held::by(task);
+        task.end_talk(at.time_ms, false);
         task.aside.last_failure = Some(Failure {
             class,
             attempt: task.attempts,
@@ -150,6 +151,7 @@ pub(super) fn finish(
     state.change_task(id, |task| {
         accepted_ms = task.accepted_ms;
         held = Held::by(task);
+        task.end_talk(at.time_ms, outcome == Outcome::Succeeded);
         task.phase = Phase::Ended(ended);
         reply.clone_from(&task.spec.reply);
         // A task that has ended no longer waits for those it needs.

@@ -3,7 +3,7 @@
 use conductor_protocol::event::{AttemptAssigned, Event};
 use conductor_protocol::ids::{AgentId, Position};
 
-use super::{At, Ruling};
+use super::{At, Ruling, people};
 use crate::planted::{Bug, is_planted};
 use crate::state::{Agent, Assigned, LeaseState, Phase, SlotUse, State, Task};
 use crate::void::VoidReason;
@@ -39,6 +39,7 @@ pub(super) fn apply(state: &mut State, at: At, agent: &AgentId, event: &Event) -
                 }
             }
         }
+        Event::AttemptTold(e) => people::told(state, at, agent, e),
         Event::AgentDismissed(e) => {
             let a = state
                 .agents

@@ -36,6 +36,10 @@ pub struct Index {
     pub free: BTreeSet<(u32, AgentId)>,
     /// Leases that are over and whose agents are to be told.
     pub revocations: BTreeSet<(AgentId, Position)>,
+    /// Tasks whose attempts wait for people to answer.
+    pub asking: BTreeSet<TaskId>,
+    /// Tasks whose attempts are to be told something people said.
+    pub to_tell: BTreeSet<TaskId>,
     /// Agents that are to be told that they were declared lost.
     pub dismissals: BTreeSet<AgentId>,
     /// Agents that are gone, longest gone first.
@@ -118,6 +122,8 @@ struct Places {
     waits: bool,
     slots: u32,
     ended: Option<UnixMs>,
+    asks: bool,
+    has_words: bool,
 }
 
 impl Places {
@@ -131,6 +137,8 @@ impl Places {
                 Phase::Ended(e) => Some(e.at_ms),
                 _ => None,
             },
+            asks: task.is_asking(),
+            has_words: task.has_words(),
         }
     }
 }
@@ -154,6 +162,8 @@ impl Index {
         if from.ready != to.ready {
             self.moved_ready(task, from.ready, to.ready);
         }
+        mark(&mut self.asking, id, from.asks, to.asks);
+        mark(&mut self.to_tell, id, from.has_words, to.has_words);
         match (from.waits, to.waits) {
             (true, false) => subtract(&mut self.backlog, &spec.queue, 1),
             (false, true) => add(&mut self.backlog, &spec.queue, 1),
@@ -191,6 +201,18 @@ impl Index {
                 self.ready.remove(&lane);
             }
         }
+    }
+}
+
+fn mark(set: &mut BTreeSet<TaskId>, id: TaskId, from: bool, to: bool) {
+    match (from, to) {
+        (false, true) => {
+            set.insert(id);
+        }
+        (true, false) => {
+            set.remove(&id);
+        }
+        _ => {}
     }
 }
 

@@ -6,6 +6,7 @@ use conductor_protocol::event::{
     TaskCancelled, TaskReady, TaskRejected, TaskRetrySet,
 };
 use conductor_protocol::ids::Position;
+use conductor_protocol::terms::Answer;
 use conductor_protocol::{Control, OutcomeClass};
 use serde_json::json;
 
@@ -159,6 +160,18 @@ fn case(reason: VoidReason) -> Case {
                     reason,
                 },
             )
+        },
+        VoidReason::NotAsked => |w| {
+            let task = w.task(json!({}));
+            w.run(task, "a1");
+            w.answer(task, 1, Answer::Allow)
+        },
+        VoidReason::Answered => |w| {
+            let task = w.task(json!({}));
+            let lease = w.run(task, "a1");
+            w.ask(lease, "a1");
+            w.answer(task, 1, Answer::Allow);
+            w.answer(task, 1, Answer::Deny)
         },
         VoidReason::NoChange => |w| {
             w.control(&Control::ResumeQueue {

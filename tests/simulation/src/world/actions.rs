@@ -13,6 +13,8 @@ use crate::scenario::{Action, Node};
 
 /// How long a draining agent's attempts may go on, in milliseconds.
 const DRAIN_MS: u64 = 20_000;
+/// Numbers of what people say begin so far behind the actions.
+const REMARKS_FROM: usize = 1_000;
 
 impl World {
     /// An action of the scenario.
@@ -117,6 +119,14 @@ impl World {
         self.post(n, Subject::Submit(queue), payload);
     }
 
+    /// Somebody says something about what they read.
+    pub(super) fn person_says(&mut self, control: &Control) {
+        self.remarks += 1;
+        // Behind all that the scenario says, and what the operator says at the end.
+        let n = self.scenario.actions.len() + REMARKS_FROM + self.remarks;
+        self.say_control(n, control);
+    }
+
     fn say_control(&mut self, n: usize, control: &Control) {
         let payload = serde_json::to_vec(control).unwrap_or_default();
         self.post(n, Subject::Control, payload);
@@ -180,6 +190,7 @@ impl World {
         }
         self.presence_restored()?;
         // Whoever lied did so in the name of all processes of that name.
+        self.update_agents();
         let liars = std::mem::take(&mut self.liars);
         let names: Vec<_> = liars.iter().map(|n| self.agents[*n].id.clone()).collect();
         for n in 0..self.agents.len() {
@@ -201,6 +212,16 @@ impl World {
         }
         self.push_in(super::COMMANDS_LAST_MS, Next::Resume);
         Ok(())
+    }
+
+    /// Agents that know the first format alone are started anew, and know more then.
+    fn update_agents(&mut self) {
+        for n in 0..self.agents.len() {
+            let is_old = self.agents.get(n).is_some_and(|p| p.life <= 1);
+            if is_old && self.scenario.options.are_agents_old {
+                self.end_agent(n);
+            }
+        }
     }
 
     /// The operator lets everything go on that was paused.

@@ -5,6 +5,7 @@ use conductor_eventlog::group_commit::repeat_pause;
 use conductor_eventlog::{AppendError, GroupCommit};
 use conductor_protocol::event::AgentJoined;
 use conductor_protocol::frame::FrameHead;
+use conductor_protocol::limits::FORMAT_KNOWN;
 use conductor_protocol::spec::Runtime;
 use conductor_protocol::subject::Subject;
 use conductor_replica::Bid;
@@ -34,7 +35,11 @@ impl World {
             runtimes: [Runtime::Command, Runtime::Noop]
                 .map(|r| (r, version.clone()))
                 .into(),
-            format: conductor_protocol::limits::FORMAT_KNOWN,
+            format: if self.scenario.options.are_agents_old && life.number == 1 && !self.is_calm {
+                1
+            } else {
+                FORMAT_KNOWN
+            },
             ..AgentJoined::default()
         };
         let subject = Subject::Agent(process.id.clone()).render(&self.cell);

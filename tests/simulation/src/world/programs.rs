@@ -7,6 +7,7 @@ use conductor_protocol::event::{AttemptAssigned, AttemptUsage, Usage};
 use conductor_protocol::ids::{Lease, Position};
 
 use super::reports::{failed, started, succeeded};
+use super::talk::Talk;
 use super::{Life, Next, World};
 use crate::checkers::{self, Violation};
 use crate::scenario::Node;
@@ -18,6 +19,7 @@ const RUN_MS_MAX: u64 = 60_000;
 pub(super) struct Program {
     pub(super) lease: Lease,
     pub(super) stop: Stop,
+    pub(super) talk: Talk,
 }
 
 #[derive(Debug)]
@@ -26,6 +28,10 @@ pub(super) enum Step {
     Started,
     /// It used something.
     Used,
+    /// It asks people something.
+    Asks,
+    /// It asks again what nobody reacted to.
+    Reminds(u32),
     /// It ends by itself, so.
     Ends(Option<OutcomeClass>),
     /// It is gone because it was stopped.
@@ -71,10 +77,12 @@ impl World {
                 what: format!("process {n} runs {lease:?} again"),
             });
         }
-        let stop = Stop::No;
-        agent
-            .programs
-            .insert(lease.assigned, Program { lease, stop });
+        let program = Program {
+            lease,
+            stop: Stop::No,
+            talk: Talk::default(),
+        };
+        agent.programs.insert(lease.assigned, program);
         self.say(|| format!("process {n} runs {} of {}", lease.attempt, lease.task));
         let at = lease.assigned;
         let then = |world: &mut Self, ms: u64, step: Step| {
@@ -97,6 +105,7 @@ impl World {
             Some(_) if hangs => {}
             _ => then(self, begins + takes, Step::Ends(class)),
         }
+        self.plan_questions(life, lease, begins, takes);
         Ok(())
     }
 
@@ -109,11 +118,22 @@ impl World {
         let Node::Agent(n) = life.node else {
             return Ok(());
         };
-        let Some(program) = self.agent(n).and_then(|a| a.programs.get(&at)) else {
+        let Some(program) = self.agent(n).and_then(|a| a.programs.get_mut(&at)) else {
             return Ok(());
         };
         let (lease, reason) = (program.lease, program.stop);
+        let step = match step {
+            Step::Asks => return self.asks(life, at),
+            Step::Reminds(number) => return self.ask(life, at, number),
+            // Whoever waits for people does not run: it ends after that.
+            end @ Step::Ends(_) if reason == Stop::No => match program.talk.puts_off(end) {
+                Some(end) => end,
+                None => return Ok(()),
+            },
+            step => step,
+        };
         let (fact, is_over) = match step {
+            Step::Asks | Step::Reminds(_) => (None, false),
             Step::Started => (Some(started(lease)), false),
             Step::Used => {
                 let usage = Usage::default();

@@ -74,10 +74,6 @@ impl Client {
         (client, first)
     }
 
-    pub(super) fn session(&self) -> Option<&str> {
-        self.session.as_deref()
-    }
-
     /// What interrupts it, while it works on the prompt.
     pub(super) fn cancel(&self) -> Option<Vec<u8>> {
         let session = self

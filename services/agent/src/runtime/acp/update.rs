@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::inside::Moment;
 use crate::output::Tail;
 use crate::runtime::Signal;
-use crate::runtime::stream::{items, keep, say, say_tool, text};
+use crate::runtime::stream::{items, keep, say, say_thought, say_tool, text};
 
 /// What was heard so far.
 #[derive(Debug, Default)]
@@ -35,10 +35,12 @@ impl Heard {
             Some("tool_call") => self.tool_call(update, out),
             Some("tool_call_update") => tool_ended(update, out),
             Some("usage_update") => self.usage(update),
-            // Thoughts are no output; the others say what can be done, not what was.
+            Some("agent_thought_chunk") => {
+                say_thought(out, text(update, "/content/text").unwrap_or_default());
+            }
+            // They say what can be done, not what was.
             Some(
-                "agent_thought_chunk"
-                | "user_message_chunk"
+                "user_message_chunk"
                 | "plan"
                 | "available_commands_update"
                 | "current_mode_update"

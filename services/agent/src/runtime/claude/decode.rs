@@ -5,15 +5,17 @@ use conductor_protocol::OutcomeClass;
 use conductor_protocol::event::Usage;
 use serde_json::Value;
 
+use super::control::Talk;
 use crate::inside::Moment;
+use crate::output::Channel;
+use crate::people::Reply;
 use crate::reaper::Status;
 use crate::runtime::stream::{count, cut, items, keep, say, say_tool, text, unfinished};
 use crate::runtime::{Signal, Verdict};
 use crate::usage::{Counts, Meter, plus};
 
 /// What the CLI says of itself, and nothing follows from here.
-const KNOWN: [&str; 9] = [
-    "control_request",
+const KNOWN: [&str; 8] = [
     "control_response",
     "control_cancel_request",
     "keep_alive",
@@ -28,6 +30,8 @@ const KNOWN: [&str; 9] = [
 pub(super) struct Decoder {
     allows_denials: bool,
     meter: Meter,
+    /// Turns of all results: each counts its own.
+    turns: u32,
     session: Option<String>,
     model: Option<String>,
     /// Whether partial messages bring the text: then whole ones would repeat it.
@@ -41,6 +45,8 @@ pub(super) struct Decoder {
     result: Option<Value>,
     broken_servers: Vec<String>,
     is_throttled: bool,
+    /// What it asked people, and the words it has not read yet.
+    talk: Talk,
 }
 
 impl Decoder {
@@ -61,21 +67,37 @@ impl Decoder {
             Some("system") => self.system(value, out),
             Some("stream_event") => self.partial(value, out),
             Some("assistant") => self.assistant(value, out),
+            Some("user") if value.pointer("/isReplay") == Some(&Value::Bool(true)) => {
+                self.talk.has_read();
+            }
             Some("user") => answers(value, out),
+            Some("control_request") => self.talk.requested(value, out),
             Some("rate_limit_event") => self.limit(value, out),
             Some("result") => {
+                self.turns = self.turns.saturating_add(turns(value));
                 let used = self.used(value);
                 self.counts
                     .get_or_insert_with(|| self.meter.counts(&used, &own(value)));
                 // A later result replaces an earlier one: the last word counts.
                 self.result = Some(value.clone());
                 out.push(Signal::Usage(self.usage()));
-                out.push(Signal::Final);
+                // Words it has not read yet have it go on.
+                if !self.talk.has_unread() {
+                    out.push(Signal::Final);
+                }
             }
             // Whatever a newer CLI may say is no fact of ours.
             Some(kind) if KNOWN.contains(&kind) => {}
             _ => keep(line, out),
         }
+    }
+
+    pub(super) fn answered(&mut self, name: &str, reply: &Reply) -> Vec<Signal> {
+        self.talk.answered(name, reply)
+    }
+
+    pub(super) fn told(&mut self, text: &str) -> Vec<Signal> {
+        self.talk.told(text)
     }
 
     fn system(&mut self, value: &Value, out: &mut Vec<Signal>) {
@@ -141,6 +163,9 @@ impl Decoder {
                 self.answer.output_tokens = output.max(self.answer.output_tokens);
             }
             Some("content_block_delta") => {
+                if let Some(delta) = text(event, "/delta/thinking") {
+                    out.push(Signal::Text(Channel::Thinking, delta.as_bytes().to_vec()));
+                }
                 if let Some(delta) = text(event, "/delta/text") {
                     self.has_partials = true;
                     say(out, delta);
@@ -203,7 +228,7 @@ impl Decoder {
                 .map(str::to_owned)
                 .or(self.session.clone()),
             model: self.model.clone(),
-            turns: u32::try_from(count(result, "/num_turns")).unwrap_or(u32::MAX),
+            turns: self.turns,
             cost_usd: result
                 .pointer("/total_cost_usd")
                 .and_then(Value::as_f64)
@@ -287,6 +312,10 @@ impl Decoder {
         }
         None
     }
+}
+
+fn turns(result: &Value) -> u32 {
+    u32::try_from(count(result, "/num_turns")).unwrap_or(u32::MAX)
 }
 
 /// Why the model service did not answer.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::inside::Moment;
 use crate::reaper::Status;
-use crate::runtime::stream::{class_of_words, count, cut, keep, say, say_tool, text, unfinished};
+use crate::runtime::stream::{class_of_words, count, cut, keep, say, say_thought, say_tool, text, unfinished};
 use crate::runtime::{Signal, Verdict};
 use crate::usage::{Counts, Meter};
 
@@ -46,10 +46,6 @@ impl Decoder {
     pub(super) fn begin(&mut self, meter: Meter, thread: Option<&str>) {
         self.meter = meter;
         self.thread = thread.map(str::to_owned);
-    }
-
-    pub(super) fn thread(&self) -> Option<&str> {
-        self.thread.as_deref()
     }
 
     pub(super) fn line(&mut self, value: &Value, line: &[u8], out: &mut Vec<Signal>) {
@@ -121,8 +117,12 @@ impl Decoder {
                 let message = text(value, "/item/message").unwrap_or_default();
                 say(out, &format!("[{message}]\n"));
             }
-            // Thoughts are no output; lists of what is to be done are no facts.
-            Some("reasoning" | "todo_list" | "plan") => {}
+            Some("reasoning") => {
+                let thought = text(value, "/item/text").unwrap_or_default();
+                say_thought(out, &format!("{thought}\n"));
+            }
+            // What is to be done is no fact.
+            Some("todo_list" | "plan") => {}
             _ => match tool(value) {
                 Some((tool, _)) => self.tool_ended(value, tool, out),
                 None => keep(line, out),

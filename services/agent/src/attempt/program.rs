@@ -1,0 +1,196 @@
+//! One program of an attempt under its reaper: setup, the program itself and checks alike.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use conductor_protocol::event::{AttemptThrottled, AttemptUsage};
+use tokio::io::AsyncReadExt;
+use tokio::process::{ChildStderr, ChildStdout};
+use tokio::time::Instant;
+
+use super::watch::{Watch, Why};
+use super::{Course, Stop};
+use crate::input::Voice;
+use crate::inside::Inside;
+use crate::output::Channel;
+use crate::process::Process;
+use crate::reaper::Status;
+use crate::runtime::{Job, Runtime, Signal};
+
+/// How long after a reaper's end its outputs may stay open before its tree is looked for again.
+const SWEEP_PAUSE: Duration = Duration::from_millis(500);
+
+/// A program that runs, and its outputs.
+type Started = (Process, ChildStdout, ChildStderr);
+
+/// How a program ended, and what ended the waiting for it.
+#[derive(Clone, Debug)]
+pub(super) struct Ended {
+    pub(super) why: Why,
+    pub(super) status: Status,
+}
+
+impl Course {
+    /// Runs one program to its end; nothing of it is left running afterwards.
+    pub(super) async fn run_program(
+        &mut self,
+        runtime: &mut dyn Runtime,
+        inside: &mut Inside,
+    ) -> Ended {
+        match self.start(runtime) {
+            Ok((started, voice)) => {
+                self.tell_started();
+                inside.prepared();
+                let watch = Watch::new(self.run_deadline, runtime, voice);
+                self.attend(runtime, started, watch, inside).await
+            }
+            Err(problem) => Ended {
+                why: Why::Ended,
+                status: Status::NotStarted(problem),
+            },
+        }
+    }
+
+    fn start(&self, runtime: &mut dyn Runtime) -> Result<(Started, Voice), String> {
+        let (attempt, dirs) = (&self.of, &self.dirs);
+        let paths = dirs.paths();
+        let job = Job {
+            lease: attempt.lease,
+            assigned: &attempt.assigned,
+            paths: &paths,
+            host: &attempt.host,
+            is_boxed: false,
+            session: self.session.as_deref(),
+        };
+        let launch = runtime.prepare(&job)?;
+        let placed = dirs.place(&launch.stdin);
+        let placed = placed.and_then(|()| dirs.furnish(&launch.files));
+        let voice = placed.and_then(|()| launch.stdin.voice(&dirs.stdin));
+        let voice = voice.map_err(|e| super::phases::no_room(&attempt.base, &e))?;
+        let lease = &attempt.lease;
+        let lease = format!("{}/{}/{}", lease.task, lease.attempt, lease.assigned);
+        let started = Process::start(&launch, dirs, &lease, &attempt.reaper)?;
+        Ok((started, voice))
+    }
+
+    /// Reads the program's outputs and waits for its end, or brings it about.
+    async fn attend(
+        &mut self,
+        runtime: &mut dyn Runtime,
+        (mut process, mut stdout, mut stderr): Started,
+        mut watch: Watch,
+        inside: &mut Inside,
+    ) -> Ended {
+        let (mut out, mut err) = (vec![0_u8; 32 * 1024], vec![0_u8; 32 * 1024]);
+        let (mut out_open, mut err_open) = (true, true);
+        let mut sweep_at = Instant::now();
+        let mut stop = self.of.stop.clone();
+        let mut waiting = self.of.people.waiting();
+        watch.pause(*waiting.borrow_and_update() > 0);
+        while out_open || err_open {
+            tokio::select! {
+                read = stdout.read(&mut out), if out_open => {
+                    let signals = read_by(runtime, Channel::Stdout, read, &out, &mut watch);
+                    out_open = signals.is_some();
+                    self.take(runtime, Channel::Stdout, signals, &mut watch, inside);
+                }
+                read = stderr.read(&mut err), if err_open => {
+                    let signals = read_by(runtime, Channel::Stderr, read, &err, &mut watch);
+                    err_open = signals.is_some();
+                    self.take(runtime, Channel::Stderr, signals, &mut watch, inside);
+                }
+                reason = stopped(&mut stop), if watch.why == Why::Ended => {
+                    watch.begin_stop(Why::Stopped(reason));
+                    watch.step(runtime, &mut process).await;
+                }
+                Some(word) = self.of.words.recv() => self.hear(runtime, word, &mut watch, inside),
+                Ok(()) = waiting.changed() => watch.pause(*waiting.borrow_and_update() > 0),
+                () = tokio::time::sleep_until(watch.next()) => {
+                    watch.on_time(runtime, &mut process).await;
+                }
+                // Should the reaper be killed, nothing else ends what holds the outputs open.
+                () = process.leave_nothing(sweep_at) => sweep_at = Instant::now() + SWEEP_PAUSE,
+            }
+        }
+        let status = loop {
+            tokio::select! {
+                status = process.wait() => break status,
+                reason = stopped(&mut stop), if watch.why == Why::Ended => {
+                    watch.begin_stop(Why::Stopped(reason));
+                    process.kill();
+                }
+                () = tokio::time::sleep_until(watch.next()) => {
+                    watch.on_time(runtime, &mut process).await;
+                }
+            }
+        };
+        // Waiting for people takes nothing from what runs after it.
+        self.run_deadline = watch.run_deadline();
+        Ended {
+            why: watch.why,
+            status,
+        }
+    }
+
+    /// Does what the runtime makes of what was read; at the end of an output, of that.
+    fn take(
+        &self,
+        runtime: &mut dyn Runtime,
+        channel: Channel,
+        signals: Option<Vec<Signal>>,
+        watch: &mut Watch,
+        inside: &mut Inside,
+    ) {
+        let signals = signals.unwrap_or_else(|| runtime.end(channel));
+        self.act(signals, watch, inside);
+    }
+
+    /// Does what a runtime says is to be done.
+    pub(super) fn act(&self, signals: Vec<Signal>, watch: &mut Watch, inside: &mut Inside) {
+        for signal in signals {
+            match signal {
+                Signal::Text(channel, text) => self.of.output.write(channel, Bytes::from(text)),
+                Signal::Usage(usage) if watch.may_tell_usage() => self.of.tell(AttemptUsage {
+                    lease: self.of.lease,
+                    usage,
+                }),
+                Signal::Usage(_) | Signal::Waiting => {}
+                Signal::Throttled(until_ms) => self.of.tell(AttemptThrottled {
+                    lease: self.of.lease,
+                    until_ms,
+                }),
+                Signal::Say(bytes) => watch.say(bytes),
+                Signal::Ask(name, question, summary) => {
+                    self.of.people.ask_for_runtime(name, question, &summary);
+                }
+                Signal::Final => watch.on_final(),
+                Signal::Moment(moment) => inside.saw(moment),
+            }
+        }
+    }
+}
+
+/// Hands what was read to the runtime; `None` at the end of the output.
+fn read_by(
+    runtime: &mut dyn Runtime,
+    channel: Channel,
+    read: std::io::Result<usize>,
+    buffer: &[u8],
+    watch: &mut Watch,
+) -> Option<Vec<Signal>> {
+    let bytes = read.ok().filter(|n| *n > 0).and_then(|n| buffer.get(..n))?;
+    let signals = runtime.read(channel, bytes);
+    if !signals.contains(&Signal::Waiting) {
+        watch.heard();
+    }
+    Some(signals)
+}
+
+/// Why it shall stop, once it shall.
+pub(super) async fn stopped(stop: &mut tokio::sync::watch::Receiver<Stop>) -> Stop {
+    match stop.wait_for(|reason| *reason != Stop::No).await {
+        Ok(reason) => *reason,
+        // Nobody is left who could say.
+        Err(_) => Stop::Shutdown,
+    }
+}
