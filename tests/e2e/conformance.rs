@@ -82,5 +82,8 @@ async fn a_model_that_its_terms_do_not_allow_is_not_started() {
     let id = fakes.system.submit(task).await;
     let (class, message) = fakes.failed(id).await;
     assert_eq!(class, OutcomeClass::NotStarted);
-    assert!(message.contains("big") && message.contains("small"), "{message}");
+    assert!(
+        message.contains("big") && message.contains("small"),
+        "{message}"
+    );
 }

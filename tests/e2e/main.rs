@@ -10,6 +10,7 @@
 )]
 
 mod agents;
+mod attack;
 mod claude;
 mod cli;
 mod client;

@@ -13,8 +13,8 @@ mod watch;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use conductor_protocol::event::{AttemptAssigned, AttemptStarted, AttemptSucceeded, Event, Word};
 use conductor_protocol::RunSpec;
+use conductor_protocol::event::{AttemptAssigned, AttemptStarted, AttemptSucceeded, Event, Word};
 use conductor_protocol::ids::Lease;
 use tokio::sync::{mpsc, watch as channel};
 use tokio::time::Instant;

@@ -7,6 +7,8 @@
 //! - Its subjects carry the only words an agent ever hears.
 //! - It plans only while it leads, and only from folded state.
 
+mod before;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -115,7 +117,7 @@ fn assigned(assignment: &Assignment, task: &Task, run: Arc<RunSpec>, metadata: P
         metadata,
         traceparent: spec.traceparent.clone(),
         terms: spec.terms.clone(),
-        before: None,
+        before: before::of(&task.aside),
         inputs: Vec::new(),
     }
     .into()

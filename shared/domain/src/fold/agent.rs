@@ -151,8 +151,8 @@ fn started(state: &mut State, at: At, id: &AgentId, lease: Lease) -> Ruling {
     changed.unwrap_or(Err(VoidReason::UnknownTask))
 }
 
-/// Usage is cumulative within an attempt; what earlier attempts used is kept in the
-/// event log and summed by those who ask, so that nothing is counted twice here.
+/// What is said last is what the task has used in all: whoever runs an attempt counts in what
+/// earlier ones used.
 fn note_usage(state: &mut State, lease: Lease, usage: Option<&Usage>) {
     if let Some(usage) = usage
         && let Some(task) = state.tasks.get_mut(&lease.task)

@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use crate::inside::Moment;
 use crate::reaper::Status;
-use crate::runtime::stream::{class_of_words, count, cut, keep, say, say_thought, say_tool, text, unfinished};
+use crate::runtime::stream::{
+    class_of_words, count, cut, keep, say, say_thought, say_tool, text, unfinished,
+};
 use crate::runtime::{Signal, Verdict};
 use crate::usage::{Counts, Meter};
 

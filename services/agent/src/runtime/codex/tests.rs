@@ -1,7 +1,5 @@
 use super::*;
-use crate::runtime::testing::{
-    Asked, assigned, fixture, host, output_of, prepared, read_all,
-};
+use crate::runtime::testing::{Asked, assigned, fixture, host, output_of, prepared, read_all};
 use conductor_protocol::event::AttemptAssigned;
 use conductor_protocol::terms::Before;
 use conductor_protocol::{OutcomeClass, RunSpec};
