@@ -7,6 +7,7 @@ Protocol with the argument `acp`. What it does stands in the prompt, as [[name]]
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -35,6 +36,12 @@ def after(flag):
     return args[args.index(flag) + 1] if flag in args else None
 
 
+def keep(folder, name):
+    """Keeps a session where the real one does, for another run to find."""
+    os.makedirs(folder, exist_ok=True)
+    open(os.path.join(folder, name), "w").close()
+
+
 class Claude:
     version = "9.9.1 (Claude Code)"
 
@@ -42,6 +49,7 @@ class Claude:
         self.resumed = after("--resume")
         self.session = self.resumed or after("--session-id")
         message = read()["message"]["content"][0]["text"]
+        keep(os.path.join(os.environ["HOME"], ".claude/projects/-w"), f"{self.session}.jsonl")
         line(type="system", subtype="init", session_id=self.session, model="fake-model")
         return message
 
@@ -80,9 +88,9 @@ class Claude:
 
     def wait_interrupt(self):
         signal.signal(signal.SIGINT, lambda *_: self.interrupted())
-        # A first interrupt may come while nobody waits for it.
         while True:
-            signal.pause()
+            self.text("still there")
+            time.sleep(0.5)
 
     def unknown(self):
         line(type="command_lifecycle", state="new")
@@ -98,10 +106,7 @@ class Codex:
         self.session = self.resumed or str(uuid.uuid4())
         self.denied = False
         prompt = sys.stdin.read()
-        # As the real one does, for another run to find.
-        sessions = os.path.join(os.environ["CODEX_HOME"], "sessions")
-        os.makedirs(sessions, exist_ok=True)
-        open(os.path.join(sessions, f"rollout-{self.session}.jsonl"), "w").close()
+        keep(os.path.join(os.environ["CODEX_HOME"], "sessions"), f"rollout-{self.session}.jsonl")
         line(type="thread.started", thread_id=self.session)
         line(type="turn.started")
         return prompt
@@ -193,8 +198,9 @@ class Acp:
         line(jsonrpc="2.0", id=self.prompt["id"], error={"code": -32000, "message": "Authentication required"})
 
     def wait_interrupt(self):
-        while read().get("method") != "session/cancel":
-            pass
+        while not select.select([sys.stdin], [], [], 0.5)[0]:
+            self.text("still there")
+        assert read()["method"] == "session/cancel"
         self.answer(self.prompt, stopReason="cancelled")
 
     def unknown(self):

@@ -36,7 +36,8 @@ impl Fakes {
             ("CONDUCTOR_CODEX_BIN".into(), place("codex")),
             ("CONDUCTOR_MODEL_SILENCE".into(), SILENCE.into()),
         ];
-        system.start_up(&["--slots", "8"]).await;
+        // One agent: a session goes on where it was, and nowhere else.
+        system.start_up(&["--agents", "1", "--slots", "16"]).await;
         let story = system.story().await;
         Self { system, story }
     }
@@ -50,7 +51,7 @@ impl Fakes {
                 .values()
                 .map(|a| a.joined.clone())
                 .collect();
-            (agents.len() >= 2).then_some(agents)
+            (!agents.is_empty()).then_some(agents)
         });
         let agents = agents.await;
         let offered = agents.iter().flat_map(|a| a.sandboxes.keys());

@@ -196,8 +196,13 @@ fn of_two_results_one_counts_and_output_after_it_changes_nothing() {
         case.hear(format!("{end}\n").as_bytes());
         let say = (case.say)("second");
         let end = (case.end)("second");
-        let signals = case.hear(format!("{end}\n{say}\nafterwards\n").as_bytes());
-        assert!(output_of(&signals).contains("afterwards"), "{}", case.name);
+        let late = (case.say)("too late");
+        let stream = format!("{say}\n{end}\n{late}\nafterwards\n");
+        let output = output_of(&case.hear(stream.as_bytes()));
+        assert!(
+            output.contains("too late") && output.contains("afterwards"),
+            "{output}"
+        );
         let verdict = case.runtime.judge(&Status::Exited(0));
         assert_eq!(verdict.failure, None, "{}", case.name);
         assert_eq!(verdict.result.as_deref(), Some("second"), "{}", case.name);

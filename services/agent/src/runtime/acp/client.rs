@@ -49,6 +49,8 @@ pub(super) struct Client {
     used: Usage,
     turns: u32,
     denied: Vec<String>,
+    /// What it had said when it ended.
+    result: Option<String>,
     /// How it ended: what failed, if anything did.
     end: Option<Option<(OutcomeClass, String)>>,
 }
@@ -151,7 +153,7 @@ impl Client {
 
     /// The agent answers our request.
     fn answered(&mut self, id: &Value, value: &Value, out: &mut Vec<Signal>) {
-        if id.as_u64() != Some(self.last_id) || self.stage == Stage::Over {
+        if id.as_u64() != Some(self.last_id) {
             return;
         }
         if let Some(error) = value.get("error") {
@@ -161,7 +163,9 @@ impl Client {
         match self.stage {
             Stage::Initialize => self.initialized(value, out),
             Stage::Load | Stage::New => self.opened(value, out),
+            // A later answer replaces an earlier one: the last word counts.
             Stage::Prompt => self.prompted(value, out),
+            Stage::Over if self.turns > 0 => self.prompted(value, out),
             Stage::Over => {}
         }
     }
@@ -243,7 +247,7 @@ impl Client {
     }
 
     fn prompted(&mut self, value: &Value, out: &mut Vec<Signal>) {
-        self.turns += 1;
+        self.turns = 1;
         let usage = |name: &str| count(value, &format!("/result/usage/{name}"));
         self.used = Usage {
             input_tokens: usage("inputTokens"),
@@ -284,6 +288,7 @@ impl Client {
 
     fn finish(&mut self, failure: Option<(OutcomeClass, String)>, out: &mut Vec<Signal>) {
         self.stage = Stage::Over;
+        self.result = self.heard.message();
         self.end = Some(failure);
         out.push(Signal::Final);
     }
@@ -313,7 +318,12 @@ impl Client {
         };
         Verdict {
             failure,
-            result: self.heard.result().as_deref().map(cut),
+            result: self
+                .result
+                .take()
+                .or_else(|| self.heard.message())
+                .as_deref()
+                .map(cut),
             usage: self.session.is_some().then(|| self.usage()),
         }
     }

@@ -24,8 +24,8 @@ pub(super) struct Heard {
 
 impl Heard {
     /// The last message.
-    pub(super) fn result(&mut self) -> Option<String> {
-        std::mem::take(&mut self.message).text()
+    pub(super) fn message(&self) -> Option<String> {
+        self.message.clone().text()
     }
 
     pub(super) fn update(&mut self, value: &Value, line: &[u8], out: &mut Vec<Signal>) {

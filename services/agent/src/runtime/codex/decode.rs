@@ -20,6 +20,8 @@ pub(super) struct Decoder {
     thread: Option<String>,
     /// The last thing that the model said.
     said: Option<String>,
+    /// The last thing it had said when its turn ended.
+    result: Option<String>,
     /// What the thread has used, as it says.
     used: Option<Usage>,
     turns: u32,
@@ -82,6 +84,7 @@ impl Decoder {
     fn finish(&mut self, end: End, out: &mut Vec<Signal>) {
         // A later end replaces an earlier one: the last word counts.
         self.end = Some(end);
+        self.result.clone_from(&self.said);
         out.push(Signal::Final);
     }
 
@@ -166,7 +169,11 @@ impl Decoder {
     pub(super) fn judge(&self, status: &Status, last_words: Option<String>) -> Verdict {
         Verdict {
             failure: self.failure(status, last_words),
-            result: self.said.as_deref().map(cut),
+            result: self
+                .result
+                .as_ref()
+                .or(self.said.as_ref())
+                .map(|said| cut(said)),
             usage: self.thread.is_some().then(|| self.usage()),
         }
     }
