@@ -7,6 +7,7 @@ mod fakes;
 mod pairs;
 
 use cases::{CASES, Case};
+use conductor_harness::binary;
 use conductor_protocol::OutcomeClass;
 use fakes::Fakes;
 use pairs::{Kind, Pair, Report, SANDBOXES};
@@ -86,4 +87,22 @@ async fn a_model_that_its_terms_do_not_allow_is_not_started() {
         message.contains("big") && message.contains("small"),
         "{message}"
     );
+}
+
+#[tokio::test]
+async fn prompts_are_submitted_from_the_command_line() {
+    let fakes = Fakes::up().await;
+    let script = binary::workspace().join(fakes::SCRIPT);
+    let script = script.display().to_string();
+    let submit = ["submit", "--wait"];
+    let codex = ["--codex", "[[tool]]", "--model", "m"];
+    let acp = ["--acp", "[[tool]]", "--allow-tools", "--", &script, "acp"];
+    for run in [&codex[..], &acp[..]] {
+        fakes.system.cli(&[&submit[..], run].concat()).await.ok();
+    }
+    let denied = ["--acp", "[[tool]]", "--", &script, "acp"];
+    let denied = fakes.system.cli(&[&submit[..], &denied].concat()).await;
+    assert_ne!(denied.code, 0, "{denied:?}");
+    let nothing = fakes.system.cli(&["submit", "--acp", "hi"]).await;
+    assert_eq!(nothing.code, 2, "it names no agent: {nothing:?}");
 }
