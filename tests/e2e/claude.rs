@@ -166,7 +166,7 @@ async fn a_cancelled_session_leaves_no_process_behind() {
     // The shim, the CLI, its shell, and the command of its tool.
     let children = until(|| {
         let children = descendants(up);
-        if children.iter().any(is_sleep) {
+        if children.iter().copied().any(is_sleep) {
             Ok(children)
         } else {
             Err("its tool's command".into())
@@ -273,7 +273,7 @@ async fn test_10_a_session_goes_on_after_a_sigkill_of_its_agent_and_costs_are_co
     let agent = claude.system.process("a1").pid();
     let children = until(|| {
         let children = descendants(agent);
-        if children.iter().any(is_sleep) {
+        if children.iter().copied().any(is_sleep) {
             Ok(children)
         } else {
             Err("its tool's command".into())
@@ -311,7 +311,7 @@ async fn test_10_a_session_goes_on_after_a_sigkill_of_its_agent_and_costs_are_co
     assert_eq!(usage.output_tokens, 84, "{usage:?}");
 }
 
-fn is_sleep(pid: &u32) -> bool {
+fn is_sleep(pid: u32) -> bool {
     let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     line.starts_with("sleep\0")
 }

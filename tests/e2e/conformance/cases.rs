@@ -39,8 +39,9 @@ const fn case(
     }
 }
 
-const fn leaving(leaves: usize, case: Case) -> Case {
-    Case { leaves, ..case }
+const fn leaving(leaves: usize, mut case: Case) -> Case {
+    case.leaves = leaves;
+    case
 }
 
 /// Two that would outlive their parent.

@@ -124,18 +124,12 @@ pub fn session_id(lease: &Lease) -> String {
 
 impl Runtime for ClaudeRuntime {
     fn prepare(&mut self, job: &Job<'_>) -> Result<Launch, String> {
-        let resumed = self
-            .spec
-            .resume
-            .as_deref()
-            .or(job.session)
-            .map(str::to_owned);
-        let meter = Meter::new(job.assigned.before.as_deref(), resumed.as_deref());
+        let earlier = self.spec.resume.as_deref().or(job.session);
+        let meter = Meter::new(job.assigned.before.as_deref(), earlier);
         self.decoder.begin(meter);
-        let resumes = resumed.is_some();
-        let session = resumed.unwrap_or_else(|| session_id(&job.lease));
+        let session = earlier.map_or_else(|| session_id(&job.lease), str::to_owned);
         let asks = control::asks_for_tools(job.assigned.terms.as_deref());
-        let args = self.args(&session, resumes, asks);
+        let args = self.args(&session, earlier.is_some(), asks);
         let mut env = base_env(job);
         env.extend(job.host.claude_env.clone());
         for (name, value) in [

@@ -38,6 +38,10 @@ enum Stage {
     Over,
 }
 
+/// How it ended: what failed, if anything did.
+#[derive(Clone, Debug)]
+struct End(Option<(OutcomeClass, String)>);
+
 #[derive(Debug, Default)]
 pub(super) struct Client {
     plan: Plan,
@@ -51,8 +55,7 @@ pub(super) struct Client {
     denied: Vec<String>,
     /// What it had said when it ended.
     result: Option<String>,
-    /// How it ended: what failed, if anything did.
-    end: Option<Option<(OutcomeClass, String)>>,
+    end: Option<End>,
 }
 
 impl Client {
@@ -289,7 +292,7 @@ impl Client {
     fn finish(&mut self, failure: Option<(OutcomeClass, String)>, out: &mut Vec<Signal>) {
         self.stage = Stage::Over;
         self.result = self.heard.message();
-        self.end = Some(failure);
+        self.end = Some(End(failure));
         out.push(Signal::Final);
     }
 
@@ -313,7 +316,7 @@ impl Client {
 
     pub(super) fn judge(&mut self, status: &Status, last_words: Option<String>) -> Verdict {
         let failure = match self.end.clone() {
-            Some(failure) => failure,
+            Some(End(failure)) => failure,
             None => Some(unfinished(status, last_words)),
         };
         Verdict {

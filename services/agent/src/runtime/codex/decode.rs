@@ -62,7 +62,7 @@ impl Decoder {
                 out.push(Signal::Usage(self.usage()));
             }
             Some("turn.started") => out.push(Signal::Moment(Moment::TurnBegan)),
-            Some("item.started") => self.began(value, out),
+            Some("item.started") => Self::began(value, out),
             Some("item.updated") => {}
             Some("item.completed") => self.completed(value, line, out),
             Some("turn.completed") => {
@@ -99,7 +99,7 @@ impl Decoder {
         self.trouble = Some(message.to_owned());
     }
 
-    fn began(&mut self, value: &Value, out: &mut Vec<Signal>) {
+    fn began(value: &Value, out: &mut Vec<Signal>) {
         let Some((tool, input)) = tool(value) else {
             return;
         };
