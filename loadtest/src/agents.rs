@@ -60,11 +60,7 @@ async fn start(target: &Target, plan: &AgentsPlan, number: u32) -> Outcome<Actor
     let name = format!("a{number}");
     let connect = Connect {
         probe_every: PROBE_EVERY,
-        ..Connect::to(
-            &target.url,
-            format!("loadtest-{name}"),
-            target.cell.parse()?,
-        )
+        ..target.connect(&format!("loadtest-{name}"))?
     };
     let connection = Arc::new(Connection::open_patiently(&connect).await?);
     let options = AgentOptions {

@@ -111,10 +111,11 @@ pub(crate) struct Bench {
 type Step = fn(&mut Bench) -> Outcome<()>;
 
 /// In the order in which later steps need figures of earlier ones.
-const STEPS: [(&str, Step); 12] = [
+const STEPS: [(&str, Step); 13] = [
     ("bare client", throughput::bare),
     ("sustained throughput", throughput::sustained),
     ("unseen", throughput::unseen),
+    ("accounts", throughput::accounts),
     ("lazy sync", throughput::lazy),
     ("single publishes", throughput::single),
     ("one at a time", latencies::alone),

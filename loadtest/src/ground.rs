@@ -91,6 +91,7 @@ impl Ground {
         Target {
             url: urls.join(","),
             cell: "local".to_owned(),
+            credentials: None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use conductor_client::Submitter;
 use conductor_eventlog::EventLog;
-use conductor_eventlog::jetstream::{Connect, Connection};
+use conductor_eventlog::jetstream::Connection;
 use conductor_protocol::submission::Submission;
 use conductor_protocol::{CellId, QueueName};
 use futures::future::try_join_all;
@@ -104,8 +104,7 @@ pub(crate) fn main(target: &Target, plan: LoadPlan) -> Outcome<LoadResult> {
 }
 
 async fn connect(target: &Target, name: &str) -> Outcome<Arc<Connection>> {
-    let connect = Connect::to(&target.url, name, target.cell.parse()?);
-    Ok(Arc::new(Connection::open(&connect).await?))
+    Ok(Arc::new(Connection::open(&target.connect(name)?).await?))
 }
 
 async fn senders(target: &Target, plan: &LoadPlan) -> Outcome<Senders> {

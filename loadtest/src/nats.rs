@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use conductor_eventlog::EventLog;
-use conductor_eventlog::jetstream::{Connect, Connection};
+use conductor_eventlog::jetstream::Connection;
 use conductor_replica::replica::Answer;
 
 use crate::outcome::Outcome;
@@ -20,10 +20,7 @@ pub(crate) fn with<T>(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        let connect = Connect::to(&target.url, "loadtest", target.cell.parse()?);
-        what(Connection::open(&connect).await?).await
-    })
+    runtime.block_on(async { what(Connection::open(&target.connect("loadtest")?).await?).await })
 }
 
 /// Waits until nothing is appended any more and replicas have read everything; returns the

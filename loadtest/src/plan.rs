@@ -1,6 +1,11 @@
 //! What is measured: everything that distinguishes one run from another.
 
+use std::path::PathBuf;
+
+use conductor_eventlog::jetstream::Connect;
 use serde::{Deserialize, Serialize};
+
+use crate::outcome::Outcome;
 
 /// What the tasks are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -148,6 +153,8 @@ pub(crate) struct SystemPlan {
     pub(crate) replicas: usize,
     /// Whether it can be watched, as it can unless told otherwise: metrics, health, log.
     pub(crate) is_seen: bool,
+    /// Whether the server of `conductor up` has accounts, as it has unless told otherwise.
+    pub(crate) has_accounts: bool,
 }
 
 impl Default for SystemPlan {
@@ -159,6 +166,7 @@ impl Default for SystemPlan {
             sync: Sync::Always,
             replicas: 1,
             is_seen: true,
+            has_accounts: true,
         }
     }
 }
@@ -170,4 +178,16 @@ pub(crate) struct Target {
     pub(crate) url: String,
     /// The cell.
     pub(crate) cell: String,
+    /// Credentials, where they want some.
+    pub(crate) credentials: Option<PathBuf>,
+}
+
+impl Target {
+    /// How to connect to them.
+    pub(crate) fn connect(&self, name: &str) -> Outcome<Connect> {
+        Ok(Connect {
+            credentials: self.credentials.clone(),
+            ..Connect::to(&self.url, name, self.cell.parse()?)
+        })
+    }
 }

@@ -108,11 +108,16 @@ impl System {
             "--data-dir",
             &data.display().to_string(),
         ];
-        let mut up = Process::start("up", &conductor()?, &args.map(str::to_owned), dir)?;
+        let mut args = args.map(str::to_owned).to_vec();
+        if !plan.has_accounts {
+            args.push("--open-server".to_owned());
+        }
+        let mut up = Process::start("up", &conductor()?, &args, dir)?;
         let ready = up.wait_says(UP, START)?;
         let target = Target {
             url: std::fs::read_to_string(data.join("nats.url"))?,
             cell: "local".to_owned(),
+            credentials: plan.has_accounts.then(|| data.join("keys/operator.creds")),
         };
         let system = Self {
             deciders: vec![up],

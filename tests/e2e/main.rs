@@ -10,12 +10,16 @@
 )]
 
 mod agents;
+mod attack;
 mod claude;
 mod cli;
 mod client;
+mod codex;
+mod conformance;
 mod control;
 mod failover;
 mod forms;
+mod model_api;
 mod needs;
 mod people;
 mod sight;

@@ -10,7 +10,8 @@ use conductor_protocol::terms::Answer;
 use conductor_protocol::{OutcomeClass, TaskId};
 use serde_json::{Value, json};
 
-use super::claude::{self, FakeApi};
+use super::claude;
+use crate::model_api::ModelApi;
 
 /// The number of the question that a task asks, once it asks one that nobody has answered.
 async fn asks(story: &mut Story, id: TaskId) -> u32 {
@@ -191,7 +192,7 @@ async fn what_cannot_be_told_or_answered_says_so() {
 struct Asking {
     system: System,
     story: Story,
-    api: FakeApi,
+    api: ModelApi,
 }
 
 impl Asking {

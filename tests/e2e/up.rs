@@ -17,8 +17,7 @@ async fn up(dir: &Path) -> Process {
 }
 
 async fn attach(dir: &Path) -> (System, Story) {
-    let url = std::fs::read_to_string(dir.join("data/nats.url")).unwrap();
-    let system = System::at(url).await;
+    let system = System::of_up(&dir.join("data")).await;
     let story = system.story().await;
     (system, story)
 }

@@ -6,7 +6,7 @@ use crate::baseline::{self, RawArgs};
 use crate::describe;
 use crate::ground::Ground;
 use crate::outcome::Outcome;
-use crate::plan::{Arrivals, LoadPlan, Submit, Sync, SystemPlan};
+use crate::plan::{Arrivals, Layout, LoadPlan, Submit, Sync, SystemPlan};
 use crate::raw::Consumer;
 use crate::report::Part;
 use crate::result::RunResult;
@@ -164,23 +164,31 @@ fn sustained_then_steady(
     Ok((first, steady))
 }
 
-/// The same system as it is by default, and with all by which it can be seen switched off: in
-/// turns, since a machine is not the same from minute to minute.
-pub(super) fn unseen(bench: &mut Bench) -> Outcome<()> {
-    let (mut seen, mut unseen) = (Vec::new(), Vec::new());
+/// A system as it is by default, and with something switched off: in turns, since a machine is not
+/// the same from minute to minute.
+fn in_turns(
+    bench: &mut Bench,
+    (name, other): (&str, &str),
+    plan: impl Fn(bool) -> SystemPlan,
+) -> Outcome<(Spread, Spread)> {
+    let (mut with, mut without) = (Vec::new(), Vec::new());
     for _ in 0..bench.scale.runs {
-        for (is_seen, into) in [(true, &mut seen), (false, &mut unseen)] {
-            let system = SystemPlan {
-                is_seen,
-                ..SystemPlan::default()
-            };
-            let result = run::run(&system, &brief(bench))?;
-            let name = if is_seen { "seen" } else { "unseen" };
-            bench.note(name, &result);
+        for (is_on, into) in [(true, &mut with), (false, &mut without)] {
+            let result = run::run(&plan(is_on), &brief(bench))?;
+            bench.note(if is_on { name } else { other }, &result);
             into.push(result.load.ended_per_s);
         }
     }
-    let (seen, unseen) = (Spread::of(seen), Spread::of(unseen));
+    Ok((Spread::of(with), Spread::of(without)))
+}
+
+/// What it costs to be seen.
+pub(super) fn unseen(bench: &mut Bench) -> Outcome<()> {
+    let plan = |is_seen| SystemPlan {
+        is_seen,
+        ..SystemPlan::default()
+    };
+    let (seen, unseen) = in_turns(bench, ("seen", "unseen"), plan)?;
     let ratio = seen.median() / unseen.median();
     let wanted = format!(
         ">= 0.9 times what it does with all that switched off ({})",
@@ -191,6 +199,27 @@ pub(super) fn unseen(bench: &mut Bench) -> Outcome<()> {
     bench
         .rows
         .push(Row::new(what, &wanted, figure, seen.runs(), ratio >= 0.9).ratio(ratio));
+    Ok(())
+}
+
+/// What it costs that the server knows who may do what: `conductor up` as it is by default.
+pub(super) fn accounts(bench: &mut Bench) -> Outcome<()> {
+    let plan = |has_accounts| SystemPlan {
+        layout: Layout::Up,
+        has_accounts,
+        ..SystemPlan::default()
+    };
+    let (with, without) = in_turns(bench, ("accounts", "open server"), plan)?;
+    let ratio = with.median() / without.median();
+    let wanted = format!(
+        ">= 0.85 times what it does with an open server ({})",
+        without.show("/s", number)
+    );
+    let what = "no-op tasks by `conductor up`, with accounts and each agent's own credentials";
+    let figure = with.show("/s", number);
+    bench
+        .rows
+        .push(Row::new(what, &wanted, figure, with.runs(), ratio >= 0.85).ratio(ratio));
     Ok(())
 }
 

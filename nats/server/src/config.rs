@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 const STANDALONE: &str = include_str!("../../standalone.conf");
 const CLUSTER: &str = include_str!("../../cluster.conf");
+const OPERATOR: &str = include_str!("../../operator.conf");
 
 /// What a server is started with.
 #[derive(Clone, Debug)]
@@ -22,6 +23,19 @@ pub struct ServerConfig {
     pub max_file: Option<u64>,
     /// For a node of a cluster.
     pub cluster: Option<Cluster>,
+    /// Who may do what; without it whoever reaches the server may do everything.
+    pub operator: Option<OperatorMode>,
+}
+
+/// Whose tokens a server trusts, and where it keeps those of accounts.
+#[derive(Clone, Debug)]
+pub struct OperatorMode {
+    /// The operator's token.
+    pub token: String,
+    /// Public key of the servers' own account.
+    pub system_account: String,
+    /// Directory of the accounts' tokens, each in a file of its account's key.
+    pub jwt_dir: PathBuf,
 }
 
 /// A node's place in its cluster.
@@ -36,6 +50,16 @@ pub struct Cluster {
     pub is_hidden: bool,
 }
 
+impl OperatorMode {
+    /// What a server's configuration says of it.
+    pub fn render(&self) -> String {
+        OPERATOR
+            .replace("{operator}", &self.token)
+            .replace("{system_account}", &self.system_account)
+            .replace("{jwt_dir}", &self.jwt_dir.display().to_string())
+    }
+}
+
 impl ServerConfig {
     /// A single durable node.
     pub fn standalone(name: impl Into<String>, store_dir: PathBuf) -> Self {
@@ -47,6 +71,7 @@ impl ServerConfig {
             sync_interval: "always".to_owned(),
             max_file: None,
             cluster: None,
+            operator: None,
         }
     }
 
@@ -62,6 +87,9 @@ impl ServerConfig {
         if let Some(bytes) = self.max_file {
             let limit = format!("jetstream {{\n  max_file: {bytes}\n");
             text = text.replacen("jetstream {\n", &limit, 1);
+        }
+        if let Some(operator) = &self.operator {
+            text += &operator.render();
         }
         if let Some(cluster) = &self.cluster {
             let routes: Vec<String> = cluster

@@ -13,12 +13,14 @@ mod watch;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use conductor_protocol::RunSpec;
 use conductor_protocol::event::{AttemptAssigned, AttemptStarted, AttemptSucceeded, Event, Word};
 use conductor_protocol::ids::Lease;
 use tokio::sync::{mpsc, watch as channel};
 use tokio::time::Instant;
 
 use crate::dirs::AttemptDirs;
+use crate::kept;
 use crate::output::Output;
 use crate::people::People;
 use crate::process::ReaperProgram;
@@ -69,6 +71,8 @@ pub struct Attempt {
 struct Course {
     of: Attempt,
     dirs: AttemptDirs,
+    /// The model's session that it goes on with.
+    session: Option<String>,
     /// When all its programs together have run for as long as they may.
     run_deadline: Option<Instant>,
     has_started: bool,
@@ -91,12 +95,17 @@ impl Attempt {
         };
         let mut course = Course {
             dirs: AttemptDirs::of(&self.base, &lease),
+            session: None,
             run_deadline: None,
             has_started: false,
             of: self,
         };
         let end = course.go(runtime.as_mut()).await;
+        let goes_on = end.may_go_on();
         course.report(end);
+        if goes_on {
+            kept::salvage(&course.of.base, &course.dirs.root);
+        }
         course.dirs.remove();
     }
 
@@ -112,15 +121,21 @@ impl Course {
         if std::mem::replace(&mut self.has_started, true) {
             return;
         }
-        let session = match self.of.assigned.run.as_ref() {
-            conductor_protocol::RunSpec::Claude(spec) => Some(
-                spec.resume
-                    .clone()
-                    .unwrap_or_else(|| runtime::session_id(&self.of.lease)),
-            ),
-            _ => None,
+        let run = self.of.assigned.run.as_ref();
+        let session = match run {
+            RunSpec::Claude(spec) => {
+                let goes_on = spec.resume.clone().or_else(|| self.session.clone());
+                Some(goes_on.unwrap_or_else(|| runtime::session_id(&self.of.lease)))
+            }
+            RunSpec::Codex(spec) => spec.resume.clone().or_else(|| self.session.clone()),
+            RunSpec::Acp(spec) => spec.resume.clone().or_else(|| self.session.clone()),
+            RunSpec::Command(_) | RunSpec::Noop(_) => None,
         };
-        self.of.tell(AttemptStarted::new(self.of.lease, session));
+        let version = self.of.host.versions.get(&run.runtime()).cloned();
+        self.of.tell(AttemptStarted {
+            version,
+            ..AttemptStarted::new(self.of.lease, session)
+        });
     }
 
     /// Says how it ended; nobody waits for the end of one whose lease is over.

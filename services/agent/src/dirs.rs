@@ -1,5 +1,6 @@
 //! Where an attempt works: directories of its own.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,9 +43,14 @@ pub struct Paths {
 }
 
 impl AttemptDirs {
-    /// The directories of `lease` below `base`; made by [`Self::create`].
+    /// The directories of `lease` below `base`; made by [`Self::create`]. They are the same for
+    /// every attempt of a task, since sessions of models go on in the same directory alone, unless
+    /// an earlier attempt is still being ended there.
     pub fn of(base: &Path, lease: &Lease) -> Self {
-        let root = base.join(format!("{}-{}", lease.task, lease.attempt));
+        let mut root = base.join(lease.task.to_string());
+        if root.exists() {
+            root = base.join(format!("{}-{}", lease.task, lease.attempt));
+        }
         Self {
             workspace: root.join("workspace"),
             home: root.join("home"),
@@ -87,6 +93,18 @@ impl AttemptDirs {
             }
         }
         stdin.place(&self.stdin)
+    }
+
+    /// Puts files in place, by path relative to all of them.
+    pub fn furnish(&self, files: &BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
+        for (path, bytes) in files {
+            let path = self.root.join(path);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            fs::write(path, bytes)?;
+        }
+        Ok(())
     }
 
     /// Removes them.

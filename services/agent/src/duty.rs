@@ -36,6 +36,8 @@ pub enum Input {
     Ended(Position),
     /// The log can be reached again: a sign of life is due at once.
     LinkRestored,
+    /// Nothing can be heard: a sign of life is to say so at once.
+    Deaf,
     /// Whether the last sign of life arrived.
     BeatDone(bool),
     /// Time has passed.
@@ -148,7 +150,7 @@ impl Duty {
                 self.ended(at, &mut effects);
                 self.start_waiting(now, &mut effects);
             }
-            Input::LinkRestored => self.beat(now, &mut effects),
+            Input::LinkRestored | Input::Deaf => self.beat(now, &mut effects),
             Input::BeatDone(arrived) => self.beat_done(arrived, now),
             Input::Tick => self.tick(now, &mut effects),
             Input::Rejoin => {

@@ -160,7 +160,7 @@ impl Joiner {
 }
 
 /// The end of a text, kept for a result.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Tail {
     bytes: std::collections::VecDeque<u8>,
     is_cut: bool,

@@ -29,6 +29,8 @@ pub struct Launch {
     pub stdin: Input,
     /// Where it begins.
     pub cwd: PathBuf,
+    /// Files that are there before, by path relative to the attempt's own directory.
+    pub files: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 /// How the reaper is started.

@@ -206,7 +206,10 @@ impl AgentState {
         let _ = membership.appender.cast(push);
     }
 
-    fn send_beat(&self, myself: &ActorRef<AgentMsg>, beat: Beat) {
+    fn send_beat(&self, myself: &ActorRef<AgentMsg>, mut beat: Beat) {
+        if let Some(membership) = &self.membership {
+            beat.hearing = membership.hears.now();
+        }
         let (connection, myself) = (Arc::clone(&self.connection), myself.clone());
         tokio::spawn(async move {
             let arrived = connection.beat(&beat).await.is_ok();

@@ -1,5 +1,6 @@
 //! The command line.
 
+pub(crate) mod access;
 mod approvals;
 mod cell;
 pub(crate) mod control;
@@ -57,6 +58,9 @@ enum Command {
     Top(top::TopArgs),
     #[command(subcommand)]
     Config(cell::ConfigCommand),
+    #[command(subcommand)]
+    Access(access::AccessCommand),
+    Provision(access::ProvisionArgs),
     /// Check what Conductor runs on
     Doctor,
     /// Print a completion script
@@ -90,6 +94,7 @@ impl Command {
             Self::Run(RunCommand::Orchestrator(_)) => "orchestrator",
             Self::Run(RunCommand::Scheduler(_)) => "scheduler",
             Self::Run(RunCommand::Projector(_)) => "projector",
+            Self::Run(RunCommand::Issuer(_)) => "issuer",
             Self::Agent(_) => "agent",
             _ => "cli",
         }
@@ -141,6 +146,8 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Replay(args) => replay::run(args, &settings).await,
             Command::Top(args) => top::run(args, &settings).await,
             Command::Config(command) => cell::config(command, &settings).await,
+            Command::Access(command) => access::access(command, &settings),
+            Command::Provision(args) => access::provision(args, &settings).await,
             Command::Doctor => doctor::run(&settings).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();

@@ -97,7 +97,7 @@ impl From<AppendError> for Failure {
     fn from(e: AppendError) -> Self {
         let code = match &e {
             AppendError::Unavailable(_) => Exit::Unreachable,
-            AppendError::Conflict => Exit::Conflict,
+            AppendError::Conflict(_) => Exit::Conflict,
             AppendError::Refused(_) => Exit::Failure,
         };
         Self::new(code, e.to_string())

@@ -1,6 +1,9 @@
 //! Long-running commands: the whole system, one role, or a demonstration.
 
+pub(crate) mod access;
 mod demo;
+mod enrolment;
+mod issuer;
 mod local;
 mod sight;
 mod stack;
@@ -27,6 +30,8 @@ pub(crate) enum RunCommand {
     /// Export a trace of each task over OTLP, as the OTEL_* variables say; any number may run,
     /// one exports
     Projector(ProjectorArgs),
+    /// Give agents credentials: for the tokens of `agent enroll`, and new ones before those end
+    Issuer(IssuerArgs),
     /// Show it all in a minute: start, run sample tasks, replay, stop
     Demo,
 }
@@ -46,6 +51,16 @@ pub(crate) struct RoleArgs {
     /// Records between snapshots; 0 for none
     #[arg(long, default_value_t = 100_000)]
     snapshot_every: u64,
+}
+
+/// How to give agents credentials.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct IssuerArgs {
+    #[command(flatten)]
+    keys: crate::cli::access::KeysArgs,
+    /// How long credentials of agents are good; they are renewed at half of that
+    #[arg(long, default_value = "24h", value_parser = duration)]
+    good_for: Duration,
 }
 
 /// How to project traces.
@@ -73,6 +88,9 @@ pub(crate) struct UpArgs {
     /// Client port of the server it starts; another free one when it is taken
     #[arg(long, default_value_t = 4222)]
     nats_port: u16,
+    /// Start the server without accounts: whoever reaches it may do everything
+    #[arg(long)]
+    open_server: bool,
     /// How long running attempts may go on after Ctrl-C
     #[arg(long, default_value = "10s", value_parser = duration)]
     drain_timeout: Duration,
@@ -90,6 +108,14 @@ pub(crate) struct AgentArgs {
     /// Its labels, as key=value
     #[arg(long = "label", value_parser = key_value, value_name = "KEY=VALUE")]
     labels: Vec<(String, String)>,
+    /// Token of `conductor agent enroll`, for its first start
+    #[arg(
+        long,
+        env = "CONDUCTOR_AGENT_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<String>,
     /// How long running attempts may go on after SIGTERM
     #[arg(long, default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
@@ -131,6 +157,7 @@ pub(crate) async fn main(command: RunCommand, settings: &Settings) -> Outcome {
             stack::serve(settings, traced(plan(args, roles, Vec::new()))).await
         }
         RunCommand::Projector(args) => projector(args, settings).await,
+        RunCommand::Issuer(args) => issuer::run(args, settings).await,
         RunCommand::Demo => demo::run(settings).await,
     }
 }
@@ -209,7 +236,16 @@ pub(crate) async fn agent(args: AgentArgs, settings: &Settings) -> Outcome {
         slots: args.slots,
         labels,
     };
+    let mut settings = settings.clone();
+    if settings.creds.is_none() {
+        let path = enrolment::path(&settings.data_dir, &agent.id);
+        if let Some(token) = &args.token {
+            let connect = settings.connect("conductor-enrol");
+            enrolment::enrol(&connect, &agent.id, token, &path).await?;
+        }
+        settings.creds = path.exists().then_some(path);
+    }
     let mut plan = traced(no_role_plan(vec![agent]));
     plan.drain_timeout = args.drain_timeout;
-    stack::serve(settings, plan).await
+    stack::serve(&settings, plan).await
 }

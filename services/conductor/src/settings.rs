@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out::Format;
+use crate::run::access::keys_dir;
 
 /// Where the client port of a cell is when nothing says otherwise.
 const URL_DEFAULT: &str = "nats://127.0.0.1:4222";
@@ -154,13 +155,17 @@ impl Settings {
     /// How to reach the servers of the cell.
     pub(crate) fn connect(&self, name: &str) -> Connect {
         let of_up = || read_trimmed(&self.data_dir.join("nats.url"));
-        let url = self
-            .nats_url
-            .clone()
-            .or_else(of_up)
-            .unwrap_or_else(|| URL_DEFAULT.to_owned());
+        let up = self.nats_url.is_none().then(of_up).flatten();
+        // Whoever can read the data directory operates what runs in it.
+        let of_up = || {
+            let path = keys_dir(&self.data_dir).join("operator.creds");
+            (up.is_some() && path.is_file()).then_some(path)
+        };
+        let credentials = self.creds.clone().or_else(of_up);
+        let url = self.nats_url.clone().or(up);
+        let url = url.unwrap_or_else(|| URL_DEFAULT.to_owned());
         Connect {
-            credentials: self.creds.clone(),
+            credentials,
             ..Connect::to(url, name, self.cell.clone())
         }
     }

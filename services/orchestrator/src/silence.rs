@@ -134,6 +134,7 @@ mod tests {
             agent: AgentId::from_log("a1"),
             incarnation: 1,
             leases: vec![],
+            hearing: conductor_eventlog::jetstream::ears::Hearing::default(),
         }
     }
 

@@ -255,7 +255,10 @@ mod tests {
         let fate = w.answered("s", Err(refused.clone()));
         assert_eq!(fate, Fate::Refused(refused));
         assert!(w.next_append().is_some());
-        assert_eq!(w.answered("x", Err(AppendError::Conflict)), Fate::Unknown);
+        assert_eq!(
+            w.answered("x", Err(AppendError::Conflict(None))),
+            Fate::Unknown
+        );
     }
 
     #[test]

@@ -2,11 +2,14 @@
 //!
 //! One [`Connection`] per process. What it offers is split by room: [`provision`] makes
 //! and checks the streams, [`log`] appends and tails, [`locks`] says who may try to
-//! lead, [`presence`] carries heartbeats, [`output`] what attempts print, [`snapshots`]
+//! lead, [`ears`] let agents hear, [`presence`] carries heartbeats, [`output`] what attempts print, [`snapshots`]
 //! saved states, [`positions`] how far readers have come that must not repeat themselves,
 //! [`requests`] questions to live replicas, [`figures`] how large all that is.
 
+pub mod accounts;
 mod connection;
+mod credentials;
+pub mod ears;
 pub mod figures;
 pub mod locks;
 mod log;

@@ -45,7 +45,11 @@ impl MemoryLog {
             .is_some_and(|expected| expected != last);
         match repeated {
             Some(repeated) if self.dedups_first || !is_refused => return Ok(repeated),
-            _ if is_refused => return Err(AppendError::Conflict),
+            _ if is_refused => {
+                return Err(AppendError::Conflict(
+                    self.last_on(&append.subject).map(|r| r.seq),
+                ));
+            }
             _ => {}
         }
         let seq = self.publish(
@@ -133,7 +137,7 @@ mod tests {
             let again = log.append(&append("a", Some(0)), 1);
             assert_eq!(again.is_ok(), dedups_first, "{again:?}");
             let other = log.append(&append("b", Some(0)), 1);
-            assert_eq!(other, Err(AppendError::Conflict));
+            assert_eq!(other, Err(AppendError::Conflict(Some(1))));
             assert_eq!(log.last_seq(), 1);
             assert_eq!(log.append(&append("b", Some(1)), 1).unwrap().seq, 2);
         }

@@ -33,9 +33,9 @@ pub enum AppendError {
     /// It may or may not be there; repeat it until it is known.
     #[error("the log does not answer: {0}")]
     Unavailable(String),
-    /// Another record is last on the subject.
+    /// Another record is last on the subject: this one, where it is known.
     #[error("another record came first")]
-    Conflict,
+    Conflict(Option<u64>),
     /// It is not there and repeating it will not help.
     #[error("the log refuses the record: {0}")]
     Refused(String),

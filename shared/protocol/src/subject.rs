@@ -119,6 +119,16 @@ pub fn presence(cell: &CellId, agent: &str) -> String {
     format!("conductor.{cell}.presence.{agent}")
 }
 
+/// Where `agent` stores a file, by its SHA-256.
+pub fn artifact(cell: &CellId, agent: &str, sha256: &str) -> String {
+    format!("conductor.{cell}.artifact.{agent}.{sha256}")
+}
+
+/// Where `agent` asks for its next credentials (a plain request, not in the log).
+pub fn credential(cell: &CellId, agent: &str) -> String {
+    format!("conductor.{cell}.credential.{agent}")
+}
+
 /// Where replicas answer with their sequence and digest (a plain request, not in the log).
 pub fn inspect(cell: &CellId) -> String {
     format!("conductor.{cell}.inspect")

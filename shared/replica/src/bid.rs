@@ -19,7 +19,11 @@ impl Bid {
     /// A bid to have `event` follow the record that is `last` on the subject. The event must
     /// be like nobody else's; `id` is made unique to what the bid follows.
     pub fn new(subject: String, event: &Event, id: &str, last: Option<&Record>) -> Self {
-        let before = last.map_or(0, |r| r.seq);
+        Self::after(subject, event, id, last.map_or(0, |r| r.seq))
+    }
+
+    /// The same, by the sequence of the last record on the subject; 0 for none.
+    pub fn after(subject: String, event: &Event, id: &str, before: u64) -> Self {
         let append = Append {
             payload: frame::join(FrameHead::default(), &[event.encode()]).into(),
             id: format!("{id}-{before}"),

@@ -159,7 +159,7 @@ impl Candidate {
         loop {
             match self.connection.append(&bid.append).await {
                 Ok(appended) => return Ok(Some(appended.seq)),
-                Err(AppendError::Conflict) => {
+                Err(AppendError::Conflict(_)) => {
                     metrics().election_conflicts.inc();
                     break;
                 }

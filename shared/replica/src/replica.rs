@@ -2,6 +2,7 @@
 //! host says.
 
 mod bodies;
+mod ears;
 mod gather;
 mod inside;
 mod inspect;
@@ -28,6 +29,7 @@ use crate::follow::{Batch, Gap, add_gaps};
 use crate::host::{Effect, Host, Input};
 use crate::role::Role;
 use crate::snapshot;
+use ears::Ears;
 pub use inspect::Answer;
 pub use measure::Measured;
 use terms::Terms;
@@ -136,6 +138,7 @@ pub struct ReplicaState {
     sources: tokio::task::JoinSet<()>,
     /// When each agent was last heard of.
     beats: BTreeMap<AgentId, Instant>,
+    ears: Ears,
     /// When this process last saved a snapshot, and how large it was.
     saved: Arc<Mutex<Option<(Instant, usize)>>>,
 }
@@ -196,7 +199,7 @@ impl Actor for Replica {
             Arc::clone(&connection),
             myself.clone(),
         ));
-        if roles.iter().any(|r| r.name() == RoleName::Orchestrator) {
+        if !roles.is_empty() {
             sources.spawn(feed_beats(Arc::clone(&connection), myself.clone()));
         }
         let host = Host::new(state, roles, options.snapshot_every);
@@ -217,6 +220,7 @@ impl Actor for Replica {
             wake: None,
             sources,
             beats: BTreeMap::new(),
+            ears: Ears::default(),
             saved: Arc::default(),
         })
     }
@@ -260,6 +264,9 @@ impl Actor for Replica {
         };
         if let Input::Beat(beat) = input {
             replica.heard(&beat.agent);
+            if beat.hearing.is_deaf && replica.host.leads(RoleName::Scheduler) {
+                replica.ears.make(&replica.connection, beat);
+            }
         }
         replica.step(input).await?;
         match &msg {

@@ -70,6 +70,11 @@ pub struct TestCluster {
 impl TestCluster {
     /// Starts three nodes that know each other.
     pub fn start() -> Self {
+        Self::start_with(|_, _| {})
+    }
+
+    /// The same with changed configurations, by number of the node.
+    pub fn start_with(change: impl Fn(usize, &mut ServerConfig) + Sync) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let ports = free_ports(3);
         // A node answers as healthy only once a majority is there, so they start together.
@@ -86,6 +91,7 @@ impl TestCluster {
                         peers: ports.clone(),
                         is_hidden: false,
                     });
+                    change(n, &mut config);
                     scope.spawn(move || start(config, &home))
                 })
                 .collect();

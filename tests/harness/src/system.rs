@@ -1,6 +1,7 @@
 //! A running system: a server of its own, and `conductor` processes against it.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use conductor_eventlog::jetstream::{Connect, Connection};
@@ -27,6 +28,8 @@ pub struct System {
     pub dir: TempDir,
     /// Environment of the processes started from now on.
     pub env: Vec<(String, String)>,
+    /// Credentials of the test's own connection and of the CLI.
+    pub credentials: Option<PathBuf>,
     /// The server, where there is one server.
     pub server: Option<TestServer>,
 }
@@ -59,7 +62,15 @@ impl System {
 
     /// Servers that somebody else keeps.
     pub async fn at(url: String) -> Self {
-        let connect = Connect::to(&url, "test", cell());
+        Self::at_as(url, None).await
+    }
+
+    /// Servers that somebody else keeps and that want credentials, which the CLI is given too.
+    pub async fn at_as(url: String, credentials: Option<PathBuf>) -> Self {
+        let connect = Connect {
+            credentials: credentials.clone(),
+            ..Connect::to(&url, "test", cell())
+        };
         let connection = Connection::open(&connect)
             .await
             .unwrap_or_else(|e| panic!("{e}"));
@@ -69,8 +80,16 @@ impl System {
             url,
             dir: tempfile::tempdir().expect("a temporary directory"),
             env: Vec::new(),
+            credentials,
             server: None,
         }
+    }
+
+    /// The system in the data directory of a `conductor up` with a server of its own.
+    pub async fn of_up(data: &Path) -> Self {
+        let url = std::fs::read_to_string(data.join("nats.url")).expect("it says where it is");
+        let credentials = data.join("keys/operator.creds");
+        Self::at_as(url, credentials.exists().then_some(credentials)).await
     }
 
     /// A server, and each role in a process of its own: `orchestrator`, `scheduler`,
@@ -206,6 +225,9 @@ impl System {
     pub async fn cli_with(&self, args: &[&str], stdin: &[u8]) -> Ran {
         // Before any `--`, behind which everything is the task's command line.
         let mut all = vec!["--nats-url".to_owned(), self.url.clone()];
+        if let Some(credentials) = &self.credentials {
+            all.extend(["--creds".to_owned(), credentials.display().to_string()]);
+        }
         all.extend(args.iter().map(|a| (*a).to_owned()));
         process::run(&all, &[], stdin).await
     }

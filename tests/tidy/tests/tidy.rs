@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Packages from the lowest layer up, with the only packages of ours each may name.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("conductor-protocol", &[]),
     ("conductor-telemetry", &["conductor-protocol"]),
     ("conductor-domain", &["conductor-protocol"]),
@@ -60,6 +60,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
             "conductor-replica",
         ],
     ),
+    ("conductor-access", &["conductor-protocol"]),
     ("conductor-nats", &[]),
     ("conductor-observability", &[]),
     ("conductor", EVERYTHING),
@@ -98,6 +99,7 @@ const EVERYTHING: &[&str] = &[
     "conductor-scheduler",
     "conductor-agent",
     "conductor-projector",
+    "conductor-access",
     "conductor-nats",
     "conductor-observability",
 ];
@@ -107,6 +109,7 @@ const CHAOS: &[&str] = &[
     "conductor-domain",
     "conductor-eventlog",
     "conductor-replica",
+    "conductor-access",
     "conductor-nats",
     "conductor-harness",
     "conductor-simulation",

@@ -11,7 +11,9 @@ use super::end::{End, Limits, cut};
 use super::program::Ended;
 use super::watch::Why;
 use crate::inside::Inside;
+use crate::kept;
 use crate::output::Channel;
+use crate::reaper::Status;
 use crate::runtime::{self, Runtime};
 
 /// Longest command line that is shown beside the output of a setup program or check.
@@ -41,9 +43,21 @@ impl Course {
         end
     }
 
-    /// Makes its directories.
+    /// Makes its directories, with what an earlier attempt left in them.
     fn make_ready(&mut self) -> Result<(), String> {
-        let made = self.dirs.create();
+        let (base, assigned) = (&self.of.base, &self.of.assigned);
+        if let Some(reason) = runtime::refusal(assigned) {
+            return Err(reason);
+        }
+        let before = assigned.before.as_ref().and_then(|b| b.session.as_ref());
+        let session = before.filter(|s| kept::can_go_on(base, assigned, s));
+        let made = self.dirs.create().and_then(|()| {
+            if session.is_some() {
+                kept::take(base, assigned.task, &self.dirs)?;
+            }
+            kept::mark(&self.dirs, assigned)
+        });
+        self.session = session.cloned();
         made.map_err(|e| no_room(&self.of.base, &e))
     }
 
@@ -116,7 +130,12 @@ impl Course {
             run: self.of.assigned.timeouts.run.unwrap_or_default(),
             silence: runtime.silence().unwrap_or_default(),
         };
-        End::of(ended, runtime.judge(&ended.status), limits)
+        // What did not end by itself after its last word was ended by us: that says nothing of it.
+        let status = match ended.why {
+            Why::Lingering => &Status::Exited(0),
+            _ => &ended.status,
+        };
+        End::of(ended, runtime.judge(status), limits)
     }
 
     /// Puts a line of our own into its output.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use conductor_protocol::event::AttemptUsage;
+use conductor_protocol::event::{AttemptThrottled, AttemptUsage};
 use tokio::io::AsyncReadExt;
 use tokio::process::{ChildStderr, ChildStdout};
 use tokio::time::Instant;
@@ -59,9 +59,12 @@ impl Course {
             assigned: &attempt.assigned,
             paths: &paths,
             host: &attempt.host,
+            is_boxed: false,
+            session: self.session.as_deref(),
         };
         let launch = runtime.prepare(&job)?;
         let placed = dirs.place(&launch.stdin);
+        let placed = placed.and_then(|()| dirs.furnish(&launch.files));
         let voice = placed.and_then(|()| launch.stdin.voice(&dirs.stdin));
         let voice = voice.map_err(|e| super::phases::no_room(&attempt.base, &e))?;
         let lease = &attempt.lease;
@@ -147,9 +150,14 @@ impl Course {
         for signal in signals {
             match signal {
                 Signal::Text(channel, text) => self.of.output.write(channel, Bytes::from(text)),
-                Signal::Usage(usage) => self.of.tell(AttemptUsage {
+                Signal::Usage(usage) if watch.may_tell_usage() => self.of.tell(AttemptUsage {
                     lease: self.of.lease,
                     usage,
+                }),
+                Signal::Usage(_) | Signal::Waiting => {}
+                Signal::Throttled(until_ms) => self.of.tell(AttemptThrottled {
+                    lease: self.of.lease,
+                    until_ms,
                 }),
                 Signal::Say(bytes) => watch.say(bytes),
                 Signal::Ask(name, question, summary) => {
@@ -171,8 +179,11 @@ fn read_by(
     watch: &mut Watch,
 ) -> Option<Vec<Signal>> {
     let bytes = read.ok().filter(|n| *n > 0).and_then(|n| buffer.get(..n))?;
-    watch.heard();
-    Some(runtime.read(channel, bytes))
+    let signals = runtime.read(channel, bytes);
+    if !signals.contains(&Signal::Waiting) {
+        watch.heard();
+    }
+    Some(signals)
 }
 
 /// Why it shall stop, once it shall.

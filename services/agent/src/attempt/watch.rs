@@ -15,6 +15,9 @@ const GRACE_AFTER_FINAL: Duration = Duration::from_secs(10);
 /// How long a reaper may take to end its tree before it is killed itself.
 const REAPING_MAX: Duration = Duration::from_secs(10);
 
+/// How often, at most, it is told what an attempt that goes on has used.
+const USAGE_EVERY: Duration = Duration::from_secs(30);
+
 /// Far enough to mean never.
 const NEVER: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -36,6 +39,7 @@ pub(super) struct Watch {
     pub(super) why: Why,
     ladder: std::slice::Iter<'static, Step>,
     step_deadline: Option<Instant>,
+    usage_told: Option<Instant>,
     voice: Voice,
     /// Since when it waits for people: that is neither running nor silence.
     paused: Option<Instant>,
@@ -51,6 +55,7 @@ impl Watch {
             why: Why::Ended,
             ladder: runtime.ladder().iter(),
             step_deadline: None,
+            usage_told: None,
             voice,
             paused: None,
         }
@@ -75,6 +80,16 @@ impl Watch {
 
     pub(super) fn heard(&mut self) {
         self.heard = Instant::now();
+    }
+
+    /// Whether what was used is told now; what is known at the end is told then in any case.
+    pub(super) fn may_tell_usage(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = self.usage_told.is_none_or(|at| now >= at + USAGE_EVERY);
+        if is_due {
+            self.usage_told = Some(now);
+        }
+        is_due
     }
 
     pub(super) fn on_final(&mut self) {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use conductor_eventlog::jetstream::ears::Hearing;
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_protocol::TaskId;
 use conductor_protocol::ids::Position;
@@ -26,6 +27,8 @@ impl Duty {
             agent: self.id.clone(),
             incarnation: membership.incarnation,
             leases: running.chain(waiting).collect(),
+            // Known to whoever sends it.
+            hearing: Hearing::default(),
         };
         let shortest = self.running.values().map(|r| r.lease_length).min();
         let interval = Duration::from_millis(HEARTBEAT_INTERVAL_MS_DEFAULT);

@@ -32,7 +32,7 @@ impl CommandRuntime {
 }
 
 impl Runtime for CommandRuntime {
-    fn prepare(&self, job: &Job<'_>) -> Result<Launch, String> {
+    fn prepare(&mut self, job: &Job<'_>) -> Result<Launch, String> {
         let (program, args) = self.spec.argv.split_first().ok_or("it names no program")?;
         let mut env = base_env(job);
         env.extend(self.spec.env.clone());
@@ -42,6 +42,7 @@ impl Runtime for CommandRuntime {
             env,
             stdin: Input::Closed(self.spec.stdin.clone().unwrap_or_default().into_bytes()),
             cwd: cwd(job, self.spec.cwd.as_ref()),
+            files: std::collections::BTreeMap::new(),
         })
     }
 

@@ -2,26 +2,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use conductor_domain::Record;
 use conductor_eventlog::group_commit::repeat_pause;
 use conductor_eventlog::{AppendError, EventLog};
 use conductor_protocol::event::{AgentJoined, Event};
 use conductor_protocol::frame::FrameHead;
 use conductor_protocol::limits::{FORMAT_KNOWN, SLOTS_MAX};
-use conductor_protocol::spec::Runtime;
-use conductor_protocol::subject::{Role, Subject};
 use conductor_replica::Bid;
 use conductor_replica::appender::{Appender, AppenderArgs, AppenderMsg, Load, append_until_known};
 use conductor_telemetry::metrics;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
 
+use super::feed::Hears;
 use super::{AgentMsg, AgentOptions, AgentState};
 use crate::duty::Input;
+use crate::kept;
 use crate::reaper;
-use crate::runtime::probe_claude;
+use crate::runtime::probe;
 
 /// So many bids may be lost to what an earlier life of ours had under way.
 const BIDS_FEW: u32 = 8;
@@ -31,6 +29,7 @@ const BIDS_FEW: u32 = 8;
 pub(super) struct Membership {
     pub(super) appender: ActorRef<AppenderMsg>,
     pub(super) load: Arc<Load>,
+    pub(super) hears: Arc<Hears>,
     sources: JoinSet<()>,
 }
 
@@ -53,9 +52,14 @@ pub(super) fn clear_leftovers(options: &AgentOptions) {
             entry.path().join("workspace").display()
         );
         while reaper::sweep(&marker) > 0 {}
+        if entry.file_name() == kept::FOLDER {
+            continue;
+        }
+        kept::salvage(&options.data, &entry.path());
         // What cannot be removed now is met again when its place is needed.
         let _ = std::fs::remove_dir_all(entry.path());
     }
+    kept::prune(&options.data);
 }
 
 impl AgentState {
@@ -67,6 +71,7 @@ impl AgentState {
         if let Some(old) = self.membership.take() {
             old.end();
         }
+        self.options.host.versions = probe(&self.options.host).await;
         let incarnation = self.take_name().await?;
         let load = Arc::new(Load::default());
         let args = AppenderArgs {
@@ -81,18 +86,13 @@ impl AgentState {
         };
         let (appender, _) = Actor::spawn(None, Appender, args).await?;
         let mut sources = JoinSet::new();
-        let subjects = [
-            Subject::Scheduler(self.options.id.clone()),
-            Subject::Leader(Role::Scheduler),
-        ]
-        .map(|s| s.render(self.connection.cell()))
-        .to_vec();
-        let (connection, actor) = (Arc::clone(&self.connection), myself.clone());
+        let hears = Arc::new(Hears::since(incarnation));
         sources.spawn(super::feed::words(
-            connection,
-            subjects,
-            incarnation + 1,
-            actor,
+            Arc::clone(&self.connection),
+            self.options.id.clone(),
+            incarnation,
+            Arc::clone(&hears),
+            myself.clone(),
         ));
         sources.spawn(super::feed::clock(
             Arc::clone(&self.connection),
@@ -101,6 +101,7 @@ impl AgentState {
         self.membership = Some(Membership {
             appender,
             load,
+            hears,
             sources,
         });
         self.options.has_joined.store(true, Ordering::Release);
@@ -109,23 +110,24 @@ impl AgentState {
     }
 
     /// Appends `agent.joined`, to follow what is last on our subject: one that an earlier
-    /// life of ours sent and that comes late must not take the name from us again.
+    /// life of ours sent and that comes late must not take the name from us again. An agent cannot
+    /// read what that is: the log's refusal says it. Where the answer to a bid that was stored is
+    /// lost, it may join once more, after itself.
     async fn take_name(&self) -> Result<u64, ActorProcessingErr> {
         let log = self.connection.as_ref();
         let process = unique(self.options.id.as_str());
-        let joined = Event::from(self.introduce(process.clone()).await);
-        let mut bids = 0_u32;
+        let joined = Event::from(self.introduce(process.clone()));
+        let (mut bids, mut before) = (0_u32, 0);
         loop {
-            let last = last_on(log, &self.subject).await;
-            let bid = Bid::new(self.subject.clone(), &joined, &process, last.as_ref());
+            let bid = Bid::after(self.subject.clone(), &joined, &process, before);
             match append_until_known(log, &bid.append).await {
                 Ok(seq) => return Ok(seq),
-                Err(AppendError::Conflict) => {
-                    metrics().election_conflicts.inc();
-                    let last = last_on(log, &self.subject).await;
-                    if let Some(seq) = last.and_then(|last| bid.seq_if_won(&last)) {
-                        return Ok(seq);
+                Err(AppendError::Conflict(last)) => {
+                    // The first bid is a guess.
+                    if bids > 0 {
+                        metrics().election_conflicts.inc();
                     }
+                    before = last.unwrap_or(before);
                 }
                 Err(e) => return Err(e.into()),
             }
@@ -133,43 +135,25 @@ impl AgentState {
             if bids.is_power_of_two() && bids >= BIDS_FEW {
                 tracing::warn!(agent = %self.options.id, bids, "cannot join: another process of this name reports without pause");
             }
-            tokio::time::sleep(repeat_pause(bids)).await;
+            // What was refused with the answer is asked for at once, the first time.
+            if bids > 1 {
+                tokio::time::sleep(repeat_pause(bids)).await;
+            }
         }
     }
 
-    async fn introduce(&self, process: String) -> AgentJoined {
-        let host = &self.options.host;
+    fn introduce(&self, process: String) -> AgentJoined {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let mut runtimes: std::collections::BTreeMap<Runtime, String> =
-            [Runtime::Command, Runtime::Noop]
-                .map(|r| (r, version.clone()))
-                .into();
-        if let Some(found) = probe_claude(&host.claude, &host.path).await {
-            runtimes.insert(Runtime::Claude, found);
-        }
         AgentJoined {
             version: format!("{version} (format {FORMAT_KNOWN})"),
             host: hostname(),
             process,
             slots: self.options.slots.min(SLOTS_MAX),
             labels: self.options.labels.clone(),
-            runtimes,
+            runtimes: self.options.host.versions.clone(),
             sandboxes: std::collections::BTreeMap::new(),
             sandbox: None,
             format: FORMAT_KNOWN,
-        }
-    }
-}
-
-/// The last record on a subject, however long it takes to learn it.
-async fn last_on(log: &dyn EventLog, subject: &str) -> Option<Record> {
-    loop {
-        match log.last_on(subject).await {
-            Ok(record) => return record,
-            Err(e) => {
-                tracing::warn!(error = %e, subject, "cannot learn what is last, trying again");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
         }
     }
 }

@@ -39,6 +39,15 @@ pub(crate) enum AgentsCommand {
         /// Its name
         agent: AgentId,
     },
+    /// Let an agent in: prints a token that it gets its credentials with, once
+    Enroll(super::access::EnrollArgs),
+    /// Refuse all credentials of an agent from now on
+    Revoke {
+        #[command(flatten)]
+        keys: super::access::KeysArgs,
+        /// Its name
+        agent: AgentId,
+    },
 }
 
 /// Look at queues and hold them
@@ -76,8 +85,20 @@ pub(crate) enum ConfigCommand {
 }
 
 pub(crate) async fn agents(command: AgentsCommand, settings: &Settings) -> Outcome {
+    match command {
+        AgentsCommand::Enroll(args) => super::access::enroll(args, settings).await,
+        AgentsCommand::Revoke { keys, agent } => {
+            super::access::revoke(&keys, &agent, settings).await
+        }
+        command => on_cell(command, settings).await,
+    }
+}
+
+async fn on_cell(command: AgentsCommand, settings: &Settings) -> Outcome {
     let connection = Arc::new(settings.open().await?);
     match command {
+        // Those are about its credentials.
+        AgentsCommand::Enroll(_) | AgentsCommand::Revoke { .. } => {}
         AgentsCommand::List { all } => {
             let state = read::now(&connection).await?.state;
             let shown = state

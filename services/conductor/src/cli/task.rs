@@ -44,7 +44,6 @@ pub(crate) enum TaskCommand {
         task: String,
     },
     /// Show what a task's attempts printed
-    /// Show what a task's attempts printed
     Logs(logs::LogsArgs),
     /// Say something to the model of a running task, which goes on with it in mind
     Tell {

@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conductor_access::Credentials;
 use conductor_domain::state::Outcome as How;
 use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::{Append, EventLog};
@@ -17,6 +18,7 @@ use conductor_replica::{ReadFrom, Reader};
 use conductor_telemetry::Otlp;
 use serde_json::json;
 
+use super::access::LocalAccess;
 use super::local::{local_place, start_server};
 use super::stack::{AgentPlan, Place, Plan, Stack, signals};
 use crate::cli::{control, read, replay};
@@ -58,21 +60,24 @@ pub(super) async fn run(settings: &Settings) -> Outcome {
         "data directory, thrown away afterwards: {}",
         dir.path().display()
     ));
-    let mut server = start_server(dir.path(), None)?;
-    let place = local_place(settings.connect("conductor-demo"), dir.path(), &server);
+    let plan = sample_plan(super::otlp_if_any());
+    let agents: Vec<AgentId> = plan.agents.iter().map(|a| a.id.clone()).collect();
+    let access = LocalAccess::prepare(dir.path(), &settings.cell, &agents)?;
+    let mut server = start_server(dir.path(), None, Some(&access))?;
+    let connect = settings.connect("conductor-demo");
+    let place = local_place(connect, dir.path(), &server, Some(&access));
     out::say(&format!(
         "nats-server on {}, syncing every write to disk",
         server.url()
     ));
     let mut stop = signals();
-    let mut stack =
-        Stack::start(&place, sample_plan(super::otlp_if_any()), &Arc::default()).await?;
+    let mut stack = Stack::start(&place, plan, &Arc::default()).await?;
     if !stack.wait_leading(2, Duration::from_secs(30)).await {
         return Err(Failure::new(Exit::Failure, "nobody leads after 30 s"));
     }
     out::say("an orchestrator, a scheduler and two agents are up; submitting the sample\n");
     let shown = tokio::select! {
-        shown = show(&stack.connection, &server, &place) => shown,
+        shown = show(&stack.connection, &server, &place, &access) => shown,
         _ = stop.wait_for(|stop| *stop) => Err(Failure::new(Exit::Failure, "interrupted")),
     };
     out::say("\nstopping everything that was started");
@@ -105,9 +110,14 @@ fn sample_plan(traces: Option<Otlp>) -> Plan {
     }
 }
 
-async fn show(connection: &Arc<Connection>, server: &Server, place: &Place) -> Outcome<()> {
+async fn show(
+    connection: &Arc<Connection>,
+    server: &Server,
+    place: &Place,
+    access: &LocalAccess,
+) -> Outcome<()> {
     submit(connection, place).await?;
-    publish_plainly(server, place)?;
+    publish_plainly(server, place, &access.client()?)?;
     let log = Arc::clone(connection) as Arc<dyn EventLog>;
     let mut reader = Reader::open(log, ReadFrom::Genesis, 0).await;
     let follow = follow(connection, &mut reader);
@@ -146,19 +156,31 @@ async fn submit(connection: &Connection, place: &Place) -> Outcome<()> {
     Ok(())
 }
 
+/// Who we are, proved by the server's challenge.
+fn introduce_plainly(info: &str, client: &Credentials) -> Outcome<serde_json::Value> {
+    let info: serde_json::Value = serde_json::from_str(info.trim_start_matches("INFO "))
+        .map_err(|e| Failure::new(Exit::Failure, format!("the server's greeting: {e}")))?;
+    let nonce = info["nonce"].as_str().unwrap_or_default();
+    let sig = client.sign(nonce.as_bytes())?;
+    Ok(json!({"verbose": false, "jwt": client.jwt, "sig": sig}))
+}
+
 /// Speaks the NATS protocol by hand, to show that nothing of ours is needed to submit.
-fn publish_plainly(server: &Server, place: &Place) -> Outcome<()> {
+fn publish_plainly(server: &Server, place: &Place, client: &Credentials) -> Outcome<()> {
     let address = server.url().trim_start_matches("nats://").to_owned();
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let info = lines.next().transpose()?.unwrap_or_default();
+    let connect = introduce_plainly(&info, client)?;
     let subject = format!("conductor.{}.submit.default", place.connect.cell);
-    let lines = format!(
-        "CONNECT {{\"verbose\":false}}\r\nPUB {subject} {}\r\n{PLAIN}\r\nPING\r\n",
+    let said = format!(
+        "CONNECT {connect}\r\nPUB {subject} {}\r\n{PLAIN}\r\nPING\r\n",
         PLAIN.len()
     );
-    stream.write_all(lines.as_bytes())?;
+    stream.write_all(said.as_bytes())?;
     // The server's PONG says that it has taken what came before.
-    for line in BufReader::new(stream).lines() {
+    for line in lines {
         let line = line?;
         if line.starts_with("PONG") {
             return Ok(());

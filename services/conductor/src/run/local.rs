@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use conductor_eventlog::jetstream::Connect;
+use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_nats::guard::GuardProgram;
 use conductor_nats::{DataDir, Server, ServerConfig, locate};
 use conductor_protocol::AgentId;
 use conductor_protocol::subject::Role as RoleName;
 use tokio::sync::watch;
 
+use super::access::LocalAccess;
 use super::sight::Watched;
 use super::stack::{AgentPlan, Place, Stack, signals};
 use super::{UpArgs, plan};
@@ -25,11 +26,23 @@ const SERVER_START: Duration = Duration::from_secs(60);
 pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
     let started = Instant::now();
     let data = DataDir::open(&settings.data_dir)?;
+    let access = match (&settings.nats_url, args.open_server) {
+        (None, false) => Some(LocalAccess::prepare(
+            data.path(),
+            &settings.cell,
+            &agent_ids(args.agents),
+        )?),
+        _ => None,
+    };
     let server = match &settings.nats_url {
         Some(_) => None,
-        None => Some(start_server(data.path(), Some(args.nats_port))?),
+        None => Some(start_server(
+            data.path(),
+            Some(args.nats_port),
+            access.as_ref(),
+        )?),
     };
-    let place = place(settings, data.path(), server.as_ref());
+    let place = place(settings, data.path(), server.as_ref(), access.as_ref());
     let mut stop = signals();
     let mut watched = server.map(watch_server);
     let mut plan = up_plan(args);
@@ -41,6 +54,9 @@ pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
     let agents = plan.agents.clone();
     let sight = Arc::new(Watched::default());
     let shown_at = sight.show(settings).await?;
+    if let Some(access) = access {
+        tokio::spawn(issue(access, place.connect.clone(), stop.clone()));
+    }
     let mut stack = tokio::select! {
         stack = Stack::start(&place, plan, &sight) => stack?,
         _ = stop.wait_for(|stop| *stop) => return Ok(Exit::Ok),
@@ -72,11 +88,28 @@ pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
     outcome
 }
 
+/// Gives agents credentials for as long as this process runs.
+async fn issue(access: LocalAccess, connect: Connect, stop: watch::Receiver<bool>) {
+    let connect = Connect {
+        name: "conductor-issuer".to_owned(),
+        credentials: Some(access.keys().path("issuer.creds")),
+        ..connect
+    };
+    match Connection::open_patiently(&connect).await {
+        Ok(connection) => {
+            let (keys, connection) = (Arc::new(access.into_keys()), Arc::new(connection));
+            super::issuer::serve(keys, connection, super::issuer::GOOD_FOR, stop).await;
+        }
+        Err(e) => tracing::error!(error = %e, "agents cannot be given credentials"),
+    }
+}
+
 fn up_plan(args: UpArgs) -> super::stack::Plan {
     let labels: std::collections::BTreeMap<_, _> = args.labels.into_iter().collect();
-    let agents = (1..=args.agents)
-        .map(|n| AgentPlan {
-            id: AgentId::from_log(&format!("a{n}")),
+    let agents = agent_ids(args.agents)
+        .into_iter()
+        .map(|id| AgentPlan {
+            id,
             slots: args.slots,
             labels: labels.clone(),
         })
@@ -86,14 +119,26 @@ fn up_plan(args: UpArgs) -> super::stack::Plan {
     plan
 }
 
+/// The agents of this process.
+fn agent_ids(count: u32) -> Vec<AgentId> {
+    (1..=count)
+        .map(|n| AgentId::from_log(&format!("a{n}")))
+        .collect()
+}
+
 /// Starts the local server in `data`, on `port` if it is free.
-pub(super) fn start_server(data: &Path, port: Option<u16>) -> Outcome<Server> {
+pub(super) fn start_server(
+    data: &Path,
+    port: Option<u16>,
+    access: Option<&LocalAccess>,
+) -> Outcome<Server> {
     let binary = locate()?;
     let dir = data.join("nats");
     std::fs::create_dir_all(&dir)?;
     let mut config = ServerConfig::standalone("conductor", dir.join("store"));
     // The server takes 0 for its default port, not for any.
     config.port = port.filter(|p| *p != 0 && TcpListener::bind(("127.0.0.1", *p)).is_ok());
+    config.operator = access.map(|access| access.operator_mode().clone());
     let guard = GuardProgram::current_exe();
     let server = Server::start(config, &binary, &dir, guard, SERVER_START)?;
     std::fs::write(data.join("nats.url"), server.url())?;
@@ -101,26 +146,40 @@ pub(super) fn start_server(data: &Path, port: Option<u16>) -> Outcome<Server> {
     Ok(server)
 }
 
-fn place(settings: &Settings, data: &Path, server: Option<&Server>) -> Place {
+fn place(
+    settings: &Settings,
+    data: &Path,
+    server: Option<&Server>,
+    access: Option<&LocalAccess>,
+) -> Place {
     let connect = settings.connect("conductor-up");
     match server {
-        Some(server) => local_place(connect, data, server),
+        Some(server) => local_place(connect, data, server, access),
         None => Place {
             connect,
             monitor_url: settings.monitor_url(),
             data: data.join("attempts"),
+            credentials: None,
         },
     }
 }
 
-pub(super) fn local_place(connect: Connect, data: &Path, server: &Server) -> Place {
+pub(super) fn local_place(
+    connect: Connect,
+    data: &Path,
+    server: &Server,
+    access: Option<&LocalAccess>,
+) -> Place {
+    let services = access.map(LocalAccess::services);
     Place {
         connect: Connect {
             url: server.url(),
+            credentials: services.or(connect.credentials),
             ..connect
         },
         monitor_url: Some(server.monitor_url()),
         data: data.join("attempts"),
+        credentials: access.map(LocalAccess::credentials),
     }
 }
 
@@ -166,10 +225,18 @@ fn introduce(stack: &Stack, place: &Place, data: &Path, agents: &[AgentPlan], st
         .collect();
     out::say(&format!("  agents    {}", agents.join(", ")));
     out::say(&format!("  data      {}", data.display()));
+    let creds = place
+        .credentials
+        .as_ref()
+        .map(|c| c.client.display().to_string());
+    if let Some(creds) = &creds {
+        out::say(&format!("  accounts  on; for other programs: {creds}"));
+    }
+    let creds = creds.map_or_else(String::new, |creds| format!(" --creds {creds}"));
     out::say("");
     out::say("submit a task with any NATS client, or with the CLI:");
     out::say(&format!(
-        "  nats -s {} pub conductor.{cell}.submit.default '{{\"run\":{{\"command\":[\"sh\",\"-c\",\"echo hi\"]}}}}'",
+        "  nats -s {}{creds} pub conductor.{cell}.submit.default '{{\"run\":{{\"command\":[\"sh\",\"-c\",\"echo hi\"]}}}}'",
         place.connect.url
     ));
     out::say("  conductor submit --wait -- sh -c 'echo hi'");

@@ -23,6 +23,7 @@ use conductor_telemetry::{Otlp, live};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::enrolment::renew;
 use super::sight::Watched;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out;
@@ -60,6 +61,56 @@ pub(super) struct Place {
     pub(super) monitor_url: Option<String>,
     /// Below here attempts have their directories.
     pub(super) data: PathBuf,
+    /// Further credentials, where the servers want them: `connect` has those of services.
+    pub(super) credentials: Option<Credentials>,
+}
+
+/// Where the credentials of those are that do not go by the services'.
+#[derive(Clone, Debug)]
+pub(super) struct Credentials {
+    /// Of whoever provisions.
+    pub(super) admin: PathBuf,
+    /// Directory of those of agents.
+    pub(super) agents: PathBuf,
+    /// Of whoever submits.
+    pub(super) client: PathBuf,
+}
+
+impl Place {
+    /// Where streams are made: with rights that services do not have.
+    async fn administrator(&self, services: &Arc<Connection>) -> Outcome<Arc<Connection>> {
+        let Some(credentials) = &self.credentials else {
+            return Ok(Arc::clone(services));
+        };
+        let connect = Connect {
+            name: format!("{}-provision", self.connect.name),
+            credentials: Some(credentials.admin.clone()),
+            ..self.connect.clone()
+        };
+        Ok(Arc::new(Connection::open_patiently(&connect).await?))
+    }
+
+    /// Where the credentials of an agent are.
+    fn agent_credentials(&self, id: &AgentId) -> Option<PathBuf> {
+        match &self.credentials {
+            Some(credentials) => Some(credentials.agents.join(format!("{id}.creds"))),
+            None => self.connect.credentials.clone(),
+        }
+    }
+
+    /// The connection of an agent: its own, where it has credentials of its own.
+    async fn agent(&self, id: &AgentId, services: &Arc<Connection>) -> Outcome<Arc<Connection>> {
+        if self.credentials.is_none() {
+            return Ok(Arc::clone(services));
+        }
+        let connect = Connect {
+            name: format!("conductor-agent-{id}"),
+            credentials: self.agent_credentials(id),
+            probe_every: PROBE_EVERY,
+            ..self.connect.clone()
+        };
+        Ok(Arc::new(Connection::open_patiently(&connect).await?))
+    }
 }
 
 /// What runs, until it is stopped.
@@ -100,6 +151,7 @@ pub(super) async fn serve(settings: &Settings, plan: Plan) -> Outcome {
         connect,
         monitor_url: settings.monitor_url(),
         data: settings.data_dir.join("attempts"),
+        credentials: None,
     };
     let mut stop = signals();
     // Before there is any link: a process that waits for NATS is alive.
@@ -161,7 +213,8 @@ impl Stack {
                 accepted_risks: plan.accepted_risks.clone(),
                 monitor_url: place.monitor_url.clone(),
             };
-            let provisioned = provision_patiently(&connection, &how).await?;
+            let administrator = place.administrator(&connection).await?;
+            let provisioned = provision_patiently(&administrator, &how).await?;
             tracing::info!(durability = %provisioned.durability, replicas = provisioned.replicas, "the log is there");
             Some(provisioned)
         };
@@ -207,11 +260,18 @@ impl Stack {
                 is_superseded,
                 has_joined,
             };
-            parts.spawn(keep_agent(
-                Arc::clone(&connection),
-                options,
-                stop.subscribe(),
-            ));
+            let connection = place.agent(&agent.id, &connection).await?;
+            if let Some(path) = place.agent_credentials(&agent.id) {
+                let renewing = renew(Arc::clone(&connection), agent.id.clone(), path);
+                let mut stop = stop.subscribe();
+                parts.spawn(async move {
+                    tokio::select! {
+                        () = renewing => {}
+                        () = stopped(&mut stop) => {}
+                    }
+                });
+            }
+            parts.spawn(keep_agent(connection, options, stop.subscribe()));
         }
         watched.has_started.store(true, Ordering::Release);
         Ok(Self {
@@ -309,7 +369,7 @@ fn role(name: RoleName, connection: &Connection) -> Box<dyn Role> {
 }
 
 /// Returns once it is true, or nobody is left to say so.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // The value itself is a lock that must not be held over an await.
     let _ = stop.wait_for(|stop| *stop).await;
 }

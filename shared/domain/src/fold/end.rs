@@ -109,7 +109,7 @@ pub(super) fn attempt_failed(
     let held = state.change_task(lease.task, |task| {
         let held = Held::by(lease.task, task);
         task.end_talk(at.time_ms, false);
-        task.session_failed();
+        task.session_failed(class);
         task.forget_throttle(class, at.time_ms);
         task.aside.last_failure = Some(Failure {
             class,

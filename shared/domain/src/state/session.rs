@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Task;
 
-/// After so many attempts in a row that went on in a session and failed, another begins anew.
+/// After so many attempts in a row that went on in a session and failed, another begins anew: it
+/// may be what is wrong (agent-facts 5.2).
 const FAILURES_MAX: u32 = 2;
 
 /// The session of a model, and where its transcript is.
@@ -87,17 +88,17 @@ impl Task {
     }
 
     /// An attempt failed: its session is one that the next may go on in.
-    pub(crate) fn session_failed(&mut self) {
+    pub(crate) fn session_failed(&mut self, class: OutcomeClass) {
         if self.aside.session.is_none() {
             return;
         }
         self.aside.has_session_before = true;
         if let Some(session) = &mut self.aside.session {
-            session.failures = if session.is_resumed {
-                session.failures.saturating_add(1)
-            } else {
-                0
-            };
+            if !session.is_resumed {
+                session.failures = 0;
+            } else if may_be_its_fault(class) {
+                session.failures = session.failures.saturating_add(1);
+            }
             session.is_resumed = false;
         }
     }
@@ -127,6 +128,11 @@ impl Task {
         };
         (before != Before::default()).then_some(before)
     }
+}
+
+/// Whether what is in a session may be why an attempt ended so.
+fn may_be_its_fault(class: OutcomeClass) -> bool {
+    !class.is_infrastructure() && class != OutcomeClass::RateLimited
 }
 
 /// Whether an attempt that ended so was interrupted in its work rather than done with it.

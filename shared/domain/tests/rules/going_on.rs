@@ -18,7 +18,7 @@ fn claude(world: &mut World) -> TaskId {
     world.task(json!({
         "run": {"claude": {"prompt": "p"}},
         "retry": {"max_attempts": 9, "backoff": "1s", "jitter": 0.0,
-                  "on": ["failed", "crashed", "stalled", "auth"]},
+                  "on": ["failed", "crashed", "stalled", "auth", "agent_lost"]},
     }))
 }
 
@@ -102,9 +102,13 @@ fn after_two_failures_in_a_row_that_went_on_a_session_begins_anew() {
         world.fail(lease, "a1", OutcomeClass::Crashed);
     }
     assert_eq!(session_before(&world, task, "a1"), None);
-    let lease = run_in(&mut world, task, "a1", "s2");
-    world.fail(lease, "a1", OutcomeClass::Crashed);
-    assert_eq!(session_before(&world, task, "a1").as_deref(), Some("s2"));
+    // What is not its fault is not counted.
+    let lost = [OutcomeClass::Crashed, OutcomeClass::AgentLost];
+    for class in lost.into_iter().chain([OutcomeClass::AgentLost; 3]) {
+        let lease = run_in(&mut world, task, "a1", "s2");
+        world.fail(lease, "a1", class);
+        assert_eq!(session_before(&world, task, "a1").as_deref(), Some("s2"));
+    }
 }
 
 /// A runtime that learns its session while it runs says it with what it used.

@@ -10,6 +10,8 @@ use async_nats::{Client, ConnectOptions, Event};
 use conductor_protocol::CellId;
 use tokio::sync::watch;
 
+use super::credentials;
+
 /// How long an append or request may take before it is repeated.
 pub(crate) const ACK_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a silent link is probed unless told otherwise: the client's default of 60 s would
@@ -27,7 +29,7 @@ pub struct Connect {
     pub name: String,
     /// The cell.
     pub cell: CellId,
-    /// Credentials file (JWT and seed), where the server wants one.
+    /// Credentials file (token and seed), where the server wants one; read at every connection.
     pub credentials: Option<PathBuf>,
     /// How often a silent link is probed. A dead one is noticed after three times that.
     pub probe_every: Duration,
@@ -85,7 +87,17 @@ impl Connection {
     /// Connects once.
     pub async fn open(connect: &Connect) -> Result<Self, ConnectError> {
         let (up, is_up) = watch::channel(true);
-        let mut options = ConnectOptions::new()
+        let options = match &connect.credentials {
+            None => ConnectOptions::new(),
+            Some(path) => {
+                credentials::check(path).map_err(ConnectError::Invalid)?;
+                let path = path.clone();
+                ConnectOptions::with_auth_callback(move |nonce| {
+                    credentials::answer(path.clone(), nonce)
+                })
+            }
+        };
+        let options = options
             .name(&connect.name)
             .ping_interval(connect.probe_every)
             .request_timeout(Some(Duration::from_secs(5)))
@@ -95,11 +107,6 @@ impl Connection {
                 on_event(&event, &up);
                 async {}
             });
-        if let Some(path) = &connect.credentials {
-            options = options.credentials_file(path).await.map_err(|e| {
-                ConnectError::Invalid(format!("cannot read credentials {}: {e}", path.display()))
-            })?;
-        }
         let servers: Vec<String> = connect
             .url
             .split(',')

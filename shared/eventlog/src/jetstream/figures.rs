@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use conductor_protocol::subject::log_stream;
 
 use super::Connection;
+use crate::port::LogError;
 
 /// A stream's size.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,13 @@ const BESIDE: [(&str, &str); 5] = [
 ];
 
 impl Connection {
+    /// Sequence of the last message of a stream beside the log, such as `OUTPUT`.
+    pub async fn last_seq_of(&self, of: &str) -> Result<u64, LogError> {
+        let found = self.js.get_stream(self.stream_name(of)).await;
+        let found = found.map_err(|e| LogError::Unavailable(e.to_string()))?;
+        Ok(found.cached_info().state.last_sequence)
+    }
+
     /// How often the link came back after it was lost.
     pub fn reconnects(&self) -> u64 {
         let connects = self.client.statistics().connects.load(Ordering::Relaxed);

@@ -34,7 +34,7 @@ fn unavailable(e: impl std::fmt::Display) -> LogError {
 }
 
 impl Connection {
-    async fn locks(&self) -> Result<Store, LogError> {
+    pub(super) async fn locks(&self) -> Result<Store, LogError> {
         let bucket = self.stream_name("LOCKS");
         if let Ok(store) = self.js.get_key_value(&bucket).await {
             return Ok(store);

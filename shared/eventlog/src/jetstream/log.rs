@@ -32,10 +32,10 @@ const PULL_MIN: u64 = 48;
 const PULL_MAX: u64 = 500;
 /// How long the servers of a cluster keep a pull open. Half as often they say that they are
 /// there: a consumer whose node died is noticed after two of those.
-const PULL_EXPIRES_CLUSTER: Duration = Duration::from_secs(4);
+pub(super) const PULL_EXPIRES_CLUSTER: Duration = Duration::from_secs(4);
 /// How long a lone server keeps a pull open: its consumers die with the link to it alone, and
 /// a thousand agents that wait shall cost it little (loadtest).
-const PULL_EXPIRES_ALONE: Duration = Duration::from_secs(30);
+pub(super) const PULL_EXPIRES_ALONE: Duration = Duration::from_secs(30);
 
 #[async_trait]
 impl EventLog for Connection {
@@ -167,12 +167,12 @@ fn append_error(e: &PublishError) -> AppendError {
     use async_nats::jetstream::{Error, ErrorCode};
     use std::error::Error as _;
     match e.kind() {
-        PublishErrorKind::WrongLastSequence => AppendError::Conflict,
+        PublishErrorKind::WrongLastSequence => AppendError::Conflict(last_of(e)),
         PublishErrorKind::MaxPayloadExceeded => AppendError::Refused(e.to_string()),
         // On replicated streams a conflict in flight has a code of its own (nats-facts 2).
         _ => match e.source().and_then(|s| s.downcast_ref::<Error>()) {
             Some(s) if s.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
-                AppendError::Conflict
+                AppendError::Conflict(None)
             }
             Some(s) if s.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
                 AppendError::Refused(e.to_string())
@@ -180,6 +180,17 @@ fn append_error(e: &PublishError) -> AppendError {
             _ => AppendError::Unavailable(e.to_string()),
         },
     }
+}
+
+/// The record that is last in fact, as the server says it: `wrong last sequence: 17`.
+fn last_of(e: &PublishError) -> Option<u64> {
+    use std::error::Error as _;
+    let text = e
+        .source()
+        .map_or_else(|| e.to_string(), ToString::to_string);
+    let (_, after) = text.rsplit_once("wrong last sequence: ")?;
+    let digits = after.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
 }
 
 /// How many records to ask for at once, by the average size of those there are.
@@ -223,7 +234,7 @@ impl Tail for JetStreamTail {
 }
 
 /// Returns once a lost link is up again.
-async fn restored(link: &mut watch::Receiver<bool>) {
+pub(super) async fn restored(link: &mut watch::Receiver<bool>) {
     loop {
         if link.changed().await.is_err() {
             // The connection is gone for good; the stream itself says so.
@@ -250,7 +261,7 @@ impl JetStreamTail {
     }
 }
 
-fn record_of_message(message: Message) -> Result<(Record, u64), LogError> {
+pub(super) fn record_of_message(message: Message) -> Result<(Record, u64), LogError> {
     let info = message
         .info()
         .map_err(|e| LogError::Unavailable(e.to_string()))?;

@@ -33,7 +33,7 @@ fn unavailable(e: impl std::fmt::Display) -> LogError {
 }
 
 impl Connection {
-    async fn positions(&self) -> Result<Store, LogError> {
+    pub(super) async fn positions(&self) -> Result<Store, LogError> {
         let bucket = self.stream_name("POSITIONS");
         if let Ok(store) = self.js.get_key_value(&bucket).await {
             return Ok(store);

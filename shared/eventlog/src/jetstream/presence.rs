@@ -14,6 +14,7 @@ use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use super::Connection;
+use super::ears::Hearing;
 use crate::port::LogError;
 
 /// How long a beat is kept: longer than any heartbeat timeout makes no sense.
@@ -28,6 +29,9 @@ pub struct Beat {
     pub incarnation: u64,
     /// What it runs.
     pub leases: Vec<Lease>,
+    /// What it has heard of the log.
+    #[serde(default)]
+    pub hearing: Hearing,
 }
 
 fn unavailable(e: impl std::fmt::Display) -> LogError {

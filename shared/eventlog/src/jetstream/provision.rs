@@ -151,8 +151,12 @@ impl Connection {
             | crate::LogError::Refused(problem)
             | crate::LogError::Lost(problem) => ProvisionError::Unavailable(problem),
         };
+        // All at once: services may have no right to make any of them.
         self.ensure_presence().await.map_err(side)?;
         self.ensure_output().await.map_err(side)?;
+        self.locks().await.map_err(side)?;
+        self.positions().await.map_err(side)?;
+        self.snapshots().await.map_err(side)?;
         Ok(Provisioned {
             server,
             is_new,

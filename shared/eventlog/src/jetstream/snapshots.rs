@@ -15,7 +15,7 @@ use crate::port::{LogError, SnapshotName, SnapshotStore};
 const KEPT: usize = 3;
 
 impl Connection {
-    async fn snapshots(&self) -> Result<ObjectStore, LogError> {
+    pub(super) async fn snapshots(&self) -> Result<ObjectStore, LogError> {
         let bucket = self.stream_name("SNAPSHOTS");
         if let Ok(store) = self.js.get_object_store(&bucket).await {
             return Ok(store);

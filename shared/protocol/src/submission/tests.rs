@@ -90,14 +90,14 @@ fn a_missing_run_is_named() {
     check_errors(
         "{}",
         &expect![[r#"
-        run: is missing; expected one of {"command": …}, {"claude": …}, {"noop": {}}
-    "#]],
+            run: is missing; expected one of {"command": …}, {"claude": …}, {"codex": …}, {"acp": …}, {"noop": {}}
+        "#]],
     );
     check_errors(
         r#"{"run":{"shell":"x"}}"#,
         &expect![[r#"
-        run: unknown variant `shell`, expected one of `command`, `claude`, `noop`; expected one of {"command": …}, {"claude": …}, {"noop": {}}
-    "#]],
+            run: unknown variant `shell`, expected one of `command`, `claude`, `codex`, `acp`, `noop`; expected one of {"command": …}, {"claude": …}, {"codex": …}, {"acp": …}, {"noop": {}}
+        "#]],
     );
     check_errors(
         r#"{"run":{"command":"echo hi"}}"#,
@@ -176,4 +176,27 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn terms_that_cannot_be_kept_are_named() {
+    check_errors(
+        r##"{"run":{"command":["x"]},"sandbox":{"level":"strict","memory":1,"network":{"hosts":["a b"]}},
+            "workspace":{"name":"a/b","git":{"url":"--upload-pack=x","push":"a b"}},
+            "setup":[{"argv":[]}],"artifacts":["../x"],"budget":{"usd":0},"secrets":["a/b"],
+            "approvals":{"expires":1},"result_schema":"{"}"##,
+        &expect![[r#"
+            sandbox.memory: is 1 B, at least 4 MiB are needed; expected bytes or a text such as "2g"
+            sandbox.network: "a b" is no host; expected one of "none", "full", {"hosts": ["name", "name:port"]}
+            workspace.name: is not a name; expected 1 to 64 characters of A-Z a-z 0-9 _ -
+            workspace.git.url: is "--upload-pack=x"; expected an absolute path, or a URL by https, ssh, git@ or file
+            workspace.git.push: is "a b"; expected a branch
+            setup[0].argv: names no program; expected a list of commands, each like run.command
+            secrets[0]: is "a/b"; expected a list of names of the agent's secrets
+            artifacts[0]: is "../x"; expected a list of paths inside the workspace
+            budget.usd: is not above 0; expected US dollars above 0
+            approvals.expires: is 1 ms; 1000 ms to 366 days are allowed; expected milliseconds or a text such as "1h", a second or more
+            result_schema: is not JSON; expected a text that is a JSON schema
+        "#]],
+    );
 }

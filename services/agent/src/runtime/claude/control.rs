@@ -7,9 +7,9 @@ use conductor_protocol::event::Question;
 use conductor_protocol::terms::{Answer, Terms};
 use serde_json::{Map, Value, json};
 
-use super::decode::{say, text};
 use crate::people::{Reply, cut};
 use crate::runtime::Signal;
+use crate::runtime::stream::{say, text};
 
 /// So much of a tool and its input is shown to people, in bytes (agent-facts 5.2).
 const SUMMARY_MAX: usize = 512;

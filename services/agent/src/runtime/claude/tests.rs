@@ -127,7 +127,7 @@ fn the_session_is_known_before_the_start() {
         })
     );
     let runtime = ClaudeRuntime::new(ClaudeSpec::default(), Duration::from_secs(1));
-    let args = runtime.args(&lease, false).join(" ");
+    let args = runtime.args(&session_id(&lease), false, false).join(" ");
     for safe in [
         "--strict-mcp-config",
         "--setting-sources user",
@@ -277,9 +277,9 @@ fn people_are_asked_where_the_task_says_so() {
         attempt: 1,
         assigned: conductor_protocol::ids::Position::new(1, 0),
     };
-    let asking = runtime.args(&lease, true).join(" ");
+    let asking = runtime.args(&session_id(&lease), false, true).join(" ");
     assert!(asking.contains("--permission-prompt-tool stdio --permission-mode default"));
-    let alone = runtime.args(&lease, false).join(" ");
+    let alone = runtime.args(&session_id(&lease), false, false).join(" ");
     assert!(!alone.contains("--permission-prompt-tool"));
     let words = String::from_utf8(control::first_words(true, "go")).unwrap();
     let [first, second] = words.lines().collect::<Vec<_>>()[..] else {

@@ -1,0 +1,172 @@
+//! The claims behind the rights: operator, accounts, users, and what accounts share.
+
+use conductor_protocol::ids::{AgentId, CellId};
+use nkeys::KeyPair;
+use serde_json::{Value, json};
+
+use crate::jwt::{AccessError, sign};
+use crate::rights::{self, Rights, Service};
+
+/// What may not be exceeded by an account: `-1` for no limit.
+fn limits(has_streams: bool, connections: i64) -> Value {
+    let storage = if has_streams { -1 } else { 0 };
+    json!({
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1,
+        "wildcards": true, "conn": connections, "leaf": if has_streams { -1 } else { 0 },
+        "mem_storage": storage, "disk_storage": storage, "streams": storage, "consumer": storage,
+    })
+}
+
+/// The operator's token, which servers trust.
+pub fn operator(operator: &KeyPair, system: &str, now_s: u64) -> Result<String, AccessError> {
+    let claims = json!({
+        "sub": operator.public_key(), "name": "conductor",
+        "nats": {"type": "operator", "version": 2, "system_account": system},
+    });
+    sign(claims, operator, now_s)
+}
+
+/// The servers' own account.
+pub fn system_account(
+    account: &KeyPair,
+    operator: &KeyPair,
+    now_s: u64,
+) -> Result<String, AccessError> {
+    let claims = json!({
+        "sub": account.public_key(), "name": "SYS",
+        "nats": {
+            "type": "account", "version": 2, "limits": limits(false, -1),
+            "exports": [
+                {"name": "account-monitoring-services", "subject": "$SYS.REQ.ACCOUNT.*.*",
+                 "type": "service", "response_type": "Stream", "account_token_position": 4},
+                {"name": "account-monitoring-streams", "subject": "$SYS.ACCOUNT.*.>",
+                 "type": "stream", "account_token_position": 3},
+            ],
+        },
+    });
+    sign(claims, operator, now_s)
+}
+
+/// The account of a cell, which has the streams and lets agents' accounts use single services.
+pub fn cell_account(
+    account: &KeyPair,
+    operator: &KeyPair,
+    cell: &CellId,
+    now_s: u64,
+) -> Result<String, AccessError> {
+    let any = AgentId::from_log("any");
+    let exports: Vec<Value> = rights::services(cell, &any)
+        .into_iter()
+        .map(|service| {
+            let response = if service.is_streaming {
+                "Stream"
+            } else {
+                "Singleton"
+            };
+            json!({
+                "name": service.exported, "subject": service.exported, "type": "service",
+                "token_req": true, "response_type": response,
+            })
+        })
+        .collect();
+    let claims = json!({
+        "sub": account.public_key(), "name": format!("CELL_{cell}"),
+        "nats": {"type": "account", "version": 2, "limits": limits(true, -1), "exports": exports},
+    });
+    sign(claims, operator, now_s)
+}
+
+/// Lets one account import one service: signed by the account that has it.
+fn activation(
+    service: &Service,
+    cell_account: &KeyPair,
+    to: &str,
+    now_s: u64,
+) -> Result<String, AccessError> {
+    let claims = json!({
+        "sub": to, "name": service.imported,
+        "nats": {
+            "type": "activation", "version": 2, "subject": service.imported, "kind": "service",
+        },
+    });
+    sign(claims, cell_account, now_s)
+}
+
+/// How many connections an agent's account may have: itself, and itself while it reconnects.
+const AGENT_CONNECTIONS: i64 = 4;
+
+/// The account of one agent. With `revoked_before_s` every credential issued until then is refused,
+/// and links that use one are cut.
+pub fn agent_account(
+    account: &KeyPair,
+    operator: &KeyPair,
+    cell_account: &KeyPair,
+    (cell, agent): (&CellId, &AgentId),
+    revoked_before_s: Option<u64>,
+    now_s: u64,
+) -> Result<String, AccessError> {
+    let mut imports = Vec::new();
+    for service in rights::services(cell, agent) {
+        let token = activation(&service, cell_account, &account.public_key(), now_s)?;
+        imports.push(json!({
+            "name": service.imported, "subject": service.imported, "type": "service",
+            "account": cell_account.public_key(), "token": token,
+        }));
+    }
+    let mut nats = json!({
+        "type": "account", "version": 2, "limits": limits(false, AGENT_CONNECTIONS),
+        "imports": imports,
+    });
+    if let (Some(before), Some(nats)) = (revoked_before_s, nats.as_object_mut()) {
+        nats.insert("revocations".to_owned(), json!({"*": before}));
+    }
+    let claims = json!({
+        "sub": account.public_key(), "name": format!("AGENT_{cell}_{agent}"), "nats": nats,
+    });
+    sign(claims, operator, now_s)
+}
+
+/// A user's token.
+pub fn user(
+    name: &str,
+    user_key: &str,
+    account: &KeyPair,
+    rights: &Rights,
+    expires_s: Option<u64>,
+    now_s: u64,
+) -> Result<String, AccessError> {
+    let who = (name, user_key.to_owned());
+    tagged_user(who, account, rights, &[], expires_s, now_s)
+}
+
+/// A user's token, by name and public key, with words that tell it from others.
+pub(crate) fn tagged_user(
+    (name, user_key): (&str, String),
+    account: &KeyPair,
+    rights: &Rights,
+    tags: &[&str],
+    expires_s: Option<u64>,
+    now_s: u64,
+) -> Result<String, AccessError> {
+    let list = |allow: &[String], deny: &[String]| {
+        let mut map = serde_json::Map::new();
+        for (key, subjects) in [("allow", allow), ("deny", deny)] {
+            if !subjects.is_empty() {
+                map.insert(key.to_owned(), json!(subjects));
+            }
+        }
+        Value::Object(map)
+    };
+    let mut claims = json!({
+        "sub": user_key, "name": name,
+        "nats": {
+            "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1, "tags": tags,
+            "pub": list(&rights.publish, &rights.publish_not),
+            "sub": list(&rights.subscribe, &rights.subscribe_not),
+        },
+    });
+    if let (Some(expires), Some(fields)) = (expires_s, claims.as_object_mut()) {
+        fields.insert("exp".to_owned(), expires.into());
+    }
+    sign(claims, account, now_s)
+}

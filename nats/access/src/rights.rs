@@ -1,0 +1,226 @@
+//! The subjects that each kind of user may use: the topology, as the servers enforce it.
+
+use conductor_protocol::ids::{AgentId, CellId};
+use conductor_protocol::subject::{artifact, credential, log_stream, output, presence};
+
+/// What a user may publish and subscribe to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Rights {
+    /// Subjects it may publish on; none named means all.
+    pub publish: Vec<String>,
+    /// Subjects of those it may not publish on.
+    pub publish_not: Vec<String>,
+    /// Subjects it may subscribe to; none named means all.
+    pub subscribe: Vec<String>,
+    /// Subjects of those it may not subscribe to.
+    pub subscribe_not: Vec<String>,
+}
+
+/// A service of the cell's account that agents' accounts import.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// What the cell's account exports: any agent's.
+    pub exported: String,
+    /// What one agent's account imports of it: its own.
+    pub imported: String,
+    /// Whether one request has many answers.
+    pub is_streaming: bool,
+}
+
+/// Name of the consumer that is made for an agent on the log.
+pub fn consumer(agent: &AgentId) -> String {
+    format!("agent-{agent}")
+}
+
+/// Everything an agent can reach: it reports, prints, beats, stores and renews on subjects of its
+/// own, and hears the consumer that is made for it.
+pub fn services(cell: &CellId, agent: &AgentId) -> Vec<Service> {
+    let (any, own) = ("*", agent.as_str());
+    let api =
+        |verb: &str, name: &str| format!("$JS.API.CONSUMER.{verb}.{}.{name}", log_stream(cell));
+    let own_consumer = consumer(agent);
+    let service = |exported: String, imported: String| Service {
+        exported,
+        imported,
+        is_streaming: false,
+    };
+    let report = |name: &str| format!("conductor.{cell}.agent.{name}");
+    vec![
+        service(report(any), report(own)),
+        service(output(cell, any, "*"), output(cell, own, "*")),
+        service(artifact(cell, any, "*"), artifact(cell, own, "*")),
+        service(presence(cell, any), presence(cell, own)),
+        service(credential(cell, any), credential(cell, own)),
+        service(api("RESET", any), api("RESET", &own_consumer)),
+        Service {
+            is_streaming: true,
+            ..service(api("MSG.NEXT", any), api("MSG.NEXT", &own_consumer))
+        },
+    ]
+}
+
+/// The rights of an agent's user, within its account.
+pub fn agent(cell: &CellId, agent: &AgentId) -> Rights {
+    Rights {
+        publish: services(cell, agent)
+            .into_iter()
+            .map(|s| s.imported)
+            .collect(),
+        subscribe: vec!["_INBOX.>".to_owned()],
+        ..Rights::default()
+    }
+}
+
+/// The rights of an agent that is not enrolled yet: to ask for credentials, and nothing else.
+pub fn enrolment(cell: &CellId, agent: &AgentId) -> Rights {
+    Rights {
+        publish: vec![credential(cell, agent.as_str())],
+        subscribe: vec!["_INBOX.>".to_owned()],
+        ..Rights::default()
+    }
+}
+
+/// The rights of whoever issues credentials to agents.
+pub fn issuer(cell: &CellId) -> Rights {
+    Rights {
+        publish: vec!["_INBOX.>".to_owned(), "_R_.>".to_owned()],
+        subscribe: vec![credential(cell, "*"), "_INBOX.>".to_owned()],
+        ..Rights::default()
+    }
+}
+
+/// The rights of orchestrators, schedulers and projectors. They speak for no agent, and may make,
+/// change, purge or delete no stream; but for two on which nothing depends: signs of life, which a
+/// server that restarts forgets, and old snapshots.
+pub fn service(cell: &CellId) -> Rights {
+    let mut publish = reading(cell);
+    publish.extend([
+        format!("conductor.{cell}.>"),
+        "_INBOX.>".to_owned(),
+        format!("$KV.LOCKS_{cell}.>"),
+        format!("$KV.POSITIONS_{cell}.>"),
+        format!("$O.SNAPSHOTS_{cell}.>"),
+        "$JS.FC.>".to_owned(),
+        format!("$JS.API.STREAM.CREATE.PRESENCE_{cell}"),
+        format!("$JS.API.STREAM.PURGE.OBJ_SNAPSHOTS_{cell}"),
+    ]);
+    let publish_not = vec![
+        format!("conductor.{cell}.agent.*"),
+        presence(cell, "*"),
+        output(cell, "*", "*"),
+        artifact(cell, "*", "*"),
+    ];
+    let subscribe = vec![
+        "_INBOX.>".to_owned(),
+        conductor_protocol::subject::inspect(cell),
+    ];
+    Rights {
+        publish,
+        publish_not,
+        subscribe,
+        ..Rights::default()
+    }
+}
+
+/// The rights of whoever provisions: everything within the cell's account.
+pub fn administrator() -> Rights {
+    Rights::default()
+}
+
+/// What reading the log and what stands beside it takes: an account has the streams of one cell
+/// alone, and a server takes no more than 4 KiB of whoever introduces himself.
+fn reading(cell: &CellId) -> Vec<String> {
+    let mut all: Vec<String> = [
+        "$JS.API.INFO",
+        "$JS.API.STREAM.INFO.*",
+        "$JS.API.STREAM.MSG.GET.*",
+        "$JS.API.DIRECT.GET.>",
+        "$JS.API.CONSUMER.CREATE.>",
+        "$JS.API.CONSUMER.DELETE.>",
+        "$JS.API.CONSUMER.INFO.>",
+        "$JS.API.CONSUMER.MSG.NEXT.>",
+        "$JS.ACK.>",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    all.push(conductor_protocol::subject::inspect(cell));
+    all
+}
+
+/// The rights of an operator: reads everything, commands, submits to any queue, and asks the
+/// issuer for credentials.
+pub fn operator(cell: &CellId) -> Rights {
+    let mut publish = reading(cell);
+    publish.push(format!("conductor.{cell}.submit.*"));
+    publish.push(format!("conductor.{cell}.control"));
+    publish.push(format!("conductor.{cell}.issuer.>"));
+    Rights {
+        publish,
+        subscribe: vec!["_INBOX.>".to_owned(), format!("conductor.{cell}.reply.>")],
+        ..Rights::default()
+    }
+}
+
+/// The rights of a client: submits to the queues named, and hears the answers. It reads nothing.
+pub fn client(cell: &CellId, queues: &[String]) -> Rights {
+    let submit = queues
+        .iter()
+        .map(|q| format!("conductor.{cell}.submit.{q}"));
+    Rights {
+        publish: submit.collect(),
+        subscribe: vec!["_INBOX.>".to_owned(), format!("conductor.{cell}.reply.>")],
+        ..Rights::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_reaches_subjects_of_its_own_alone() {
+        let (cell, a1) = (CellId::default(), AgentId::from_log("a1"));
+        let rights = agent(&cell, &a1);
+        for subject in &rights.publish {
+            assert!(
+                subject.split('.').any(|t| t == "a1" || t == "agent-a1"),
+                "{subject}"
+            );
+        }
+        assert!(!rights.publish.iter().any(|s| s.contains("STREAM")));
+        for service in services(&cell, &a1) {
+            let (any, own) = (service.exported.split('.'), service.imported.split('.'));
+            assert_eq!(any.clone().count(), own.clone().count());
+            assert!(any.zip(own).all(|(any, own)| any == own || any == "*"));
+        }
+    }
+
+    #[test]
+    fn services_change_no_stream_of_record_and_speak_for_no_agent() {
+        let rights = service(&CellId::default());
+        let administers = |s: &&String| {
+            let verbs = ["CREATE", "UPDATE", "DELETE", "PURGE", "RESTORE", "SNAPSHOT"];
+            s.contains("STREAM.MSG.DELETE")
+                || verbs.iter().any(|v| s.contains(&format!("STREAM.{v}.")))
+        };
+        let administered: Vec<_> = rights.publish.iter().filter(administers).collect();
+        assert_eq!(
+            administered,
+            [
+                "$JS.API.STREAM.CREATE.PRESENCE_local",
+                "$JS.API.STREAM.PURGE.OBJ_SNAPSHOTS_local"
+            ]
+        );
+        assert!(
+            rights
+                .publish_not
+                .contains(&"conductor.local.agent.*".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_client_reads_nothing() {
+        let rights = client(&CellId::default(), &["builds".to_owned()]);
+        assert_eq!(rights.publish, ["conductor.local.submit.builds"]);
+    }
+}

@@ -1,0 +1,218 @@
+//! `conductor access …`, `provision`, `agent enroll` and `agent revoke`: who may do what.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conductor_access::{Keyring, rights};
+use conductor_eventlog::jetstream::provision::{Provision, Risk};
+use conductor_eventlog::jetstream::{Connect, Connection};
+use conductor_protocol::AgentId;
+use conductor_protocol::ids::QueueName;
+use serde_json::json;
+
+use crate::exit::{Exit, Failure, Outcome};
+use crate::out;
+use crate::run::access::{keys_dir, now_s};
+use crate::settings::Settings;
+
+/// Where the keys are.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct KeysArgs {
+    /// Directory of the cell's keys [default: keys/ in the data directory]
+    #[arg(long, env = "CONDUCTOR_KEYS", value_name = "DIR")]
+    keys: Option<PathBuf>,
+}
+
+impl KeysArgs {
+    pub(crate) fn dir(&self, settings: &Settings) -> PathBuf {
+        self.keys
+            .clone()
+            .unwrap_or_else(|| keys_dir(&settings.data_dir))
+    }
+
+    /// The keys, which must be there.
+    pub(crate) fn open(&self, settings: &Settings) -> Outcome<Keyring> {
+        let dir = self.dir(settings);
+        if !dir.join("operator.nk").exists() {
+            let message = format!("there are no keys in {}", dir.display());
+            return Err(Failure::new(Exit::NotFound, message)
+                .hint("name their directory with --keys, or make some: conductor access init"));
+        }
+        Ok(Keyring::open_or_make(&dir, &settings.cell)?)
+    }
+}
+
+/// Keys of a cell, and credentials made with them
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum AccessCommand {
+    /// Make the keys of a cell, and what its servers are configured with
+    Init {
+        #[command(flatten)]
+        keys: KeysArgs,
+    },
+    /// Make credentials for somebody who submits, or who operates
+    Grant {
+        #[command(flatten)]
+        keys: KeysArgs,
+        /// Who, for people
+        name: String,
+        /// Queues it may submit to; none named means that it operates: reads, commands, submits
+        #[arg(long = "queue", value_name = "NAME")]
+        queues: Vec<QueueName>,
+        /// How long they are good [default: until they are revoked]
+        #[arg(long, value_parser = crate::run::duration, value_name = "DURATION")]
+        expires: Option<Duration>,
+        /// Where they are written
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
+/// How to let an agent in.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct EnrollArgs {
+    #[command(flatten)]
+    keys: KeysArgs,
+    /// Its name
+    agent: AgentId,
+    /// How long the token is good
+    #[arg(long, default_value = "15m", value_parser = crate::run::duration)]
+    ttl: Duration,
+}
+
+/// Make the streams of a cell, with rights that its services do not have
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ProvisionArgs {
+    /// Accept a risk by name
+    #[arg(long)]
+    accept_risk: Vec<Risk>,
+    /// Replicas of the streams, where they do not exist yet
+    #[arg(long, default_value_t = 1)]
+    replicas: usize,
+}
+
+pub(crate) fn access(command: AccessCommand, settings: &Settings) -> Outcome {
+    match command {
+        AccessCommand::Init { keys } => init(&keys, settings),
+        AccessCommand::Grant {
+            keys,
+            name,
+            queues,
+            expires,
+            out,
+        } => {
+            let keys = keys.open(settings)?;
+            let queues: Vec<String> = queues.iter().map(ToString::to_string).collect();
+            let rights = if queues.is_empty() {
+                rights::operator(keys.cell())
+            } else {
+                rights::client(keys.cell(), &queues)
+            };
+            let now = now_s();
+            let expires = expires.map(|e| now + e.as_secs());
+            keys.credentials(&name, &rights, expires, now)?
+                .write(&out)?;
+            out::one(
+                settings.output,
+                &json!({"name": name, "credentials": out, "queues": queues}),
+            );
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+/// Makes keys and credentials, and writes what every server of the cell is given.
+fn init(keys: &KeysArgs, settings: &Settings) -> Outcome {
+    let dir = keys.dir(settings);
+    let keys = Keyring::open_or_make(&dir, &settings.cell)?;
+    let now = now_s();
+    keys.write_credentials(now)?;
+    let jwt_dir = dir.join("servers").join("jwt");
+    std::fs::create_dir_all(&jwt_dir)?;
+    for token in keys.account_tokens(now)? {
+        std::fs::write(jwt_dir.join(format!("{}.jwt", token.account)), token.jwt)?;
+    }
+    let operator = conductor_nats::OperatorMode {
+        token: keys.operator_token(now)?,
+        system_account: keys.system_account(),
+        // Beside the configuration, wherever that is put.
+        jwt_dir: "jwt".into(),
+    };
+    let snippet = dir.join("servers").join("operator.conf");
+    std::fs::write(&snippet, operator.render())?;
+    out::one(
+        settings.output,
+        &json!({
+            "keys": dir, "servers": snippet, "accounts": jwt_dir,
+            "next": "include operator.conf in each server's configuration, with a copy of jwt/ beside \
+                     it; then: conductor provision --creds admin.creds, and run services with services.creds",
+        }),
+    );
+    Ok(Exit::Ok)
+}
+
+/// Connects as one of those that are always there.
+async fn connect_as(keys: &Keyring, who: &str, settings: &Settings) -> Outcome<Arc<Connection>> {
+    let connect = Connect {
+        credentials: Some(keys.path(&format!("{who}.creds"))),
+        ..settings.connect(&format!("conductor-{who}"))
+    };
+    Ok(Arc::new(Connection::open(&connect).await?))
+}
+
+/// Makes an agent's account, tells the servers of it, and prints a token that is good once.
+pub(crate) async fn enroll(args: EnrollArgs, settings: &Settings) -> Outcome {
+    let keys = args.keys.open(settings)?;
+    let now = now_s();
+    let account = keys.agent_account(&args.agent, now)?;
+    connect_as(&keys, "system", settings)
+        .await?
+        .put_account(&account.jwt)
+        .await?;
+    let expires = now + args.ttl.as_secs();
+    let token = conductor_access::issuer::one_time_token(&keys, &args.agent, expires, now)?;
+    out::one(
+        settings.output,
+        &json!({"agent": args.agent, "token": token, "good_for": format!("{:?}", args.ttl)}),
+    );
+    Ok(Exit::Ok)
+}
+
+/// Revokes all credentials of an agent; the servers cut its links at once.
+pub(crate) async fn revoke(keys: &KeysArgs, agent: &AgentId, settings: &Settings) -> Outcome {
+    let keys = keys.open(settings)?;
+    if !keys.agents().contains(agent) {
+        let message = format!("no agent {agent} was ever enrolled");
+        return Err(Failure::new(Exit::NotFound, message));
+    }
+    let now = now_s();
+    keys.revoke(agent, now)?;
+    let account = keys.agent_account(agent, now)?;
+    connect_as(&keys, "system", settings)
+        .await?
+        .put_account(&account.jwt)
+        .await?;
+    out::one(settings.output, &json!({"agent": agent, "revoked": true}));
+    Ok(Exit::Ok)
+}
+
+/// Makes the streams.
+pub(crate) async fn provision(args: ProvisionArgs, settings: &Settings) -> Outcome {
+    let connection = settings.open().await?;
+    let how = Provision {
+        replicas: args.replicas,
+        accepted_risks: args.accept_risk,
+        monitor_url: settings.monitor_url(),
+    };
+    let made = connection.provision(&how).await?;
+    out::one(
+        settings.output,
+        &json!({
+            "log": conductor_protocol::subject::log_stream(&settings.cell), "new": made.is_new,
+            "replicas": made.replicas, "durability": made.durability.to_string(),
+            "server": made.server,
+        }),
+    );
+    Ok(Exit::Ok)
+}
