@@ -17,7 +17,7 @@ use super::world::{World, agent, failed};
 fn claude(world: &mut World) -> TaskId {
     world.task(json!({
         "run": {"claude": {"prompt": "p"}},
-        "retry": {"max_attempts": 9, "backoff": "1s", "jitter": 0.0,
+        "retry": {"max_attempts": 9, "backoff": "1s", "factor": 1.0, "jitter": 0.0,
                   "on": ["failed", "crashed", "stalled", "auth", "agent_lost"]},
     }))
 }
