@@ -6,7 +6,7 @@ use conductor_harness::system::sh;
 use expect_test::{expect, expect_file};
 use serde_json::json;
 
-const COMMANDS: [&[&str]; 28] = [
+const COMMANDS: [&[&str]; 30] = [
     &[],
     &["up"],
     &["orchestrator"],
@@ -28,6 +28,8 @@ const COMMANDS: [&[&str]; 28] = [
     &["approvals", "approve"],
     &["approvals", "deny"],
     &["queue"],
+    &["workspace"],
+    &["workspace", "release"],
     &["log", "tail"],
     &["top"],
     &["replay"],

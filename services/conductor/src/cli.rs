@@ -13,6 +13,7 @@ mod submit;
 mod task;
 mod thread;
 mod top;
+mod workspace;
 
 use clap::{CommandFactory, Parser};
 use conductor_telemetry::logs::Logs;
@@ -52,6 +53,8 @@ enum Command {
     Agent(AgentCommand),
     #[command(subcommand)]
     Queue(cell::QueueCommand),
+    #[command(subcommand)]
+    Workspace(workspace::WorkspaceCommand),
     #[command(subcommand)]
     Log(log::LogCommand),
     Replay(replay::ReplayArgs),
@@ -142,6 +145,7 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             }) => cell::agents(command, &settings).await,
             Command::Agent(AgentCommand { run, command: None }) => run::agent(run, &settings).await,
             Command::Queue(command) => cell::queues(command, &settings).await,
+            Command::Workspace(command) => workspace::run(command, &settings).await,
             Command::Log(command) => log::run(command, &settings).await,
             Command::Replay(args) => replay::run(args, &settings).await,
             Command::Top(args) => top::run(args, &settings).await,

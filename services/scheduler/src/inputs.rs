@@ -15,6 +15,8 @@ use conductor_protocol::spec::Runtime;
 const INPUTS_MAX: usize = 32;
 /// Bytes of all results of a task's needs together.
 const INPUTS_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a note that something was cut, at most.
+const NOTE_BYTES_MAX: usize = 64;
 
 /// A task that another needed, and where its result stands.
 #[derive(Clone, Debug)]
@@ -55,7 +57,7 @@ impl Need {
 
 /// The results, as far as there is room for them.
 pub(crate) fn inputs(needs: &[Need], records: &BTreeMap<u64, Record>) -> Vec<Input> {
-    let mut room = INPUTS_BYTES_MAX;
+    let mut room = INPUTS_BYTES_MAX - INPUTS_MAX * NOTE_BYTES_MAX;
     let input = |need: &Need| {
         let result = need.at.and_then(|at| result(need.task, at, records));
         let result = result.map(|text| cut(text, room));
@@ -86,10 +88,9 @@ fn cut(text: String, room: usize) -> String {
         return text;
     }
     let note = format!("\n[cut by conductor: {} bytes in all]", text.len());
-    let keep = room.saturating_sub(note.len());
     let fits = |end: &usize| text.is_char_boundary(*end);
-    let end = (0..=keep).rev().find(fits).unwrap_or(0);
-    // The note is worth a little more than there is room for.
+    let end = (0..=room).rev().find(fits).unwrap_or(0);
+    // There is room kept for one of these with each.
     format!("{}{note}", text.get(..end).unwrap_or_default())
 }
 
