@@ -159,7 +159,7 @@ impl Shared {
 
     fn open(&self, desk: &mut Desk, question: Question, summary: String, asker: Asker) -> u32 {
         desk.last += 1;
-        let asked = ApprovalRequested {
+        let request = ApprovalRequested {
             lease: self.lease,
             approval: desk.last,
             question,
@@ -167,8 +167,8 @@ impl Shared {
             expires: self.expires,
             default: self.default,
         };
-        self.say(&asked);
-        desk.open.insert(desk.last, (asked, asker));
+        self.say(&request);
+        desk.open.insert(desk.last, (request, asker));
         desk.last
     }
 

@@ -2,6 +2,7 @@
 
 use conductor_protocol::TaskId;
 use conductor_protocol::human::{DurationMs, format_time};
+use conductor_protocol::terms::Guarantee;
 
 use crate::state::{Agent, AgentStatus, Phase, State, Task};
 
@@ -114,7 +115,7 @@ fn lacking_box(there: &[&Agent], task: &Task) -> Option<String> {
         let of_kind = offers.filter(|(kind, _)| terms.sandbox_kind().is_none_or(|k| k == **kind));
         let nearest = of_kind.min_by_key(|(_, offer)| offer.lacks(level).count());
         if let Some((kind, offer)) = nearest {
-            let missing: Vec<_> = offer.lacks(level).map(|g| g.as_str()).collect();
+            let missing: Vec<_> = offer.lacks(level).map(Guarantee::as_str).collect();
             return Some(format!(
                 "none of {} agent(s) gives the sandbox level {level}; {kind} lacks {}",
                 there.len(),

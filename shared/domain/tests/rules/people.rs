@@ -69,12 +69,12 @@ fn an_answer_goes_from_whoever_gives_it_to_the_attempt_once() {
     world.settle();
     assert_eq!(world.phase(task), "running");
     let (approval, answer, text) = (1, Answer::Allow, Some("but gently".into()));
-    let word = Word::Decision {
+    let decision = Word::Decision {
         approval,
         answer,
         text,
     };
-    assert_eq!(say(&mut world), [word]);
+    assert_eq!(say(&mut world), [decision]);
     assert_eq!(world.words(), [], "it was told");
     assert!(world.of(task).aside.approvals.is_empty());
 }
@@ -120,12 +120,12 @@ fn a_question_that_nobody_answers_expires_with_its_default() {
     assert_eq!(late, Verdict::Void(VoidReason::Answered));
     world.settle();
     let (approval, answer, text) = (1, Answer::Allow, None);
-    let word = Word::Decision {
+    let decision = Word::Decision {
         approval,
         answer,
         text,
     };
-    assert_eq!(say(&mut world), [word]);
+    assert_eq!(say(&mut world), [decision]);
 }
 
 #[test]
@@ -318,11 +318,12 @@ fn the_format_is_raised_once_and_not_before_every_agent_knows_it() {
     };
     let mut overlay = Overlay::default();
     let mut decide = |world: &World| decide::decide(&world.state, &mut overlay, input, &mut || 0);
-    assert_eq!(decide(&world), [raised.clone()]);
+    assert_eq!(decide(&world), std::slice::from_ref(&raised));
     assert_eq!(decide(&world), [], "it is on its way");
     overlay.on_folded(&raised, Verdict::Void(VoidReason::StaleEpoch));
     let mut decide = |world: &World| decide::decide(&world.state, &mut overlay, input, &mut || 0);
-    assert_eq!(decide(&world), [raised.clone()], "it did not count");
+    let again = decide(&world);
+    assert_eq!(again, std::slice::from_ref(&raised), "it did not count");
     assert_eq!(world.orchestrator(raised.clone()), Verdict::Applied);
     assert_eq!(world.state.format, FORMAT_KNOWN);
     overlay.on_folded(&raised, Verdict::Applied);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use conductor_domain::state::{LeaseState, Phase, State};
 use conductor_domain::{Record, fold, plan, record};
 use conductor_protocol::event::{AgentJoined, AgentLeft, Event};
+use conductor_protocol::ids::Lease;
 use conductor_protocol::subject::Role;
 use conductor_protocol::terms::Answer;
 use conductor_protocol::{Control, OutcomeClass, TaskId};
@@ -163,22 +164,7 @@ fn history(steps: &[(u8, u8)]) -> World {
                 };
                 world.agent_says("a2", event);
             }
-            13 => {
-                if let Some(lease) = lease {
-                    world.agent_says(&holder, question(lease, u32::from(choice % 4)));
-                }
-            }
-            14 | 15 => {
-                if let Some(task) = pick {
-                    let answer = if choice % 2 == 0 {
-                        Answer::Allow
-                    } else {
-                        Answer::Deny
-                    };
-                    world.answer(task, u32::from(choice % 4), answer);
-                    world.tell(task, "go on");
-                }
-            }
+            13..=15 => talk(&mut world, lease.map(|l| (l, holder.as_str())), *choice),
             _ => {
                 world.now_ms += u64::from(*choice) * 100;
                 world.elect(if choice % 2 == 0 {
@@ -191,6 +177,25 @@ fn history(steps: &[(u8, u8)]) -> World {
         tell_agents(&mut world);
     }
     world
+}
+
+/// An attempt asks, or somebody answers and says something.
+fn talk(world: &mut World, running: Option<(Lease, &str)>, choice: u8) {
+    let Some((lease, holder)) = running else {
+        return;
+    };
+    let number = u32::from(choice % 4);
+    if choice.is_multiple_of(3) {
+        world.agent_says(holder, question(lease, number));
+        return;
+    }
+    let answer = if choice.is_multiple_of(2) {
+        Answer::Allow
+    } else {
+        Answer::Deny
+    };
+    world.answer(lease.task, number, answer);
+    world.tell(lease.task, "go on");
 }
 
 /// The scheduler's other words, and the agents' answers to them.

@@ -67,7 +67,7 @@ impl World {
         let class = luck.pick(&class).copied().filter(|_| fails);
         let hangs = luck.chance(hanging) && run_timeout.is_some();
         let is_watched = luck.chance(700);
-        let uses = luck.chance(200);
+        let spends = luck.chance(200);
         let Some(agent) = self.agent(n) else {
             return Ok(());
         };
@@ -103,7 +103,7 @@ impl World {
             world.push_in(ms, Next::Program(life, at, Box::new(step)));
         };
         then(self, begins, Step::Started);
-        if uses {
+        if spends {
             then(self, begins + 1, Step::Used);
         }
         let timeout = run_timeout.filter(|t| hangs || *t < takes);
