@@ -49,6 +49,7 @@ impl Task {
             output_tokens: usage.output_tokens.max(before.output_tokens),
             // Whatever is no number counts as nothing.
             cost_usd: before.cost_usd.max(usage.cost_usd.clamp(0.0, f64::MAX)),
+            base: usage.base.as_deref().map(flat),
         };
         let more = (
             now.cost_usd - before.cost_usd,
@@ -128,6 +129,14 @@ impl Task {
         };
         (before != Before::default()).then_some(before)
     }
+}
+
+/// What was used before a session; what was before that is in it, and is not kept besides.
+fn flat(base: &Usage) -> Box<Usage> {
+    Box::new(Usage {
+        base: None,
+        ..base.clone()
+    })
 }
 
 /// Whether what is in a session may be why an attempt ended so.
