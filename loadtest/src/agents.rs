@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use conductor_agent::process::ReaperProgram;
 use conductor_agent::runtime::Host;
+use conductor_agent::sandbox::Boxes;
 use conductor_agent::service::{Agent, AgentMsg, AgentOptions, PROBE_EVERY};
 use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_protocol::AgentId;
@@ -65,10 +65,11 @@ async fn start(target: &Target, plan: &AgentsPlan, number: u32) -> Outcome<Actor
     let connection = Arc::new(Connection::open_patiently(&connect).await?);
     let options = AgentOptions {
         data: data_of(&plan.data, &name),
+        kept: plan.data.join("kept").join(&name),
         id: AgentId::from_log(&name),
         slots: plan.slots,
         labels: [].into(),
-        reaper: ReaperProgram::Subcommand(plan.conductor.clone()),
+        boxes: Boxes::none(plan.conductor.clone()),
         host: Host::from_env(),
         drain_timeout: DRAIN,
         is_superseded: Arc::new(AtomicBool::new(false)),

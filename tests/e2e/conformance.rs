@@ -7,7 +7,6 @@ mod fakes;
 mod pairs;
 
 use cases::{CASES, Case};
-use conductor_harness::binary;
 use conductor_protocol::OutcomeClass;
 use fakes::Fakes;
 use pairs::{Kind, Pair, Report, SANDBOXES};
@@ -92,8 +91,7 @@ async fn a_model_that_its_terms_do_not_allow_is_not_started() {
 #[tokio::test]
 async fn prompts_are_submitted_from_the_command_line() {
     let fakes = Fakes::up().await;
-    let script = binary::workspace().join(fakes::SCRIPT);
-    let script = script.display().to_string();
+    let script = fakes.script.clone();
     let submit = ["submit", "--wait"];
     let codex = ["--codex", "[[tool]]", "--model", "m"];
     let acp = ["--acp", "[[tool]]", "--allow-tools", "--", &script, "acp"];

@@ -5,26 +5,32 @@
 //! `watch` holds its clocks, `end` says what an end means.
 
 mod end;
+mod keep;
 mod phases;
 mod program;
 mod talk;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use conductor_protocol::RunSpec;
-use conductor_protocol::event::{AttemptAssigned, AttemptStarted, AttemptSucceeded, Event, Word};
+use conductor_protocol::event::{
+    AttemptAssigned, AttemptProgress, AttemptStarted, AttemptSucceeded, Event, Word,
+};
 use conductor_protocol::ids::Lease;
 use tokio::sync::{mpsc, watch as channel};
 use tokio::time::Instant;
 
 use crate::dirs::AttemptDirs;
-use crate::kept;
+use crate::files;
 use crate::output::Output;
 use crate::people::People;
-use crate::process::ReaperProgram;
 use crate::runtime::{self, Host};
+use crate::sandbox::{Boxes, Boxing};
+use crate::sessions;
+use crate::workspace::collect::ArtifactStore;
 use end::End;
 use watch::Why;
 
@@ -50,10 +56,15 @@ pub struct Attempt {
     pub assigned: AttemptAssigned,
     /// Below here its directories are made.
     pub base: PathBuf,
+    /// Below here is what outlives attempts: mirrors of repositories, named workspaces, sessions
+    /// of models.
+    pub kept: PathBuf,
+    /// Where its artifacts go.
+    pub artifacts: Arc<dyn ArtifactStore>,
     /// What the agent lends it.
     pub host: Host,
-    /// How its reaper is started.
-    pub reaper: ReaperProgram,
+    /// What it may be boxed in by.
+    pub boxes: Boxes,
     /// Where its output goes.
     pub output: Output,
     /// Where its facts go, in order; the last is its end.
@@ -73,9 +84,13 @@ struct Course {
     dirs: AttemptDirs,
     /// The model's session that it goes on with.
     session: Option<String>,
+    /// How it is boxed in, once that is known.
+    boxing: Option<Boxing>,
     /// When all its programs together have run for as long as they may.
     run_deadline: Option<Instant>,
     has_started: bool,
+    /// What it says of how far it is.
+    progress: files::Watched,
 }
 
 impl Attempt {
@@ -96,16 +111,19 @@ impl Attempt {
         let mut course = Course {
             dirs: AttemptDirs::of(&self.base, &lease),
             session: None,
+            boxing: None,
             run_deadline: None,
             has_started: false,
+            progress: files::Watched::default(),
             of: self,
         };
         let end = course.go(runtime.as_mut()).await;
-        let goes_on = end.may_go_on();
-        course.report(end);
-        if goes_on {
-            kept::salvage(&course.of.base, &course.dirs.root);
+        if end.may_go_on() {
+            // Before anybody knows that it is over: the next attempt wants the same place.
+            sessions::salvage(&course.of.kept, &course.dirs.root);
+            course.dirs.remove();
         }
+        course.report(end);
         course.dirs.remove();
     }
 
@@ -134,7 +152,16 @@ impl Course {
         let version = self.of.host.versions.get(&run.runtime()).cloned();
         self.of.tell(AttemptStarted {
             version,
+            sandbox: self.boxing.as_ref().map(Boxing::in_use),
             ..AttemptStarted::new(self.of.lease, session)
+        });
+    }
+
+    fn tell_progress(&self, progress: files::Progress) {
+        self.of.tell(AttemptProgress {
+            lease: self.of.lease,
+            percent: progress.percent,
+            message: progress.message,
         });
     }
 

@@ -4,7 +4,6 @@
 //! The latter is a named pipe in the directory that the attempt shares with the agent, so that it
 //! works through every sandbox and the reaper opens either in the same way.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -13,6 +12,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe::{OpenOptions, Sender};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+use crate::dirs::write_new;
 
 /// Words that may wait for a program to read them. One that reads none of so many has stopped
 /// listening.
@@ -31,7 +32,7 @@ impl Input {
     /// Puts it at `path`, where the reaper opens it.
     pub fn place(&self, path: &Path) -> io::Result<()> {
         match self {
-            Self::Closed(bytes) => fs::write(path, bytes),
+            Self::Closed(bytes) => write_new(path, bytes),
             Self::Open(_) => Ok(mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR)?),
         }
     }
@@ -94,6 +95,7 @@ async fn speak(mut pipe: Sender, first: Vec<u8>, mut words: mpsc::Receiver<Vec<u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::process::Stdio;
 
     fn cat(path: &Path) -> tokio::process::Child {

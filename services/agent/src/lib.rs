@@ -3,7 +3,8 @@
 //! Reading order: [`duty`] (takes assignments, keeps leases, reports: decides nothing that
 //! is not told by the log) → [`service`] (the actor around it) → [`attempt`] (one
 //! attempt from assignment to end) → [`runtime`] (what to run, how to read it) →
-//! [`input`], [`process`] and [`reaper`] (a process tree that is gone afterwards), [`output`].
+//! [`sandbox`] (what it is boxed in by) → [`input`], [`process`] and [`reaper`] (a process tree
+//! that is gone afterwards), [`output`].
 //!
 //! # Invariants
 //! - It hears the scheduler alone and speaks of its own attempts alone.
@@ -11,16 +12,21 @@
 //! - Output may be dropped and counted; facts are never dropped.
 
 pub mod attempt;
+pub(crate) mod beneath;
 pub mod dirs;
 pub mod duty;
+pub mod files;
 pub mod input;
 pub mod inside;
-pub mod kept;
 pub mod lines;
 pub mod output;
 pub mod people;
 pub mod process;
 pub mod reaper;
 pub mod runtime;
+pub mod sandbox;
+pub mod schema;
 pub mod service;
+pub mod sessions;
 pub mod usage;
+pub mod workspace;

@@ -1,17 +1,22 @@
-//! A program under its reaper.
+//! A program under its reaper, in its sandbox.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
 
-use crate::dirs::AttemptDirs;
+use crate::dirs::{AttemptDirs, write_new};
 use crate::input::Input;
-use crate::reaper::{self, INTERRUPT, Status, TERMINATE};
+use crate::reaper::{self, End, INTERRUPT, Status, TERMINATE};
+use crate::sandbox::cgroup::Cgroup;
+use crate::sandbox::{Boxing, Start};
+
+mod spawner;
 
 /// How often in a row nothing must be found of a tree whose reaper was killed.
 const QUIET_LOOKS: u32 = 10;
@@ -19,7 +24,7 @@ const QUIET_LOOKS: u32 = 10;
 /// What to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// The program; looked up on the launch's own PATH.
+    /// The program; looked up on the launch's own PATH, inside the sandbox.
     pub program: String,
     /// Its arguments.
     pub args: Vec<String>,
@@ -27,19 +32,10 @@ pub struct Launch {
     pub env: BTreeMap<String, String>,
     /// What it reads on standard input.
     pub stdin: Input,
-    /// Where it begins.
+    /// Where it begins, inside the sandbox.
     pub cwd: PathBuf,
     /// Files that are there before, by path relative to the attempt's own directory.
     pub files: BTreeMap<PathBuf, Vec<u8>>,
-}
-
-/// How the reaper is started.
-#[derive(Clone, Debug)]
-pub enum ReaperProgram {
-    /// A binary with the hidden subcommand.
-    Subcommand(PathBuf),
-    /// A binary that is nothing but the reaper.
-    Binary(PathBuf),
 }
 
 /// A program that runs.
@@ -47,8 +43,12 @@ pub enum ReaperProgram {
 pub struct Process {
     reaper: Child,
     control: Option<ChildStdin>,
+    dirs: AttemptDirs,
     marker: String,
-    status: PathBuf,
+    remove: Option<Vec<std::ffi::OsString>>,
+    cgroup: Option<Arc<Cgroup>>,
+    had_oom: bool,
+    is_gone: bool,
 }
 
 /// Marks everything that belongs to a lease, for the sweep.
@@ -57,51 +57,57 @@ pub fn marker(lease: &str) -> String {
 }
 
 impl Process {
-    /// Starts `launch` for `lease`; its outputs are handed to the caller.
+    /// Starts `launch` as `boxing` says, its input in place ([`AttemptDirs::place`]); its outputs are handed to
+    /// the caller. Several may run in the same directories, one after the other.
     pub fn start(
         launch: &Launch,
         dirs: &AttemptDirs,
-        lease: &str,
-        reaper: &ReaperProgram,
+        boxing: &Boxing,
     ) -> Result<(Self, ChildStdout, ChildStderr), String> {
-        let cwd = working_dir(&launch.cwd, &dirs.workspace)?;
-        let program = find(&launch.program, &launch.env, cwd)?;
-        let mut command = match reaper {
-            ReaperProgram::Subcommand(binary) => {
-                let mut command = Command::new(binary);
-                command.arg(reaper::SUBCOMMAND);
-                command
-            }
-            ReaperProgram::Binary(binary) => Command::new(binary),
+        let start = boxing.start(launch, dirs);
+        prepare(dirs, &start)?;
+        let cgroup = match &boxing.cgroups {
+            Some(groups) => Some(groups.create(&boxing.lease, &boxing.limits).map_err(|e| {
+                format!(
+                    "its control group in {} cannot be made: {e}",
+                    groups.base.display()
+                )
+            })?),
+            None => None,
         };
-        command
-            .arg(&dirs.stdin)
-            .arg(&dirs.status)
-            .arg(program)
-            .args(&launch.args);
-        command
-            .env_clear()
-            .envs(&launch.env)
-            .env("CONDUCTOR_LEASE", lease);
-        command.current_dir(cwd).process_group(0);
+        let cgroup = cgroup.map(Arc::new);
+        let mut command = Command::new(&start.program);
+        command.args(&start.args).env_clear().envs(&start.env);
+        command.current_dir(&dirs.root).process_group(0);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .map_err(|e| format!("the reaper does not start: {e}"))?;
+        let spawned = if start.dies_with_parent {
+            spawner::spawn(command)
+        } else {
+            command.spawn()
+        };
+        let mut child = spawned.map_err(|e| {
+            if let Some(cgroup) = &cgroup {
+                cgroup.end();
+            }
+            format!("{} does not start: {e}", start.program.display())
+        })?;
         let control = child.stdin.take();
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err("its outputs are not there".to_owned());
         };
-        let status = dirs.status.clone();
         Ok((
             Self {
                 reaper: child,
                 control,
-                marker: marker(lease),
-                status,
+                dirs: dirs.clone(),
+                marker: marker(&boxing.lease),
+                remove: start.remove,
+                cgroup,
+                had_oom: false,
+                is_gone: false,
             },
             stdout,
             stderr,
@@ -124,7 +130,7 @@ impl Process {
         self.control.take().is_some()
     }
 
-    /// Kills a reaper that does not do as it is told.
+    /// Kills a reaper that does not do as it is told, or the program that keeps its sandbox.
     pub fn kill_reaper(&mut self) {
         // It may have ended at this very moment.
         let _ = self.reaper.start_kill();
@@ -142,8 +148,20 @@ impl Process {
     pub async fn leave_nothing(&mut self, not_before: Instant) {
         tokio::time::sleep_until(not_before).await;
         // Of a child of ours there is always a status to be had.
-        let _ = self.reaper.wait().await;
-        if self.status.exists() {
+        let ended = self.reaper.wait().await;
+        let has_kept = ended.is_ok_and(|status| status.success());
+        if !self.is_gone {
+            if !has_kept {
+                self.remove_forcibly().await;
+            }
+            if let Some(cgroup) = self.cgroup.clone() {
+                self.had_oom |= cgroup.has_oom();
+                // What it waits for takes no time of other attempts.
+                let _ = tokio::task::spawn_blocking(move || cgroup.end()).await;
+            }
+            self.is_gone = true;
+        }
+        if has_kept {
             return;
         }
         // The reaper itself was killed, so what it kept has to be found. A process that is
@@ -159,41 +177,57 @@ impl Process {
         }
     }
 
+    /// Removes a sandbox that outlives the program which made it.
+    async fn remove_forcibly(&self) {
+        let Some((program, args)) = self.remove.as_deref().and_then(<[_]>::split_first) else {
+            return;
+        };
+        let mut command = Command::new(program);
+        command.args(args).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        // One that is gone already cannot be removed.
+        let _ = command.status().await;
+    }
+
     /// How it ended; by then nothing of its tree is left.
-    pub async fn wait(&mut self) -> Status {
+    pub async fn wait(&mut self) -> End {
         self.leave_nothing(Instant::now()).await;
-        let status = std::fs::read(&self.status).ok();
-        let status = status.and_then(|s| serde_json::from_slice(&s).ok());
-        status.unwrap_or(Status::Signalled(9))
+        let ended = self.reaper.wait().await;
+        let mut end = match ended {
+            // Only then it is the reaper's own word.
+            Ok(status) if status.success() => std::fs::read(&self.dirs.status)
+                .ok()
+                .and_then(|text| serde_json::from_slice(&text).ok())
+                .unwrap_or(End::from(Status::Signalled(9))),
+            Ok(status) if self.dirs.plan.exists() => Status::NotStarted(no_sandbox(status)).into(),
+            _ => Status::Signalled(9).into(),
+        };
+        end.oom |= self.had_oom;
+        end
     }
 }
 
-/// The directory the program starts in. The workspace begins empty, so one inside it is
-/// made; any other must be there.
-fn working_dir<'c>(cwd: &'c Path, workspace: &Path) -> Result<&'c Path, String> {
-    if cwd.starts_with(workspace) {
-        std::fs::create_dir_all(cwd).map_err(|e| format!("cannot make {}: {e}", cwd.display()))?;
-    }
-    if cwd.is_dir() {
-        Ok(cwd)
-    } else {
-        Err(format!(
-            "its working directory {} is not there; name one that is, or none",
-            cwd.display()
-        ))
-    }
+/// The reaper never read its plan: whatever should start it did not.
+fn no_sandbox(status: ExitStatus) -> String {
+    format!("its sandbox did not start ({status}); its output says more")
 }
 
-/// The program's path, looked up as the program itself would.
-fn find(program: &str, env: &BTreeMap<String, String>, cwd: &Path) -> Result<PathBuf, String> {
-    if program.contains('/') {
-        return Ok(cwd.join(program));
-    }
-    let path = env.get("PATH").map(String::as_str).unwrap_or_default();
-    std::env::split_paths(path)
-        .map(|dir| dir.join(program))
-        .find(|candidate| candidate.is_file())
-        .ok_or_else(|| {
-            format!("the program {program:?} is not on the agent's PATH ({path}); install it or name its full path")
-        })
+/// Puts in place what the reaper and the sandbox read.
+fn prepare(dirs: &AttemptDirs, start: &Start) -> Result<(), String> {
+    let plan = serde_json::to_vec(&start.plan).map_err(std::io::Error::from);
+    let written = plan.and_then(|plan| {
+        for (path, text) in &start.files {
+            if let Some(dir) = path.parent() {
+                std::fs::create_dir_all(dir)?;
+            }
+            write_new(path, text.as_bytes())?;
+        }
+        write_new(&dirs.plan, &plan)
+    });
+    written.map_err(|e| {
+        format!(
+            "what its program needs cannot be written below {}: {e}",
+            dirs.root.display()
+        )
+    })
 }

@@ -5,31 +5,52 @@
 //! that it can find every one and kill it. Its standard input is a pipe from the agent;
 //! the end of that pipe, whatever the reason, means that the agent is gone.
 //!
+//! It runs inside the sandbox, where there is one, and knows of it no more than its [`Plan`]
+//! says: how a program is told, ended and looked after is the same for all of them.
+//!
 //! Linux only.
 
-use std::collections::BTreeMap;
+mod enter;
+mod outer;
+mod plan;
+mod tree;
+
 use std::ffi::OsString;
 use std::fs;
-use std::io::Read;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::process::{
-    Pid, Signal, WaitOptions, kill_process, kill_process_group, set_child_subreaper, wait,
-};
+use std::os::unix::process::CommandExt;
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, set_child_subreaper, wait};
 use serde::{Deserialize, Serialize};
 
-/// The hidden subcommand: `<binary> __reaper <stdin file> <status file> <program> <args…>`.
+pub use enter::Restrict;
+pub use outer::{FILTER_FD, Outer};
+pub use plan::{PLAN, Plan, STATUS, STDIN};
+pub use tree::sweep;
+
+/// The hidden subcommand; what follows says which of its steps is meant.
 pub const SUBCOMMAND: &str = "__reaper";
+/// `__reaper run <directory>`: does what the plan in that directory says.
+pub const RUN: &str = "run";
+/// `__reaper enter <restrictions> <program> <args…>`: restricts itself, then becomes the program.
+pub const ENTER: &str = "enter";
+/// `__reaper outer <how> <program> <args…>`: becomes the program that makes the sandbox.
+pub const OUTER: &str = "outer";
 
 /// What the agent may write into the pipe.
 pub const INTERRUPT: u8 = b'I';
 /// Ask the program to end.
 pub const TERMINATE: u8 = b'T';
 
-/// How the program ended; the reaper leaves it in the status file.
+/// How often processes are counted, where the kernel does not.
+const COUNT_EVERY: Duration = Duration::from_millis(50);
+
+/// How the program ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -41,49 +62,113 @@ pub enum Status {
     NotStarted(String),
 }
 
-/// The reaper's whole life. `args` are those after [`SUBCOMMAND`].
-pub fn main(args: &[OsString]) -> ExitCode {
-    let [stdin, status, program, rest @ ..] = args else {
-        return ExitCode::from(2);
-    };
-    let status_file = PathBuf::from(status);
-    let outcome = run(stdin, program, rest);
-    let text = serde_json::to_vec(&outcome).unwrap_or_default();
-    // Written whole or not at all: a missing status means that the reaper was killed.
-    let unfinished = status_file.with_extension("part");
-    let written = fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, status_file));
-    if written.is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+/// What is known of the end; the reaper leaves it in the status file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// How the program ended.
+    pub status: Status,
+    /// What brought that about, where it was one of its limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
+    /// Whether the kernel killed one of its processes for want of memory.
+    #[serde(default)]
+    pub oom: bool,
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        Self {
+            status,
+            limit: None,
+            oom: false,
+        }
     }
 }
 
-fn run(stdin: &OsString, program: &OsString, args: &[OsString]) -> Status {
-    if let Err(e) = set_child_subreaper(Some(rustix::process::getpid())) {
-        return Status::NotStarted(format!("cannot keep its process tree: {e}"));
+/// The whole life of one of the steps. `args` are those after [`SUBCOMMAND`].
+pub fn main(args: &[OsString]) -> ExitCode {
+    let [step, what, rest @ ..] = args else {
+        return ExitCode::from(2);
+    };
+    match step.to_str() {
+        Some(RUN) => keep(Path::new(what)),
+        Some(ENTER) => enter::main(what, rest),
+        Some(OUTER) => outer::main(what, rest),
+        _ => ExitCode::from(2),
     }
-    let input = match fs::File::open(stdin) {
-        Ok(file) => Stdio::from(file),
-        Err(e) => return Status::NotStarted(format!("its input cannot be read: {e}")),
+}
+
+/// Runs the plan in `dir`, and leaves there how that ended.
+fn keep(dir: &Path) -> ExitCode {
+    let end = run(dir);
+    let written = serde_json::to_vec(&end).map_err(std::io::Error::from);
+    match written.and_then(|text| leave(dir, &text)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Written whole or not at all, and over whatever the program may have put there.
+fn leave(dir: &Path, text: &[u8]) -> std::io::Result<()> {
+    let unfinished = dir.join("status.part");
+    // Nothing of the program is left that could put it back.
+    let _ = fs::remove_file(&unfinished);
+    let mut file = fs::File::create_new(&unfinished)?;
+    file.write_all(text)?;
+    fs::rename(&unfinished, dir.join(STATUS))
+}
+
+fn run(dir: &Path) -> End {
+    if let Err(e) = set_child_subreaper(Some(rustix::process::getpid())) {
+        return Status::NotStarted(format!("cannot keep its process tree: {e}")).into();
+    }
+    match Plan::take(dir).and_then(|plan| Ok((start(&plan, dir)?, plan))) {
+        Ok((program, plan)) => attend(program, &plan, dir),
+        Err(problem) => Status::NotStarted(problem).into(),
+    }
+}
+
+/// Starts the program, as a process group of its own.
+fn start(plan: &Plan, dir: &Path) -> Result<Pid, String> {
+    let input =
+        fs::File::open(dir.join(STDIN)).map_err(|e| format!("its input cannot be read: {e}"))?;
+    let cwd = plan.working_dir()?;
+    let program = plan.find(cwd)?;
+    let mut command = match &plan.restrict {
+        None => Command::new(&program),
+        Some(restrict) => enter::command(restrict, dir, &program)?,
     };
-    let mut command = Command::new(program);
-    let child = command.args(args).stdin(input).process_group(0).spawn();
-    let child = match child {
-        Ok(child) => child,
-        Err(e) => {
-            let program = program.to_string_lossy();
-            return Status::NotStarted(format!("{program}: {e}"));
-        }
-    };
+    command.args(&plan.args).env_clear().envs(&plan.env);
+    command.current_dir(cwd).process_group(0);
+    let child = command.stdin(Stdio::from(input)).spawn();
+    let child = child.map_err(|e| format!("{}: {e}", program.display()))?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let Some(pid) = pid else {
-        return Status::NotStarted("it has no process id".to_owned());
-    };
-    std::thread::spawn(move || listen(pid));
-    let status = wait_for(pid);
-    kill_tree();
-    status
+    pid.ok_or_else(|| "it has no process id".to_owned())
+}
+
+/// Waits for the program's end, does meanwhile what the agent says, and ends what is left.
+fn attend(program: Pid, plan: &Plan, dir: &Path) -> End {
+    static HAS_TOO_MANY: AtomicBool = AtomicBool::new(false);
+    std::thread::spawn(move || listen(program));
+    if let Some(max) = plan.processes {
+        std::thread::spawn(move || count(max, &HAS_TOO_MANY));
+    }
+    let status = wait_for(program);
+    tree::kill();
+    let status = enter::problem(dir, &status).map_or(status, Status::NotStarted);
+    let limit = plan
+        .processes
+        .filter(|_| HAS_TOO_MANY.load(Ordering::Acquire))
+        .map(|max| format!("it had more than {max} processes"));
+    let oom = plan.oom_at.iter().any(|file| has_oom(file));
+    End { status, limit, oom }
+}
+
+/// Whether a file of the kernel counts processes killed for want of memory.
+pub(crate) fn has_oom(file: &Path) -> bool {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.any(|(name, n)| name == "oom_kill" && n.trim() != "0")
 }
 
 /// Does what the agent says; when the agent is gone, kills everything.
@@ -99,8 +184,19 @@ fn listen(program: Pid) {
         };
     }
     loop {
-        kill_tree();
+        tree::kill();
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Ends everything once there are more than `max` processes.
+fn count(max: u32, has_too_many: &AtomicBool) {
+    loop {
+        if tree::size() > max as usize {
+            has_too_many.store(true, Ordering::Release);
+            tree::kill();
+        }
+        std::thread::sleep(COUNT_EVERY);
     }
 }
 
@@ -119,84 +215,4 @@ fn wait_for(program: Pid) -> Status {
             Err(e) => return Status::NotStarted(format!("it was lost: {e}")),
         }
     }
-}
-
-/// Kills every descendant, stopped first so that none escapes by forking, until none is left.
-fn kill_tree() {
-    let own = rustix::process::getpid();
-    loop {
-        let tree = descendants(own);
-        if tree.is_empty() {
-            return;
-        }
-        for signal in [Signal::STOP, Signal::KILL] {
-            for pid in &tree {
-                // Those that have ended meanwhile need no signal.
-                let _ = kill_process(*pid, signal);
-            }
-        }
-        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Every process below `root`, zombies left out.
-fn descendants(root: Pid) -> Vec<Pid> {
-    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry
-            .file_name()
-            .to_str()
-            .and_then(|n| n.parse::<i32>().ok());
-        let Some((pid, parent)) = pid.and_then(|pid| Some((pid, parent_of(pid)?))) else {
-            continue;
-        };
-        children.entry(parent).or_default().push(pid);
-    }
-    let mut out = Vec::new();
-    let mut todo = vec![root.as_raw_nonzero().get()];
-    while let Some(pid) = todo.pop() {
-        for child in children.remove(&pid).unwrap_or_default() {
-            todo.push(child);
-            out.extend(Pid::from_raw(child));
-        }
-    }
-    out
-}
-
-/// The parent of a live process.
-fn parent_of(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold anything, brackets included.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    let parent = fields.next()?.parse().ok()?;
-    (state != "Z" && state != "X").then_some(parent)
-}
-
-/// Kills every process whose environment holds `marker`: what is left when a reaper itself
-/// was killed. Returns how many there were.
-pub fn sweep(marker: &str) -> usize {
-    let mut killed = 0;
-    let own = rustix::process::getpid().as_raw_nonzero().get();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry
-            .file_name()
-            .to_str()
-            .and_then(|n| n.parse::<i32>().ok());
-        let Some(pid) = pid.filter(|p| *p != own) else {
-            continue;
-        };
-        let Ok(environ) = fs::read(format!("/proc/{pid}/environ")) else {
-            continue;
-        };
-        let is_marked = environ.split(|b| *b == 0).any(|v| v == marker.as_bytes());
-        if let Some(pid) = Pid::from_raw(pid).filter(|_| is_marked)
-            && kill_process(pid, Signal::KILL).is_ok()
-        {
-            killed += 1;
-        }
-    }
-    killed
 }

@@ -36,6 +36,9 @@ use crate::reaper::Status;
 pub use claude::session_id;
 pub use probe::probe;
 
+/// Most of a result that a runtime keeps; what is too long for an event becomes an artifact.
+pub const RESULT_KEPT_MAX: usize = 1 << 20;
+
 /// What an attempt may take from the agent's own environment, and where tools are.
 #[derive(Clone, Debug)]
 pub struct Host {

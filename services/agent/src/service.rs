@@ -6,11 +6,14 @@ mod join;
 pub use join::hostname;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_protocol::event::{AttemptAssigned, Event, Word};
@@ -27,8 +30,9 @@ use crate::attempt::{Attempt, Stop};
 use crate::duty::{Duty, Effect, Input};
 use crate::output::{Joiner, Output};
 use crate::people::People;
-use crate::process::ReaperProgram;
 use crate::runtime::Host;
+use crate::sandbox::Boxes;
+use crate::workspace::collect::ArtifactStore;
 
 /// How often a process that runs agents alone probes a silent link. Its beats notice a dead one long
 /// before (within 15 s and two acknowledgements' time, before leases of 45 s end), so that a thousand
@@ -44,10 +48,12 @@ pub struct AgentOptions {
     pub slots: u32,
     /// Labels tasks may require.
     pub labels: BTreeMap<String, String>,
-    /// Below here attempts have their directories.
+    /// Below here attempts have their directories; what is left there goes at its start.
     pub data: PathBuf,
-    /// How the reaper is started.
-    pub reaper: ReaperProgram,
+    /// What it boxes attempts in by.
+    pub boxes: Boxes,
+    /// Below here is what outlives attempts: mirrors of repositories, named workspaces.
+    pub kept: PathBuf,
     /// What it lends its attempts.
     pub host: Host,
     /// How long attempts may go on after it was asked to drain.
@@ -108,7 +114,7 @@ impl Actor for Agent {
         myself: ActorRef<AgentMsg>,
         (connection, options): (Arc<Connection>, AgentOptions),
     ) -> Result<AgentState, ActorProcessingErr> {
-        join::clear_leftovers(&options);
+        join::clear_leftovers(&options).await;
         let subject = Subject::Agent(options.id.clone()).render(connection.cell());
         myself.cast(AgentMsg::Told(Input::Rejoin))?;
         Ok(AgentState {
@@ -244,8 +250,13 @@ impl AgentState {
             words,
             assigned,
             base: self.options.data.clone(),
+            kept: self.options.kept.clone(),
+            artifacts: Arc::new(Artifacts {
+                connection: Arc::clone(&self.connection),
+                agent: self.options.id.clone(),
+            }),
             host: self.options.host.clone(),
-            reaper: self.options.reaper.clone(),
+            boxes: self.options.boxes.clone(),
             output,
             facts,
             stop: stopped,
@@ -282,6 +293,24 @@ impl AgentState {
             membership.end();
         }
         myself.stop(None);
+    }
+}
+
+/// Artifacts go into their stream.
+#[derive(Debug)]
+struct Artifacts {
+    connection: Arc<Connection>,
+    agent: AgentId,
+}
+
+#[async_trait]
+impl ArtifactStore for Artifacts {
+    async fn store(&self, sha256: &str, size: u64, mut file: File) -> Result<(), String> {
+        file.seek(SeekFrom::Start(0)).map_err(|e| e.to_string())?;
+        let stored = self
+            .connection
+            .store_artifact(&self.agent, sha256, size, &mut file);
+        stored.await.map_err(|e| e.to_string())
     }
 }
 

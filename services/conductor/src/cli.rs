@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 mod approvals;
+mod artifact;
 mod cell;
 pub(crate) mod control;
 mod doctor;
@@ -40,6 +41,8 @@ enum Command {
     Submit(Box<submit::SubmitArgs>),
     #[command(subcommand)]
     Task(task::TaskCommand),
+    #[command(subcommand)]
+    Artifact(artifact::ArtifactCommand),
     /// Say in one sentence what a task waits for
     Why {
         /// Id, beginning of one, or name
@@ -135,6 +138,7 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Run(command) => run::main(command, &settings).await,
             Command::Submit(args) => submit::run(*args, &settings).await,
             Command::Task(command) => task::run(command, &settings).await,
+            Command::Artifact(command) => artifact::run(command, &settings).await,
             Command::Why { task } => task::why(&task, &settings).await,
             Command::Approvals(ApprovalsArgs { command }) => {
                 approvals::run(command, &settings).await

@@ -1,6 +1,7 @@
 //! Long-running commands: the whole system, one role, or a demonstration.
 
 pub(crate) mod access;
+mod boxes;
 mod demo;
 mod enrolment;
 mod issuer;
@@ -16,6 +17,7 @@ use conductor_telemetry::Otlp;
 
 use crate::exit::{Failure, Outcome};
 use crate::settings::Settings;
+use boxes::BoxArgs;
 use stack::{AgentPlan, Plan};
 
 /// What to run.
@@ -94,6 +96,8 @@ pub(crate) struct UpArgs {
     /// How long running attempts may go on after Ctrl-C
     #[arg(long, default_value = "10s", value_parser = duration)]
     drain_timeout: Duration,
+    #[command(flatten)]
+    boxes: BoxArgs,
 }
 
 /// How to run an agent.
@@ -119,6 +123,8 @@ pub(crate) struct AgentArgs {
     /// How long running attempts may go on after SIGTERM
     #[arg(long, default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
+    #[command(flatten)]
+    boxes: BoxArgs,
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -170,6 +176,7 @@ fn plan(
     Plan {
         roles,
         agents,
+        boxes: BoxArgs::default(),
         traces: None,
         live: None,
         replicas: args.replicas,
@@ -247,5 +254,6 @@ pub(crate) async fn agent(args: AgentArgs, settings: &Settings) -> Outcome {
     }
     let mut plan = traced(no_role_plan(vec![agent]));
     plan.drain_timeout = args.drain_timeout;
+    plan.boxes = args.boxes;
     stack::serve(&settings, plan).await
 }

@@ -114,14 +114,14 @@ pub fn output(cell: &CellId, agent: &str, task: &str) -> String {
     format!("conductor.{cell}.output.{agent}.{task}")
 }
 
+/// Where `agent` publishes the pieces of an artifact, known by the hash of all its bytes.
+pub fn artifact(cell: &CellId, agent: &str, sha256: &str) -> String {
+    format!("conductor.{cell}.artifact.{agent}.{sha256}")
+}
+
 /// Where `agent` publishes its heartbeats.
 pub fn presence(cell: &CellId, agent: &str) -> String {
     format!("conductor.{cell}.presence.{agent}")
-}
-
-/// Where `agent` stores a file, by its SHA-256.
-pub fn artifact(cell: &CellId, agent: &str, sha256: &str) -> String {
-    format!("conductor.{cell}.artifact.{agent}.{sha256}")
 }
 
 /// Where `agent` asks for its next credentials (a plain request, not in the log).

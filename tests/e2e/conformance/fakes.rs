@@ -11,7 +11,7 @@ use super::cases::{Case, End};
 use super::pairs::{Kind, Pair};
 
 /// The program that plays the others.
-pub(super) const SCRIPT: &str = "tests/e2e/conformance/fake-agent.py";
+const SCRIPT: &str = "tests/e2e/conformance/fake-agent.py";
 /// How long a model may be silent there.
 const SILENCE: &str = "3s";
 /// By when a stalled stream must have been ended: its silence, the ladder, a busy machine.
@@ -20,26 +20,39 @@ const STALLED_MS_MAX: u64 = 40_000;
 pub(super) struct Fakes {
     pub(super) system: System,
     story: Story,
+    /// The program, as an agent of the Agent Client Protocol.
+    pub(super) script: String,
 }
 
 impl Fakes {
     pub(super) async fn up() -> Self {
         let mut system = System::bare().await;
-        let script = binary::workspace().join(SCRIPT);
+        // Where it can be seen from within every sandbox.
+        let programs = system.dir.path().join("programs");
+        std::fs::create_dir(&programs).expect("a directory");
         let place = |name: &str| {
-            let path = system.dir.path().join(name);
-            std::os::unix::fs::symlink(&script, &path).expect("a link");
+            let path = programs.join(name);
+            std::fs::copy(binary::workspace().join(SCRIPT), &path).expect("a copy");
             path.display().to_string()
         };
+        let script = place("fake-agent");
         system.env = vec![
             ("CONDUCTOR_CLAUDE_BIN".into(), place("claude")),
             ("CONDUCTOR_CODEX_BIN".into(), place("codex")),
+            (
+                "CONDUCTOR_SANDBOX_RO".into(),
+                programs.display().to_string(),
+            ),
             ("CONDUCTOR_MODEL_SILENCE".into(), SILENCE.into()),
         ];
         // One agent: a session goes on where it was, and nowhere else.
         system.start_up(&["--agents", "1", "--slots", "16"]).await;
         let story = system.story().await;
-        Self { system, story }
+        Self {
+            system,
+            story,
+            script,
+        }
     }
 
     /// Whether an agent offers the sandbox, or why none does.
@@ -56,20 +69,19 @@ impl Fakes {
         let agents = agents.await;
         let offered = agents.iter().flat_map(|a| a.sandboxes.keys());
         let names: Vec<&str> = offered.map(|kind| kind.as_str()).collect();
-        // Agents that know of no sandbox run everything in none.
-        if names.contains(&sandbox) || sandbox == "none" {
+        if names.contains(&sandbox) {
             return Ok(());
         }
-        let doctor = self.system.cli(&["doctor"]).await;
-        let told = doctor.stdout.lines().find(|line| line.contains(sandbox));
-        Err(told.unwrap_or("no agent offers it").to_owned())
+        let said = self.system.process("up").said();
+        let why = said
+            .lines()
+            .find(|line| line.contains(sandbox) && line.contains("does not work here"));
+        Err(why.unwrap_or("no agent offers it").to_owned())
     }
 
     pub(super) async fn submit(&self, pair: Pair, case: &Case) -> Option<TaskId> {
-        let mut task = json!({"run": pair.kind.run(case)?, "name": case.name});
-        if pair.sandbox != "none" {
-            task["sandbox"] = pair.sandbox.into();
-        }
+        let run = pair.kind.run(case, &self.script)?;
+        let mut task = json!({"run": run, "name": case.name, "sandbox": pair.sandbox});
         match case.name {
             "resume after SIGKILL" | "transient then ok" => {
                 task["retry"] =

@@ -6,10 +6,9 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::cases::Case;
-use super::fakes::SCRIPT;
 
 /// Sandboxes, by the name a task asks for them.
-pub(super) const SANDBOXES: [&str; 1] = ["none"];
+pub(super) const SANDBOXES: [&str; 5] = ["none", "landlock", "bubblewrap", "podman", "docker"];
 
 /// A runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,10 +24,9 @@ impl Kind {
     pub(super) const MODELS: [Self; 3] = [Self::Claude, Self::Codex, Self::Acp];
 
     /// What a case runs; none where this runtime has nothing of the kind.
-    pub(super) fn run(self, case: &Case) -> Option<Value> {
+    pub(super) fn run(self, case: &Case, script: &str) -> Option<Value> {
         let (name, _) = case.of_model;
         let prompt = format!("please [[{name}]]");
-        let script = conductor_harness::binary::workspace().join(SCRIPT);
         Some(match self {
             Self::Command => json!({"command": ["sh", "-c", case.of_command?.0]}),
             Self::Claude => json!({"claude": {"prompt": prompt}}),

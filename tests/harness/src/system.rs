@@ -166,7 +166,7 @@ impl System {
     }
 
     /// The log from its first record; the stream may not be there yet.
-    async fn story_of_new_cell(&self) -> Story {
+    pub async fn story_of_new_cell(&self) -> Story {
         until_asked(async || self.connection.last_seq().await.map_err(|e| e.to_string())).await;
         self.story().await
     }

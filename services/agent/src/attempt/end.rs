@@ -11,6 +11,7 @@ use conductor_protocol::limits::MESSAGE_BYTES_MAX;
 use super::Stop;
 use super::program::Ended;
 use super::watch::Why;
+use crate::files::cut_end;
 use crate::reaper::Status;
 use crate::runtime::Verdict;
 
@@ -43,7 +44,8 @@ impl End {
         };
         Self {
             why: ended.why,
-            failure: brought_about(ended.why, limits).or(verdict.failure),
+            failure: brought_about(ended.why, limits)
+                .or(verdict.failure.map(|failure| limited(failure, ended))),
             result: verdict.result,
             usage: verdict.usage,
             exit_code,
@@ -113,7 +115,7 @@ impl End {
             Some((class, message)) => Event::from(AttemptFailed {
                 lease,
                 class,
-                message: cut(message, MESSAGE_BYTES_MAX),
+                message: cut_end(message, MESSAGE_BYTES_MAX),
                 result,
                 exit_code,
                 signal,
@@ -121,6 +123,18 @@ impl End {
                 output,
             }),
         }
+    }
+}
+
+/// What a failure is where a limit brought it about.
+fn limited((class, message): (OutcomeClass, String), ended: &Ended) -> (OutcomeClass, String) {
+    if ended.oom {
+        let message = format!("it had too little memory: {message}");
+        return (OutcomeClass::Oom, message);
+    }
+    match &ended.limit {
+        Some(limit) => (class, format!("{limit}: {message}")),
+        None => (class, message),
     }
 }
 
@@ -145,18 +159,6 @@ fn brought_about(why: Why, limits: Limits) -> Option<(OutcomeClass, String)> {
     Some((class, message))
 }
 
-/// A text cut at its end, the cut marked.
-pub(super) fn cut(mut text: String, max: usize) -> String {
-    if text.len() > max {
-        let end = (0..=max.saturating_sub('…'.len_utf8()))
-            .rev()
-            .find(|i| text.is_char_boundary(*i));
-        text.truncate(end.unwrap_or(0));
-        text.push('…');
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,7 +173,11 @@ mod tests {
 
     fn class(why: Why, own: Option<OutcomeClass>) -> Option<OutcomeClass> {
         let status = Status::Exited(0);
-        let end = End::of(&Ended { why, status }, verdict(own), Limits::default());
+        let end = End::of(
+            &Ended::of(why, status.into()),
+            verdict(own),
+            Limits::default(),
+        );
         end.failure.map(|(class, _)| class)
     }
 
@@ -195,7 +201,11 @@ mod tests {
     fn the_first_failure_stands() {
         let status = Status::Exited(0);
         let why = Why::Ended;
-        let mut end = End::of(&Ended { why, status }, verdict(None), Limits::default());
+        let mut end = End::of(
+            &Ended::of(why, status.into()),
+            verdict(None),
+            Limits::default(),
+        );
         assert!(end.is_success());
         end.fail(OutcomeClass::CheckFailed, "first");
         end.fail(OutcomeClass::BadOutput, "second");
@@ -203,12 +213,5 @@ mod tests {
             end.failure,
             Some((OutcomeClass::CheckFailed, "first".to_owned()))
         );
-    }
-
-    #[test]
-    fn a_cut_text_is_no_longer_than_it_may_be() {
-        assert_eq!(cut("abc".to_owned(), 3), "abc");
-        let long = cut("ä".repeat(100), 21);
-        assert!(long.len() <= 21 && long.ends_with('…'), "{long}");
     }
 }

@@ -1,20 +1,20 @@
 //! The phases of an attempt, in their order.
 
-use std::path::Path;
-
 use bytes::Bytes;
 use conductor_protocol::OutcomeClass;
 use conductor_protocol::spec::CommandSpec;
 
 use super::Course;
-use super::end::{End, Limits, cut};
-use super::program::Ended;
+use super::end::{End, Limits};
+use super::program::{Ended, stopped};
 use super::watch::Why;
+use crate::dirs::lease_name;
+use crate::files::cut_end;
 use crate::inside::Inside;
-use crate::kept;
 use crate::output::Channel;
 use crate::reaper::Status;
 use crate::runtime::{self, Runtime};
+use crate::workspace::{Ground, Workspace};
 
 /// Longest command line that is shown beside the output of a setup program or check.
 const SHOWN_BYTES_MAX: usize = 200;
@@ -23,11 +23,13 @@ impl Course {
     /// All phases; returns how it ended.
     pub(super) async fn go(&mut self, runtime: &mut dyn Runtime) -> End {
         let mut inside = Inside::of(&self.of.lease, &self.of.assigned);
-        if let Err(problem) = self.make_ready() {
-            return End::before(Why::Ended, problem);
-        }
+        let workspace = match self.make_ready().await {
+            Ok(workspace) => workspace,
+            Err(end) => return *end,
+        };
         self.start_clock();
-        if let Err(end) = self.set_up().await {
+        if let Err(mut end) = self.set_up().await {
+            self.keep(&workspace, &mut end).await;
             return *end;
         }
         let ended = self.run_program(runtime, &mut inside).await;
@@ -40,25 +42,47 @@ impl Course {
         if end.is_success() {
             self.accept(&mut end).await;
         }
+        let changed = self.keep(&workspace, &mut end).await;
+        self.hand_over(&workspace, changed, &mut end).await;
         end
     }
 
-    /// Makes its directories, with what an earlier attempt left in them.
-    fn make_ready(&mut self) -> Result<(), String> {
-        let (base, assigned) = (&self.of.base, &self.of.assigned);
-        if let Some(reason) = runtime::refusal(assigned) {
-            return Err(reason);
+    /// Makes its directories, and what it works on.
+    async fn make_ready(&mut self) -> Result<Workspace, Box<End>> {
+        let attempt = &self.of;
+        let ground = Ground {
+            lease: attempt.lease,
+            assigned: &attempt.assigned,
+            base: &attempt.base,
+            kept: &attempt.kept,
+            path: &attempt.host.path,
+        };
+        if let Some(problem) = runtime::refusal(&attempt.assigned) {
+            return Err(Box::new(End::before(Why::Ended, problem)));
         }
-        let before = assigned.before.as_ref().and_then(|b| b.session.as_ref());
-        let session = before.filter(|s| kept::can_go_on(base, assigned, s));
-        let made = self.dirs.create().and_then(|()| {
-            if session.is_some() {
-                kept::take(base, assigned.task, &self.dirs)?;
-            }
-            kept::mark(&self.dirs, assigned)
-        });
-        self.session = session.cloned();
-        made.map_err(|e| no_room(&self.of.base, &e))
+        let terms = attempt.assigned.terms.as_deref();
+        let schema = terms.and_then(|t| t.result_schema.as_deref());
+        if let Some(Err(problem)) = schema.map(crate::schema::check_schema) {
+            return Err(Box::new(End::before(Why::Ended, problem)));
+        }
+        match attempt
+            .boxes
+            .choose(terms, lease_name(&attempt.lease))
+            .await
+        {
+            Ok(boxing) => self.boxing = Some(boxing),
+            Err(problem) => return Err(Box::new(End::before(Why::Ended, problem))),
+        }
+        self.session = ground.session().map(str::to_owned);
+        let mut stop = attempt.stop.clone();
+        let (why, problem) = tokio::select! {
+            made = Workspace::make(&ground, &mut self.dirs) => match made {
+                Ok(workspace) => return Ok(workspace),
+                Err(problem) => (Why::Ended, problem),
+            },
+            reason = stopped(&mut stop) => (Why::Stopped(reason), String::new()),
+        };
+        Err(Box::new(End::before(why, problem)))
     }
 
     /// Runs the setup programs; one that fails ends the attempt.
@@ -106,7 +130,7 @@ impl Course {
         command: &CommandSpec,
     ) -> End {
         let name = format!("{what} {}/{of}", i + 1);
-        let shown = cut(command.argv.join(" "), SHOWN_BYTES_MAX).replace('\n', " ");
+        let shown = cut_end(command.argv.join(" "), SHOWN_BYTES_MAX).replace('\n', " ");
         self.note(&format!("[{name}: {shown}]"));
         let mut runtime = runtime::command(command.clone());
         let ended = self.run_program(&mut runtime, &mut Inside::default()).await;
@@ -143,11 +167,4 @@ impl Course {
         let bytes = Bytes::from(format!("{line}\n"));
         self.of.output.write(Channel::Stdout, bytes);
     }
-}
-
-pub(super) fn no_room(base: &Path, e: &std::io::Error) -> String {
-    format!(
-        "cannot make its directories below {}: {e}; free some space there or name another --data-dir",
-        base.display()
-    )
 }

@@ -4,18 +4,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use conductor_protocol::event::{AttemptThrottled, AttemptUsage};
+use conductor_protocol::terms::SandboxKind;
 use tokio::io::AsyncReadExt;
 use tokio::process::{ChildStderr, ChildStdout};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::watch::{Watch, Why};
 use super::{Course, Stop};
+use crate::files;
 use crate::input::Voice;
 use crate::inside::Inside;
 use crate::output::Channel;
 use crate::process::Process;
-use crate::reaper::Status;
+use crate::reaper::{self, Status};
 use crate::runtime::{Job, Runtime, Signal};
+use crate::workspace::no_room;
 
 /// How long after a reaper's end its outputs may stay open before its tree is looked for again.
 const SWEEP_PAUSE: Duration = Duration::from_millis(500);
@@ -28,6 +31,21 @@ type Started = (Process, ChildStdout, ChildStderr);
 pub(super) struct Ended {
     pub(super) why: Why,
     pub(super) status: Status,
+    /// What brought that about, where it was one of its limits.
+    pub(super) limit: Option<String>,
+    /// Whether the kernel killed one of its processes for want of memory.
+    pub(super) oom: bool,
+}
+
+impl Ended {
+    pub(super) fn of(why: Why, end: reaper::End) -> Self {
+        Self {
+            why,
+            status: end.status,
+            limit: end.limit,
+            oom: end.oom,
+        }
+    }
 }
 
 impl Course {
@@ -44,32 +62,28 @@ impl Course {
                 let watch = Watch::new(self.run_deadline, runtime, voice);
                 self.attend(runtime, started, watch, inside).await
             }
-            Err(problem) => Ended {
-                why: Why::Ended,
-                status: Status::NotStarted(problem),
-            },
+            Err(problem) => Ended::of(Why::Ended, Status::NotStarted(problem).into()),
         }
     }
 
     fn start(&self, runtime: &mut dyn Runtime) -> Result<(Started, Voice), String> {
         let (attempt, dirs) = (&self.of, &self.dirs);
-        let paths = dirs.paths();
+        let boxing = self.boxing.as_ref().ok_or("nothing boxes it in")?;
+        let paths = boxing.paths(dirs);
         let job = Job {
             lease: attempt.lease,
             assigned: &attempt.assigned,
             paths: &paths,
             host: &attempt.host,
-            is_boxed: false,
+            is_boxed: boxing.in_use().kind != SandboxKind::None,
             session: self.session.as_deref(),
         };
         let launch = runtime.prepare(&job)?;
         let placed = dirs.place(&launch.stdin);
         let placed = placed.and_then(|()| dirs.furnish(&launch.files));
         let voice = placed.and_then(|()| launch.stdin.voice(&dirs.stdin));
-        let voice = voice.map_err(|e| super::phases::no_room(&attempt.base, &e))?;
-        let lease = &attempt.lease;
-        let lease = format!("{}/{}/{}", lease.task, lease.attempt, lease.assigned);
-        let started = Process::start(&launch, dirs, &lease, &attempt.reaper)?;
+        let voice = voice.map_err(|e| no_room(&attempt.base, &e))?;
+        let started = Process::start(&launch, dirs, boxing)?;
         Ok((started, voice))
     }
 
@@ -84,6 +98,8 @@ impl Course {
         let (mut out, mut err) = (vec![0_u8; 32 * 1024], vec![0_u8; 32 * 1024]);
         let (mut out_open, mut err_open) = (true, true);
         let mut sweep_at = Instant::now();
+        let mut polls = tokio::time::interval(files::POLL_EVERY);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = self.of.stop.clone();
         let mut waiting = self.of.people.waiting();
         watch.pause(*waiting.borrow_and_update() > 0);
@@ -108,13 +124,14 @@ impl Course {
                 () = tokio::time::sleep_until(watch.next()) => {
                     watch.on_time(runtime, &mut process).await;
                 }
+                now = polls.tick() => self.look_for_progress(now),
                 // Should the reaper be killed, nothing else ends what holds the outputs open.
                 () = process.leave_nothing(sweep_at) => sweep_at = Instant::now() + SWEEP_PAUSE,
             }
         }
-        let status = loop {
+        let end = loop {
             tokio::select! {
-                status = process.wait() => break status,
+                end = process.wait() => break end,
                 reason = stopped(&mut stop), if watch.why == Why::Ended => {
                     watch.begin_stop(Why::Stopped(reason));
                     process.kill();
@@ -126,9 +143,13 @@ impl Course {
         };
         // Waiting for people takes nothing from what runs after it.
         self.run_deadline = watch.run_deadline();
-        Ended {
-            why: watch.why,
-            status,
+        Ended::of(watch.why, end)
+    }
+
+    /// Tells how far it is, where it says so in its file.
+    fn look_for_progress(&mut self, now: Instant) {
+        if let Some(progress) = self.progress.poll(&self.dirs.workspace, now) {
+            self.tell_progress(progress);
         }
     }
 

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use conductor_protocol::OutcomeClass;
-use conductor_protocol::limits::RESULT_BYTES_MAX;
 use conductor_protocol::spec::CommandSpec;
 
-use super::{Job, Runtime, Signal, Step, Verdict, base_env, cwd};
+use super::{Job, RESULT_KEPT_MAX, Runtime, Signal, Step, Verdict, base_env, cwd};
 use crate::input::Input;
 use crate::output::{Channel, Tail};
 use crate::process::Launch;
@@ -48,7 +47,7 @@ impl Runtime for CommandRuntime {
 
     fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal> {
         match channel {
-            Channel::Stdout => self.result.push(bytes, RESULT_BYTES_MAX),
+            Channel::Stdout => self.result.push(bytes, RESULT_KEPT_MAX),
             _ => self.last_words.push(bytes, LAST_WORDS),
         }
         vec![Signal::Text(channel, bytes.to_vec())]

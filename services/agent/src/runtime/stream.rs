@@ -2,10 +2,9 @@
 //! understood is kept as output, cut; nothing of it breaks the reader.
 
 use conductor_protocol::OutcomeClass;
-use conductor_protocol::limits::RESULT_BYTES_MAX;
 use serde_json::Value;
 
-use super::Signal;
+use super::{RESULT_KEPT_MAX, Signal};
 use crate::lines::{Line, Lines};
 use crate::output::{Channel, Tail};
 use crate::reaper::Status;
@@ -136,12 +135,12 @@ pub(super) fn say_thought(out: &mut Vec<Signal>, text: &str) {
     }
 }
 
-/// A text cut at `RESULT_BYTES_MAX`, its cut marked.
+/// A text cut at `RESULT_KEPT_MAX`, its cut marked.
 pub(super) fn cut(text: &str) -> String {
-    if text.len() <= RESULT_BYTES_MAX {
+    if text.len() <= RESULT_KEPT_MAX {
         return text.to_owned();
     }
-    let end = (0..=RESULT_BYTES_MAX - 4)
+    let end = (0..=RESULT_KEPT_MAX - 4)
         .rev()
         .find(|i| text.is_char_boundary(*i));
     format!("{}…", text.get(..end.unwrap_or(0)).unwrap_or_default())

@@ -1,5 +1,6 @@
 //! Joining: a new incarnation, with a tail, a heartbeat and an appender of its own.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,10 +17,13 @@ use tokio::task::JoinSet;
 
 use super::feed::Hears;
 use super::{AgentMsg, AgentOptions, AgentState};
+use crate::dirs::AttemptDirs;
 use crate::duty::Input;
-use crate::kept;
+use crate::process::marker;
 use crate::reaper;
 use crate::runtime::probe;
+use crate::sessions;
+use crate::workspace;
 
 /// So many bids may be lost to what an earlier life of ours had under way.
 const BIDS_FEW: u32 = 8;
@@ -41,25 +45,30 @@ impl Membership {
 }
 
 /// Kills and removes what an earlier life of this agent may have left.
-pub(super) fn clear_leftovers(options: &AgentOptions) {
+pub(super) async fn clear_leftovers(options: &AgentOptions) {
+    for named in workspace::named::all(&options.kept) {
+        sweep(&named);
+    }
     for entry in std::fs::read_dir(&options.data)
         .into_iter()
         .flatten()
         .flatten()
     {
-        let marker = format!(
-            "CONDUCTOR_WORKSPACE={}",
-            entry.path().join("workspace").display()
-        );
-        while reaper::sweep(&marker) > 0 {}
-        if entry.file_name() == kept::FOLDER {
-            continue;
+        if let Some(lease) = AttemptDirs::lease_of(&entry.path()) {
+            while reaper::sweep(&marker(&lease)) > 0 {}
         }
-        kept::salvage(&options.data, &entry.path());
+        workspace::rescue_left(&entry.path(), &options.kept, &options.host.path).await;
+        sessions::salvage(&options.kept, &entry.path());
         // What cannot be removed now is met again when its place is needed.
         let _ = std::fs::remove_dir_all(entry.path());
     }
-    kept::prune(&options.data);
+    sessions::prune(&options.kept);
+}
+
+/// Kills what still runs in a workspace.
+fn sweep(workspace: &Path) {
+    let marker = format!("CONDUCTOR_WORKSPACE={}", workspace.display());
+    while reaper::sweep(&marker) > 0 {}
 }
 
 impl AgentState {
@@ -116,7 +125,7 @@ impl AgentState {
     async fn take_name(&self) -> Result<u64, ActorProcessingErr> {
         let log = self.connection.as_ref();
         let process = unique(self.options.id.as_str());
-        let joined = Event::from(self.introduce(process.clone()));
+        let joined = Event::from(self.introduce(process.clone()).await?);
         let (mut bids, mut before) = (0_u32, 0);
         loop {
             let bid = Bid::after(self.subject.clone(), &joined, &process, before);
@@ -142,19 +151,20 @@ impl AgentState {
         }
     }
 
-    fn introduce(&self, process: String) -> AgentJoined {
+    async fn introduce(&self, process: String) -> Result<AgentJoined, ActorProcessingErr> {
+        let found = self.options.boxes.found().await?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        AgentJoined {
+        Ok(AgentJoined {
             version: format!("{version} (format {FORMAT_KNOWN})"),
             host: hostname(),
             process,
             slots: self.options.slots.min(SLOTS_MAX),
             labels: self.options.labels.clone(),
             runtimes: self.options.host.versions.clone(),
-            sandboxes: std::collections::BTreeMap::new(),
-            sandbox: None,
+            sandboxes: found.offers(),
+            sandbox: Some(found.default),
             format: FORMAT_KNOWN,
-        }
+        })
     }
 }
 

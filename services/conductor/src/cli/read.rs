@@ -167,6 +167,28 @@ fn detail(event: &Value) -> String {
             parts.push(format!("{label}{first}"));
         }
     }
+    match event.get("type").and_then(Value::as_str) {
+        Some("attempt.artifact") => {
+            let name = event.get("name").and_then(Value::as_str).unwrap_or("?");
+            parts.push(format!(
+                "{} ({} bytes)",
+                crate::out::plain(name),
+                event["size"]
+            ));
+        }
+        Some("attempt.changed") => {
+            let numbers = [&event["files"], &event["insertions"], &event["deletions"]];
+            let [files, insertions, deletions] = numbers;
+            parts.push(format!("{files} files, +{insertions} -{deletions}"));
+            if let Some(branch) = event.get("pushed").and_then(Value::as_str) {
+                parts.push(format!("pushed to {}", crate::out::plain(branch)));
+            }
+        }
+        _ => {}
+    }
+    if let Some(percent) = event.get("percent").and_then(Value::as_f64) {
+        parts.push(format!("{percent:.0} %"));
+    }
     if let Some(ms) = event.get("delay_ms") {
         parts.push(format!("in {ms} ms"));
     }

@@ -1,5 +1,6 @@
 //! `conductor submit`: one task from flags, or many from a file.
 
+mod boxed;
 mod file;
 mod send;
 mod wait;
@@ -127,6 +128,8 @@ pub(crate) struct SubmitArgs {
     /// Text on standard input
     #[arg(long)]
     stdin: Option<String>,
+    #[command(flatten)]
+    boxed: boxed::BoxedArgs,
     /// Model of the Claude Code CLI or the Codex CLI
     #[arg(long, requires = "cli")]
     model: Option<String>,
@@ -256,6 +259,7 @@ fn from_flags(args: &SubmitArgs) -> Outcome<Order> {
         slots: args.slots,
         metadata: args.metadata.iter().cloned().collect(),
         traceparent: args.traceparent.clone(),
+        sandbox: args.boxed.spec(),
         ..Submission::default()
     };
     Ok(Order {

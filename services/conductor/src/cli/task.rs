@@ -10,7 +10,7 @@ use conductor_protocol::submission::Submission;
 use conductor_protocol::{Control, Position, TaskId};
 use serde_json::{Value, json};
 
-use super::{approvals, control, logs, read};
+use super::{approvals, artifact, control, logs, read};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out::{self, Format};
 use crate::settings::Settings;
@@ -205,6 +205,7 @@ async fn show(connection: &Arc<Connection>, settings: &Settings, text: &str) -> 
         let result = result(connection, ended.at, id).await;
         super::put(&mut value, "result", result);
     }
+    show_left(&mut value, &timeline, format);
     if format == Format::Table {
         out::one(format, &value);
         out::line("");
@@ -217,6 +218,30 @@ async fn show(connection: &Arc<Connection>, settings: &Settings, text: &str) -> 
         out::one(format, &value);
     }
     Ok(Exit::Ok)
+}
+
+/// What its attempts left and changed.
+fn show_left(value: &mut Value, timeline: &[read::Entry], format: Format) {
+    if let Some(changed) = artifact::changed(timeline) {
+        super::put(value, "changed", changed);
+    }
+    let stored = artifact::stored(timeline);
+    if stored.is_empty() {
+        return;
+    }
+    if format == Format::Table {
+        let short = |v: &Value| {
+            format!(
+                "{} ({} bytes)",
+                v["name"].as_str().unwrap_or("?"),
+                v["size"]
+            )
+        };
+        let short: Vec<String> = stored.iter().map(short).collect();
+        super::put(value, "artifacts", short);
+    } else {
+        super::put(value, "artifacts", stored);
+    }
 }
 
 /// What was submitted stays in the log where it is too large for the state.

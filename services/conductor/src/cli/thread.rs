@@ -30,7 +30,8 @@ impl Thread {
                 "attempt.assigned" if is_applied => {
                     self.holder = text("agent").map(str::to_owned);
                 }
-                "attempt.started" | "attempt.progress" | "attempt.usage" | "task.cancel" => {}
+                "attempt.started" | "attempt.progress" | "attempt.usage" | "attempt.artifact"
+                | "attempt.changed" | "attempt.throttled" | "task.cancel" => {}
                 _ if is_applied => self.holder = None,
                 _ => {}
             }

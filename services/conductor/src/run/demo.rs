@@ -19,6 +19,7 @@ use conductor_telemetry::Otlp;
 use serde_json::json;
 
 use super::access::LocalAccess;
+use super::boxes::BoxArgs;
 use super::local::{local_place, start_server};
 use super::stack::{AgentPlan, Place, Plan, Stack, signals};
 use crate::cli::{control, read, replay};
@@ -99,6 +100,7 @@ fn sample_plan(traces: Option<Otlp>) -> Plan {
     Plan {
         roles: Role::ALL.to_vec(),
         agents: vec![agent("a1"), agent("a2")],
+        boxes: BoxArgs::default(),
         live: traces.clone(),
         traces,
         replicas: 1,

@@ -116,6 +116,7 @@ fn up_plan(args: UpArgs) -> super::stack::Plan {
         .collect();
     let mut plan = plan(args.role, RoleName::ALL.to_vec(), agents);
     plan.drain_timeout = args.drain_timeout;
+    plan.boxes = args.boxes;
     plan
 }
 
@@ -160,6 +161,7 @@ fn place(
             monitor_url: settings.monitor_url(),
             data: data.join("attempts"),
             credentials: None,
+            kept: data.join("kept"),
         },
     }
 }
@@ -180,6 +182,7 @@ pub(super) fn local_place(
         monitor_url: Some(server.monitor_url()),
         data: data.join("attempts"),
         credentials: access.map(LocalAccess::credentials),
+        kept: data.join("kept"),
     }
 }
 

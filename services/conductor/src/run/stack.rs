@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use conductor_agent::process::ReaperProgram;
 use conductor_agent::runtime::Host;
+use conductor_agent::sandbox::Boxes;
 use conductor_agent::service::{Agent, AgentMsg, AgentOptions, PROBE_EVERY, hostname};
 use conductor_eventlog::jetstream::provision::{Provision, Provisioned, Risk};
 use conductor_eventlog::jetstream::{Connect, Connection};
@@ -23,6 +23,7 @@ use conductor_telemetry::{Otlp, live};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::boxes::BoxArgs;
 use super::enrolment::renew;
 use super::sight::Watched;
 use crate::exit::{Exit, Failure, Outcome};
@@ -34,6 +35,8 @@ use crate::settings::Settings;
 pub(super) struct Plan {
     pub(super) roles: Vec<RoleName>,
     pub(super) agents: Vec<AgentPlan>,
+    /// What the agents box tasks in by.
+    pub(super) boxes: BoxArgs,
     /// Where traces go, if this process makes them.
     pub(super) traces: Option<Otlp>,
     /// Where spans of what goes on in this process go.
@@ -63,6 +66,8 @@ pub(super) struct Place {
     pub(super) data: PathBuf,
     /// Further credentials, where the servers want them: `connect` has those of services.
     pub(super) credentials: Option<Credentials>,
+    /// Below here agents keep what outlives attempts.
+    pub(super) kept: PathBuf,
 }
 
 /// Where the credentials of those are that do not go by the services'.
@@ -152,6 +157,7 @@ pub(super) async fn serve(settings: &Settings, plan: Plan) -> Outcome {
         monitor_url: settings.monitor_url(),
         data: settings.data_dir.join("attempts"),
         credentials: None,
+        kept: settings.data_dir.join("kept"),
     };
     let mut stop = signals();
     // Before there is any link: a process that waits for NATS is alive.
@@ -239,6 +245,11 @@ impl Stack {
             parts.spawn(keep_projector(connection, options, stop));
         }
         let mut superseded = Vec::new();
+        let host = Host::from_env();
+        let boxes = match plan.agents.as_slice() {
+            [] => Boxes::none(std::env::current_exe()?),
+            _ => plan.boxes.found(&host, &place.data).await?,
+        };
         for agent in &plan.agents {
             let is_superseded = Arc::new(AtomicBool::new(false));
             superseded.push(Arc::clone(&is_superseded));
@@ -254,8 +265,9 @@ impl Stack {
                 slots: agent.slots,
                 labels: agent.labels.clone(),
                 data: place.data.join(agent.id.as_str()),
-                reaper: ReaperProgram::Subcommand(std::env::current_exe()?),
-                host: Host::from_env(),
+                boxes: boxes.clone(),
+                kept: place.kept.join(agent.id.as_str()),
+                host: host.clone(),
                 drain_timeout: plan.drain_timeout,
                 is_superseded,
                 has_joined,

@@ -45,7 +45,7 @@ fn unavailable(e: impl std::fmt::Display) -> LogError {
     LogError::Unavailable(e.to_string())
 }
 
-fn is_for_want_of_storage(e: &CreateStreamError) -> bool {
+pub(super) fn is_for_want_of_storage(e: &CreateStreamError) -> bool {
     let code = match e.kind() {
         CreateStreamErrorKind::JetStream(e) => e.error_code(),
         _ => return false,

@@ -157,6 +157,7 @@ impl Connection {
         self.locks().await.map_err(side)?;
         self.positions().await.map_err(side)?;
         self.snapshots().await.map_err(side)?;
+        self.ensure_artifacts().await.map_err(side)?;
         Ok(Provisioned {
             server,
             is_new,

@@ -1,12 +1,11 @@
 //! What an agent tells of its work: text, tools, money.
 
-use conductor_protocol::limits::RESULT_BYTES_MAX;
 use serde_json::Value;
 
 use crate::inside::Moment;
 use crate::output::Tail;
-use crate::runtime::Signal;
 use crate::runtime::stream::{items, keep, say, say_thought, say_tool, text};
+use crate::runtime::{RESULT_KEPT_MAX, Signal};
 
 /// What was heard so far.
 #[derive(Debug, Default)]
@@ -64,7 +63,7 @@ impl Heard {
         }
         self.is_over = false;
         self.message_id = id;
-        self.message.push(piece.as_bytes(), RESULT_BYTES_MAX);
+        self.message.push(piece.as_bytes(), RESULT_KEPT_MAX);
         say(out, piece);
     }
 

@@ -14,18 +14,20 @@ use conductor_protocol::{RunSpec, TaskId};
 
 use crate::dirs::AttemptDirs;
 
-/// Where it is, among the directories of attempts.
-pub const FOLDER: &str = ".kept";
+/// Where it is, below what outlives attempts.
+const FOLDER: &str = "sessions";
 /// In the directory of an attempt: the names of what is kept of it.
 const MARK: &str = "keep";
+/// What may be kept of it.
+const NAMES: [&str; 2] = ["home", "workspace"];
 /// Longest that it is kept.
 const AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Most tasks of which something is kept.
 const TASKS_MAX: usize = 64;
 
 /// Whether what a session needs is here: not on another agent than before, or after long.
-pub fn can_go_on(base: &Path, assigned: &AttemptAssigned, session: &str) -> bool {
-    let kept = place(base, assigned.task);
+pub fn can_go_on(kept: &Path, assigned: &AttemptAssigned, session: &str) -> bool {
+    let kept = place(kept, assigned.task);
     match assigned.run.as_ref() {
         // How agents of others keep a session, only they know.
         RunSpec::Acp(_) => kept.is_dir(),
@@ -63,23 +65,23 @@ pub fn mark(dirs: &AttemptDirs, assigned: &AttemptAssigned) -> io::Result<()> {
 }
 
 /// Gives an attempt what was kept of its task, in place of its own empty directories.
-pub fn take(base: &Path, task: TaskId, dirs: &AttemptDirs) -> io::Result<()> {
-    let kept = place(base, task);
-    for entry in fs::read_dir(&kept)? {
-        let entry = entry?;
-        let own = dirs.root.join(entry.file_name());
-        if own.exists() {
+pub fn take(kept: &Path, task: TaskId, dirs: &AttemptDirs) -> io::Result<()> {
+    let from = place(kept, task);
+    for name in NAMES {
+        let (left, own) = (from.join(name), dirs.root.join(name));
+        // A program may have put a link in its place.
+        if fs::symlink_metadata(&left).is_ok_and(|m| m.is_dir()) {
             fs::remove_dir_all(&own)?;
+            fs::rename(left, own)?;
         }
-        fs::rename(entry.path(), own)?;
     }
-    fs::remove_dir_all(&kept)?;
-    remove_if_empty(base);
+    fs::remove_dir_all(&from)?;
+    remove_if_empty(kept);
     Ok(())
 }
 
 /// Keeps what a directory of an attempt is marked with.
-pub fn salvage(base: &Path, root: &Path) {
+pub fn salvage(kept: &Path, root: &Path) {
     let name = root
         .file_name()
         .and_then(|n| n.to_str())
@@ -91,10 +93,10 @@ pub fn salvage(base: &Path, root: &Path) {
     let Ok(names) = fs::read_to_string(root.join(MARK)) else {
         return;
     };
-    if let Err(e) = keep(&place(base, task), root, &names) {
+    if let Err(e) = keep(&place(kept, task), root, &names) {
         tracing::warn!(%task, error = %e, "its session is not kept: another attempt begins anew");
     }
-    prune(base);
+    prune(kept);
 }
 
 fn keep(kept: &Path, root: &Path, names: &str) -> io::Result<()> {
@@ -102,15 +104,15 @@ fn keep(kept: &Path, root: &Path, names: &str) -> io::Result<()> {
         fs::remove_dir_all(kept)?;
     }
     fs::create_dir_all(kept)?;
-    for name in names.lines().filter(|n| !n.contains('/')) {
+    for name in NAMES.into_iter().filter(|n| names.lines().any(|l| l == *n)) {
         fs::rename(root.join(name), kept.join(name))?;
     }
     Ok(())
 }
 
 /// Removes what is too old, and the oldest of what is too much.
-pub fn prune(base: &Path) {
-    let entries = fs::read_dir(base.join(FOLDER))
+pub fn prune(kept: &Path) {
+    let entries = fs::read_dir(kept.join(FOLDER))
         .into_iter()
         .flatten()
         .flatten();
@@ -125,21 +127,22 @@ pub fn prune(base: &Path) {
             let _ = fs::remove_dir_all(path);
         }
     }
-    remove_if_empty(base);
+    remove_if_empty(kept);
 }
 
-fn place(base: &Path, task: TaskId) -> PathBuf {
-    base.join(FOLDER).join(task.to_string())
+fn place(kept: &Path, task: TaskId) -> PathBuf {
+    kept.join(FOLDER).join(task.to_string())
 }
 
-fn remove_if_empty(base: &Path) {
+fn remove_if_empty(kept: &Path) {
     // It fails when something is kept, as it should.
-    let _ = fs::remove_dir(base.join(FOLDER));
+    let _ = fs::remove_dir(kept.join(FOLDER));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dirs::lease_name;
     use crate::runtime::testing;
     use conductor_protocol::Position;
     use conductor_protocol::ids::Lease;
@@ -162,7 +165,7 @@ mod tests {
             assigned: Position::new(7, 0),
         };
         let dirs = AttemptDirs::of(base, &lease);
-        dirs.create().unwrap();
+        dirs.create(&lease_name(&lease)).unwrap();
         (dirs, assigned)
     }
 
