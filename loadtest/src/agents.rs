@@ -70,7 +70,7 @@ async fn start(target: &Target, plan: &AgentsPlan, number: u32) -> Outcome<Actor
         slots: plan.slots,
         labels: [].into(),
         boxes: Boxes::none(plan.conductor.clone()),
-        host: Host::from_env(),
+        host: Host::from_env()?,
         drain_timeout: DRAIN,
         is_superseded: Arc::new(AtomicBool::new(false)),
         has_joined: Arc::default(),

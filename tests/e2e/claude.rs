@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::model_api::{ANTHROPIC, ModelApi};
 
 /// The pinned CLI, installed once; `None` where npm cannot.
-fn claude_cli() -> Option<PathBuf> {
+pub(crate) fn claude_cli() -> Option<PathBuf> {
     let packages = binary::npm_packages("tests/e2e/claude-cli")?;
     Some(packages.join("node_modules/.bin/claude"))
 }

@@ -94,6 +94,8 @@ fn steady_word(word: &str) -> String {
 #[tokio::test]
 async fn tables() {
     let system = System::up_with(&["--agents", "1"]).await;
+    // Where the first task stands in the log is shown: behind its agent.
+    system.wait_ready(1).await;
     let mut story = system.story().await;
     let mut hello = sh("echo hi");
     hello["name"] = json!("hello");

@@ -1,5 +1,7 @@
 //! What operators look at: metrics, health, lines of log.
 
+mod told;
+
 use std::collections::BTreeSet;
 
 use conductor_domain::state::Outcome;
@@ -9,17 +11,17 @@ use conductor_protocol::TraceContext;
 use serde_json::{Value, json};
 
 /// Where a process shows its metrics.
-async fn shown_at(process: &Process) -> String {
+pub(crate) async fn shown_at(process: &Process) -> String {
     process.says("metrics on http://").await;
     let said = process.said();
     let at = said.split("metrics on http://").nth(1).unwrap();
     at.split('/').next().unwrap().to_owned()
 }
 
-const OPEN_METRICS: &str = "application/openmetrics-text";
+pub(crate) const OPEN_METRICS: &str = "application/openmetrics-text";
 
 /// The value of a series, in whatever order its labels are written.
-fn value(page: &str, series: &str) -> Option<f64> {
+pub(crate) fn value(page: &str, series: &str) -> Option<f64> {
     page.lines().find_map(|line| {
         let (name, value) = line.split_once(' ')?;
         (labels(name) == labels(series)).then(|| value.split(' ').next()?.parse().ok())?

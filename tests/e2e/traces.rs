@@ -1,6 +1,6 @@
 //! One trace of each task, as a collector gets it.
 
-mod tree;
+pub(crate) mod tree;
 mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};

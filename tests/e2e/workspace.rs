@@ -1,5 +1,6 @@
 //! What attempts work on and what they leave: repositories, artifacts, checks, files.
 
+mod boxed;
 mod files;
 mod phases;
 
@@ -38,7 +39,17 @@ struct World {
 
 impl World {
     async fn up() -> Self {
-        let system = System::up_with(&["--agents", "1"]).await;
+        let mut system = System::bare().await;
+        system.start_up(&["--agents", "1"]).await;
+        Self::over(system).await
+    }
+
+    /// Each role in a process of its own, and two agents.
+    async fn split() -> Self {
+        Self::over(System::split().await).await
+    }
+
+    async fn over(system: System) -> Self {
         let seed = system.dir.path().join("seed");
         std::fs::create_dir(&seed).unwrap();
         git(&seed, &["init", "-q", "-b", "main"]);

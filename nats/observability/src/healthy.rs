@@ -69,6 +69,7 @@ o1 conductor_task_wait_seconds histogram
 o1 conductor_attempt_run_seconds{outcome="succeeded"} histogram
 o1 conductor_attempt_run_seconds{outcome="failed"} histogram
 o1 conductor_leases_lost_total 2+0x400
+o1 conductor_attempts_given_up_total 1+0x400
 o1 conductor_append_seconds{writer="orchestrator"} histogram
 s1 conductor_append_seconds{writer="scheduler"} histogram
 a1 conductor_append_seconds{writer="agent"} histogram
@@ -104,6 +105,9 @@ a1 conductor_attempts_running 9+0x400
 p1 conductor_spans_exported_total 1000+90x400
 p1 conductor_export_failures_total 2+0x400
 o1 conductor_spans_dropped_total 0+0x400
+p1 conductor_spans_rejected_total 0+0x400
+p1 conductor_traces_refused_total 0+0x400
+o1 conductor_metrics_connections_refused_total 0+0x400
 o1 conductor_log_lines_suppressed_total 0+0x400
 o1 conductor_build_info{version="0.1.0"} 1+0x400
 o2 conductor_build_info{version="0.1.0"} 1+0x400

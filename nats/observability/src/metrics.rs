@@ -80,7 +80,7 @@ const fn process(name: &'static str, kind: Kind, labels: &'static [&'static str]
 use Kind::{Counter, Gauge, Histogram};
 
 /// All of them.
-pub const METRICS: [Metric; 58] = [
+pub const METRICS: [Metric; 62] = [
     cell("tasks_total", Counter, &[]),
     cell("tasks_completed", Gauge, &[]),
     cell("tasks_failed", Gauge, &[]),
@@ -110,6 +110,7 @@ pub const METRICS: [Metric; 58] = [
     process("conductor_task_wait_seconds", Histogram, &[]),
     process("conductor_attempt_run_seconds", Histogram, &["outcome"]),
     process("conductor_leases_lost_total", Counter, &[]),
+    process("conductor_attempts_given_up_total", Counter, &[]),
     process("conductor_append_seconds", Histogram, &["writer"]),
     process("conductor_frame_events", Histogram, &["writer"]),
     process("conductor_frame_bytes", Histogram, &["writer"]),
@@ -128,6 +129,9 @@ pub const METRICS: [Metric; 58] = [
     process("conductor_spans_exported_total", Counter, &[]),
     process("conductor_export_failures_total", Counter, &[]),
     process("conductor_spans_dropped_total", Counter, &[]),
+    process("conductor_spans_rejected_total", Counter, &[]),
+    process("conductor_traces_refused_total", Counter, &[]),
+    process("conductor_metrics_connections_refused_total", Counter, &[]),
     process("conductor_log_lines_suppressed_total", Counter, &[]),
     process("conductor_build_info", Gauge, &["version"]),
     process("process_cpu_seconds_total", Counter, &[]),

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 const STANDALONE: &str = include_str!("../../standalone.conf");
 const CLUSTER: &str = include_str!("../../cluster.conf");
+const TLS: &str = include_str!("../../tls.conf");
+/// The variable that holds the key of what JetStream keeps on disk: not in any file beside it.
+pub(crate) const STORE_KEY: &str = "CONDUCTOR_STORE_KEY";
 const OPERATOR: &str = include_str!("../../operator.conf");
 
 /// What a server is started with.
@@ -25,6 +28,32 @@ pub struct ServerConfig {
     pub cluster: Option<Cluster>,
     /// Who may do what; without it whoever reaches the server may do everything.
     pub operator: Option<OperatorMode>,
+    /// How links are encrypted; without it they are not, which suits loopback alone.
+    pub tls: Option<TlsFiles>,
+    /// Key by which JetStream encrypts what it keeps on disk. A store that was begun without one
+    /// cannot be given one.
+    pub store_key: Option<StoreKey>,
+}
+
+/// Certificate and key of a server, in PEM.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The certificate.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The CA whose certificates clients must have; without it they need none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A key; never shown.
+#[derive(Clone)]
+pub struct StoreKey(pub String);
+
+impl std::fmt::Debug for StoreKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoreKey(***)")
+    }
 }
 
 /// Whose tokens a server trusts, and where it keeps those of accounts.
@@ -72,6 +101,8 @@ impl ServerConfig {
             max_file: None,
             cluster: None,
             operator: None,
+            tls: None,
+            store_key: None,
         }
     }
 
@@ -87,6 +118,20 @@ impl ServerConfig {
         if let Some(bytes) = self.max_file {
             let limit = format!("jetstream {{\n  max_file: {bytes}\n");
             text = text.replacen("jetstream {\n", &limit, 1);
+        }
+        if self.store_key.is_some() {
+            let cipher = format!("jetstream {{\n  cipher: aes\n  key: ${STORE_KEY}\n");
+            text = text.replacen("jetstream {\n", &cipher, 1);
+        }
+        if let Some(tls) = &self.tls {
+            let ca = |ca: &PathBuf| format!("  ca_file: \"{}\"\n  verify: true\n", ca.display());
+            text += &TLS
+                .replace("{cert}", &tls.cert.display().to_string())
+                .replace("{key}", &tls.key.display().to_string())
+                .replace(
+                    "{verify}",
+                    &tls.client_ca.as_ref().map_or_else(String::new, ca),
+                );
         }
         if let Some(operator) = &self.operator {
             text += &operator.render();

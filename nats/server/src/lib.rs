@@ -14,7 +14,7 @@ pub mod guard;
 pub mod locate;
 pub mod server;
 
-pub use config::{Cluster, OperatorMode, ServerConfig};
+pub use config::{Cluster, OperatorMode, ServerConfig, StoreKey, TlsFiles};
 pub use data_dir::{DataDir, DataDirError};
 pub use locate::{FLOOR, LocateError, PINNED, Version, locate};
 pub use server::{Server, ServerError};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::config::ServerConfig;
+use crate::config::{STORE_KEY, ServerConfig, StoreKey};
 use crate::guard::GuardProgram;
 
 /// Go's `GOGC` for a server of ours, unless the environment names one: collect once the heap grew
@@ -276,6 +276,9 @@ fn spawn(
         .arg(&ports);
     if std::env::var_os("GOGC").is_none() {
         command.env("GOGC", GARBAGE_PERCENT);
+    }
+    if let Some(StoreKey(key)) = &config.store_key {
+        command.env(STORE_KEY, key);
     }
     command.stdin(Stdio::null()).stdout(log).stderr(log_too);
     // A group of its own: Ctrl-C in a terminal must not reach it before we have drained.

@@ -8,6 +8,7 @@ mod end;
 mod keep;
 mod phases;
 mod program;
+mod reach;
 mod talk;
 mod watch;
 
@@ -25,6 +26,8 @@ use tokio::time::Instant;
 
 use crate::dirs::AttemptDirs;
 use crate::files;
+use crate::mask::Masks;
+use crate::models;
 use crate::output::Output;
 use crate::people::People;
 use crate::runtime::{self, Host};
@@ -32,7 +35,13 @@ use crate::sandbox::{Boxes, Boxing};
 use crate::sessions;
 use crate::workspace::collect::ArtifactStore;
 use end::End;
+use reach::Reach;
 use watch::Why;
+
+/// How often the removal of an attempt's directories is tried.
+const REMOVAL_TRIES: u32 = 5;
+/// The pause between.
+const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why an attempt shall stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +76,8 @@ pub struct Attempt {
     pub boxes: Boxes,
     /// Where its output goes.
     pub output: Output,
+    /// What is masked in its output and facts: set before it starts.
+    pub masks: Masks,
     /// Where its facts go, in order; the last is its end.
     pub facts: mpsc::UnboundedSender<Event>,
     /// Whether it shall stop.
@@ -86,6 +97,8 @@ struct Course {
     session: Option<String>,
     /// How it is boxed in, once that is known.
     boxing: Option<Boxing>,
+    /// What its programs reach the world by, once that is open.
+    reach: Reach,
     /// When all its programs together have run for as long as they may.
     run_deadline: Option<Instant>,
     has_started: bool,
@@ -112,6 +125,7 @@ impl Attempt {
             dirs: AttemptDirs::of(&self.base, &lease),
             session: None,
             boxing: None,
+            reach: Reach::none(&self.host),
             run_deadline: None,
             has_started: false,
             progress: files::Watched::default(),
@@ -124,7 +138,13 @@ impl Attempt {
             course.dirs.remove();
         }
         course.report(end);
-        course.dirs.remove();
+        // What was killed a moment ago may still write.
+        for _ in 0..REMOVAL_TRIES {
+            if course.dirs.remove() {
+                break;
+            }
+            tokio::time::sleep(REMOVAL_PAUSE).await;
+        }
     }
 
     fn tell(&self, fact: impl Into<Event>) {
@@ -167,6 +187,7 @@ impl Course {
 
     /// Says how it ended; nobody waits for the end of one whose lease is over.
     fn report(&mut self, end: End) {
+        self.of.output.flush();
         if end.why == Why::Stopped(Stop::Revoked) {
             return;
         }
@@ -177,7 +198,7 @@ impl Course {
 
     /// From now on the time of its programs counts.
     fn start_clock(&mut self) {
-        let limit = self.of.assigned.timeouts.run;
-        self.run_deadline = limit.map(|t| Instant::now() + Duration::from_millis(t.0));
+        let limit = models::time_limit(&self.of.assigned);
+        self.run_deadline = limit.map(|limit| Instant::now() + limit.time);
     }
 }

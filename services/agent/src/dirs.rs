@@ -18,6 +18,8 @@ const LEASE: &str = "lease";
 /// The directories of one attempt.
 #[derive(Clone, Debug)]
 pub struct AttemptDirs {
+    /// Whose they are.
+    pub owner: Lease,
     /// Holds all the others.
     pub root: PathBuf,
     /// Where the program begins, and the only place that is meant to be written.
@@ -67,6 +69,7 @@ impl AttemptDirs {
             root = base.join(format!("{}-{}", lease.task, lease.attempt));
         }
         Self {
+            owner: *lease,
             workspace: root.join("workspace"),
             home: root.join("home"),
             tmp: root.join("tmp"),
@@ -134,13 +137,16 @@ impl AttemptDirs {
         Ok(())
     }
 
-    /// Removes them.
-    pub fn remove(&self) {
+    /// Removes them; returns whether nothing is left.
+    pub fn remove(&self) -> bool {
         if let Err(e) = fs::remove_dir_all(&self.root)
             && e.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(path = %self.root.display(), error = %e, "an attempt's directory is left over");
+            let (task, attempt) = (self.owner.task, self.owner.attempt);
+            tracing::warn!(%task, attempt, path = %self.root.display(), error = %e, "an attempt's directory is left over");
+            return false;
         }
+        true
     }
 }
 

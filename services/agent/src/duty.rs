@@ -17,7 +17,7 @@ use conductor_protocol::event::{
     Event, Word as Told,
 };
 use conductor_protocol::ids::{Lease, Position};
-use conductor_protocol::{AgentId, RunSpec, TaskId};
+use conductor_protocol::{AgentId, RunSpec, TaskId, TraceContext};
 
 use crate::attempt::Stop;
 pub use hear::{Word, words_of};
@@ -90,6 +90,8 @@ struct Running {
     stop: Stop,
     /// What it was told already: the same words may come again.
     told: BTreeSet<hear::Heard>,
+    /// Its trace, for lines about it.
+    context: TraceContext,
 }
 
 /// The agent's side of its leases.
@@ -276,6 +278,7 @@ impl Duty {
             started: now,
             stop: Stop::No,
             told: BTreeSet::new(),
+            context: TraceContext::of(lease.task, assigned.traceparent.as_deref()),
         };
         self.running.insert(lease.assigned, running);
         // The lease begins to be heard of at once: it may be shorter than the usual interval.

@@ -3,13 +3,16 @@
 //! A slow stream never holds up an attempt: what does not fit in the queue is dropped
 //! and counted.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use conductor_protocol::event::OutputStats;
 use tokio::sync::mpsc;
+
+use crate::mask::{Masks, Stream};
 
 /// Most bytes of one piece.
 pub const CHUNK_BYTES_MAX: usize = 32 * 1024;
@@ -21,7 +24,7 @@ pub const STORED_BYTES_MAX: u64 = 64 << 20;
 const QUEUE: usize = 256;
 
 /// What a piece of output is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Channel {
     /// Standard output; of a model, what it says.
     Stdout,
@@ -69,17 +72,27 @@ pub struct Output {
     queue: mpsc::Sender<Piece>,
     bytes: Arc<AtomicU64>,
     dropped: Arc<AtomicU64>,
+    masks: Masks,
+    /// What is masked of each channel.
+    streams: Arc<Mutex<BTreeMap<Channel, Stream>>>,
 }
 
 impl Output {
     /// An output, and the pieces that come out of it.
     pub fn new() -> (Self, mpsc::Receiver<Piece>) {
+        Self::masked(Masks::default())
+    }
+
+    /// An output in which secrets are masked, and the pieces that come out of it.
+    pub fn masked(masks: Masks) -> (Self, mpsc::Receiver<Piece>) {
         let (queue, pieces) = mpsc::channel(QUEUE);
         (
             Self {
                 queue,
                 bytes: Arc::default(),
                 dropped: Arc::default(),
+                masks,
+                streams: Arc::default(),
             },
             pieces,
         )
@@ -87,6 +100,33 @@ impl Output {
 
     /// Adds what the program wrote.
     pub fn write(&self, channel: Channel, bytes: Bytes) {
+        if self.masks.is_empty() {
+            return self.send(channel, bytes);
+        }
+        let masked = {
+            let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            let stream = streams.entry(channel).or_default();
+            stream.push(&self.masks, &bytes)
+        };
+        self.send(channel, masked.into());
+    }
+
+    /// The program writes nothing more: what was held back, since it might have become a secret,
+    /// is added.
+    pub fn flush(&self) {
+        let rest = {
+            let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *streams)
+        };
+        for (channel, mut stream) in rest {
+            self.send(channel, stream.finish(&self.masks).into());
+        }
+    }
+
+    fn send(&self, channel: Channel, bytes: Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
         let len = bytes.len() as u64;
         let offset = self.bytes.fetch_add(len, Ordering::Relaxed);
         let is_full = offset.saturating_add(len) > STORED_BYTES_MAX;
@@ -220,6 +260,24 @@ mod tests {
         output.write(Channel::Stdout, Bytes::from_static(b"yy"));
         let next = joiner.next().await.unwrap();
         assert_eq!(next.offset, 2 * QUEUE as u64 + 2, "two bytes are missing");
+    }
+
+    #[tokio::test]
+    async fn what_might_become_a_secret_is_held_back_until_the_end() {
+        let masks = Masks::default();
+        masks.set([b"hunter2-hunter2".as_slice()]);
+        let (output, mut pieces) = Output::masked(masks);
+        output.write(Channel::Stdout, Bytes::from_static(b"a hunter2-"));
+        output.write(Channel::Stderr, Bytes::from_static(b"hunter2 b hunter"));
+        output.write(Channel::Stdout, Bytes::from_static(b"hunter2 hunt"));
+        output.flush();
+        drop(output);
+        let mut said = [String::new(), String::new()];
+        while let Some(piece) = pieces.recv().await {
+            let which = usize::from(piece.channel == Channel::Stderr);
+            said[which].push_str(std::str::from_utf8(&piece.bytes).unwrap());
+        }
+        assert_eq!(said, ["a *** hunt", "hunter2 b hunter"]);
     }
 
     #[test]

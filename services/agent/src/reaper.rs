@@ -28,6 +28,8 @@ use std::os::unix::process::CommandExt;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, set_child_subreaper, wait};
 use serde::{Deserialize, Serialize};
 
+use crate::forward;
+
 pub use enter::Restrict;
 pub use outer::{FILTER_FD, Outer};
 pub use plan::{PLAN, Plan, STATUS, STDIN};
@@ -130,6 +132,9 @@ fn run(dir: &Path) -> End {
 
 /// Starts the program, as a process group of its own.
 fn start(plan: &Plan, dir: &Path) -> Result<Pid, String> {
+    if let Some(ports) = plan.env.get(forward::VARIABLE) {
+        forward::open(ports)?;
+    }
     let input =
         fs::File::open(dir.join(STDIN)).map_err(|e| format!("its input cannot be read: {e}"))?;
     let cwd = plan.working_dir()?;

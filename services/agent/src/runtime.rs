@@ -16,6 +16,7 @@ pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use conductor_protocol::event::{AttemptAssigned, Question, Usage};
@@ -28,10 +29,12 @@ use conductor_telemetry::Otlp;
 
 use crate::dirs::Paths;
 use crate::inside::Moment;
+use crate::models::Models;
 use crate::output::Channel;
 use crate::people::Reply;
 use crate::process::Launch;
 use crate::reaper::Status;
+use crate::secrets::Secrets;
 
 pub use claude::session_id;
 pub use probe::probe;
@@ -44,9 +47,9 @@ pub const RESULT_KEPT_MAX: usize = 1 << 20;
 pub struct Host {
     /// `PATH` of programs.
     pub path: String,
-    /// Variables handed to the claude runtime: its key and endpoint.
+    /// Variables handed to the claude runtime: its endpoint, and a placeholder for its key.
     pub claude_env: BTreeMap<String, String>,
-    /// Variables handed to the codex runtime: its key and endpoint.
+    /// Variables handed to the codex runtime: its endpoint, and a placeholder for its key.
     pub codex_env: BTreeMap<String, String>,
     /// The Claude Code CLI.
     pub claude: PathBuf,
@@ -58,33 +61,30 @@ pub struct Host {
     pub silence: Duration,
     /// Which traces are recorded, where any are.
     pub otlp: Option<Otlp>,
+    /// How models are reached.
+    pub models: Arc<Models>,
+    /// What tasks can be granted.
+    pub secrets: Secrets,
 }
 
-/// Variables the claude runtime needs to reach its service.
-pub const CLAUDE_ENV: [&str; 7] = [
-    "ANTHROPIC_API_KEY",
-    "ANTHROPIC_AUTH_TOKEN",
+/// Variables the claude runtime gets of the agent's own, where the agent has no key for it. Keys are
+/// never among them.
+pub const CLAUDE_ENV: [&str; 4] = [
     "ANTHROPIC_BASE_URL",
     "ANTHROPIC_UNIX_SOCKET",
-    "CLAUDE_CODE_OAUTH_TOKEN",
     "NODE_EXTRA_CA_CERTS",
     "HTTPS_PROXY",
 ];
 
-/// Variables the codex runtime needs to reach its service.
-pub const CODEX_ENV: [&str; 4] = [
-    "OPENAI_API_KEY",
-    "OPENAI_BASE_URL",
-    "SSL_CERT_FILE",
-    "HTTPS_PROXY",
-];
+/// Variables the codex runtime needs to reach its service; never its key.
+pub const CODEX_ENV: [&str; 2] = ["SSL_CERT_FILE", "HTTPS_PROXY"];
 
 /// Longest silence of a model where the agent's environment names no other.
 const SILENCE: Duration = Duration::from_secs(300);
 
 impl Host {
     /// Takes what is allowed from the agent's environment.
-    pub fn from_env() -> Self {
+    pub fn from_env() -> Result<Self, String> {
         let taken = |names: &[&str]| {
             let names = names.iter();
             let set = names.filter_map(|n| Some(((*n).to_owned(), std::env::var(n).ok()?)));
@@ -96,7 +96,7 @@ impl Host {
         let silence = std::env::var("CONDUCTOR_MODEL_SILENCE").ok();
         let silence = silence.and_then(|text| parse_duration(&text));
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
-        Self {
+        Ok(Self {
             path,
             claude_env: taken(&CLAUDE_ENV),
             codex_env: taken(&CODEX_ENV),
@@ -106,7 +106,9 @@ impl Host {
             silence: silence.map_or(SILENCE, |d| Duration::from_millis(d.0)),
             // Whoever starts the agent says what is wrong with it.
             otlp: Otlp::from_env().ok().flatten(),
-        }
+            models: Arc::new(Models::from_env()?),
+            secrets: Secrets::default(),
+        })
     }
 }
 
@@ -257,6 +259,8 @@ fn base_env(job: &Job<'_>) -> BTreeMap<String, String> {
     set("TMPDIR", dirs.tmp.display().to_string());
     set("LANG", "C.UTF-8".to_owned());
     set("TERM", "dumb".to_owned());
+    // Git ends where there is a file of the machine that it may not read.
+    set("GIT_CONFIG_NOSYSTEM", "1".to_owned());
     set("CONDUCTOR_TASK", job.lease.task.to_string());
     set("CONDUCTOR_ATTEMPT", job.lease.attempt.to_string());
     set("CONDUCTOR_QUEUE", assigned.queue.to_string());

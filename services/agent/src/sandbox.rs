@@ -80,6 +80,8 @@ pub struct Boxing {
     pub cgroups: Option<Cgroups>,
     /// What it may reach.
     pub network: Network,
+    /// Ports of loopback that it may reach though its network is closed.
+    pub ports: Vec<u16>,
     /// Image of a container.
     pub image: Option<String>,
     /// What else is seen inside.
@@ -151,6 +153,7 @@ impl Boxing {
             limits: Limits::default(),
             cgroups: None,
             network: Network::Full,
+            ports: Vec::new(),
             image: None,
             binds: Vec::new(),
             reaper,
@@ -166,6 +169,12 @@ impl Boxing {
     /// Whether it reaches whatever the agent does.
     pub(crate) fn is_network_open(&self) -> bool {
         self.network == Network::Full
+    }
+
+    /// Whether its loopback is not the agent's.
+    pub(crate) fn has_own_network(&self) -> bool {
+        let has_namespaces = matches!(self.sandbox, Sandbox::Bubblewrap(_) | Sandbox::Container(_));
+        has_namespaces && !self.is_network_open()
     }
 
     /// What the log says of it.
@@ -223,7 +232,10 @@ impl Boxing {
             },
             Sandbox::Landlock => Restrict {
                 limits: self.limits.rlimits(has_cgroup, false),
-                rules: Some(landlock::rules(dirs, &self.binds, self.is_network_open())),
+                rules: Some(landlock::Rules {
+                    ports: self.ports.clone(),
+                    ..landlock::rules(dirs, &self.binds, self.is_network_open())
+                }),
                 is_unprivileged: true,
             },
             Sandbox::Bubblewrap(bubblewrap) => Restrict {

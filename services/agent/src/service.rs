@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::attempt::{Attempt, Stop};
 use crate::duty::{Duty, Effect, Input};
+use crate::mask::Masks;
 use crate::output::{Joiner, Output};
 use crate::people::People;
 use crate::runtime::Host;
@@ -232,12 +233,14 @@ impl AgentState {
         let (trace, agent) = (context.trace_hex(), self.options.id.clone());
         let (stop, stopped) = watch::channel(Stop::No);
         self.stops.insert(lease.assigned, stop);
-        let (output, pieces) = Output::new();
+        let masks = Masks::default();
+        let (output, pieces) = Output::masked(masks.clone());
         let (facts, mut told) = mpsc::unbounded_channel();
         tokio::spawn(publish(
             Arc::clone(&self.connection),
             self.options.id.clone(),
             lease,
+            trace.clone(),
             Joiner::new(pieces),
         ));
         let (say, words) = mpsc::unbounded_channel();
@@ -258,6 +261,7 @@ impl AgentState {
             host: self.options.host.clone(),
             boxes: self.options.boxes.clone(),
             output,
+            masks: masks.clone(),
             facts,
             stop: stopped,
         };
@@ -266,7 +270,7 @@ impl AgentState {
             let forward = async {
                 while let Some(fact) = told.recv().await {
                     // An agent that is gone has nobody left to report to.
-                    let _ = myself.cast(AgentMsg::Told(Input::Fact(fact)));
+                    let _ = myself.cast(AgentMsg::Told(Input::Fact(masks.fact(fact))));
                 }
             };
             tracing::debug!(task = %lease.task, attempt = lease.attempt, trace, %agent, "attempt begins");
@@ -316,14 +320,20 @@ impl ArtifactStore for Artifacts {
 
 /// Brings an attempt's output into the stream; what does not get there is gone, and no
 /// fact waits for it.
-async fn publish(connection: Arc<Connection>, agent: AgentId, lease: Lease, mut pieces: Joiner) {
+async fn publish(
+    connection: Arc<Connection>,
+    agent: AgentId,
+    lease: Lease,
+    trace: String,
+    mut pieces: Joiner,
+) {
     while let Some(piece) = pieces.next().await {
         let place = (piece.channel.as_str(), piece.offset);
         let sent = connection
             .publish_output(&agent, lease, place, piece.bytes)
             .await;
         if let Err(e) = sent {
-            tracing::warn!(task = %lease.task, error = %e, "output was lost");
+            tracing::warn!(task = %lease.task, attempt = lease.attempt, trace, error = %e, "output was lost");
         }
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Workspace {
     git: Option<GitSpec>,
     /// What it began as, where what changed is of interest.
     began: Option<Began>,
+    /// Why that is not known.
+    unknown: Option<String>,
     /// Held until the attempt is over.
     _named: Option<Named>,
 }
@@ -118,15 +120,20 @@ impl Workspace {
         }
         inputs::place(&dirs.workspace, &ground.lease, ground.assigned)
             .map_err(|e| format!("cannot place its inputs: {e}"))?;
+        let mut unknown = None;
         if began.is_none() && is_compared(ground.assigned, spec) {
-            let cache = Cache::of_none(ground.kept, ground.git(dirs)).await?;
-            began = Some(Began::of(cache, dirs, None).await?);
+            // Without git there is no comparison, and the task is run all the same.
+            match Began::of_files(ground, dirs).await {
+                Ok(files) => began = Some(files),
+                Err(problem) => unknown = Some(problem),
+            }
         }
         let lease = ground.lease;
         Ok(Self {
             lease,
             git,
             began,
+            unknown,
             _named: named,
         })
     }
@@ -142,7 +149,7 @@ impl Workspace {
             return Ok(None);
         };
         ground.check_url(&spec.url)?;
-        let cache = Cache::of_url(ground.kept, &spec.url, ground.git(dirs)).await?;
+        let cache = Cache::of_url(ground.kept, &spec.url, ground.git()).await?;
         let lock = cache.lock().await?;
         let commit = if is_new {
             let commit = cache.fetch(&spec.url, spec.reference.as_deref()).await?;
@@ -165,7 +172,7 @@ impl Workspace {
     /// What changed since it was made; `None` where nobody asks.
     pub(crate) async fn changes(&self) -> Result<Option<Changed>, String> {
         let Some(began) = &self.began else {
-            return Ok(None);
+            return self.unknown.clone().map_or(Ok(None), Err);
         };
         let is_git = self.git.is_some();
         let head = if is_git {
@@ -210,7 +217,6 @@ impl Workspace {
         let Some(mut head) = changed.head.clone() else {
             return Err("there is no commit to push".to_owned());
         };
-        let _lock = cache.lock().await?;
         if cache.tree_of(&head).await? != changed.tree {
             let message = format!(
                 "conductor: uncommitted changes of task {}\n",
@@ -242,6 +248,12 @@ impl Workspace {
 }
 
 impl Began {
+    /// Of files that are in no repository of ours.
+    async fn of_files(ground: &Ground<'_>, dirs: &AttemptDirs) -> Result<Self, String> {
+        let cache = Cache::of_none(ground.kept, ground.git()).await?;
+        Self::of(cache, dirs, None).await
+    }
+
     async fn of(cache: Cache, dirs: &AttemptDirs, commit: Option<String>) -> Result<Self, String> {
         let scratch = dirs.root.join("compare");
         let mut began = Self {
@@ -284,7 +296,6 @@ impl Began {
             .as_ref()
             .filter(|head| self.commit.as_ref() != Some(head))
         {
-            let _lock = self.cache.lock().await?;
             self.take_in(head).await?;
             self.cache.keep(lease, head).await?;
         }
@@ -299,18 +310,10 @@ impl Ground<'_> {
         session.filter(|session| sessions::can_go_on(self.kept, self.assigned, session))
     }
 
-    fn git(&self, dirs: &AttemptDirs) -> Git {
-        let lease = &self.lease;
-        let lease = format!("{}/{}/{}", lease.task, lease.attempt, lease.assigned);
+    fn git(&self) -> Git {
         Git {
             path: self.path.to_owned(),
-            mark: vec![
-                ("CONDUCTOR_LEASE".to_owned(), lease),
-                (
-                    "CONDUCTOR_WORKSPACE".to_owned(),
-                    dirs.root.join("workspace").display().to_string(),
-                ),
-            ],
+            lease: Some(lease_name(&self.lease)),
         }
     }
 
@@ -372,7 +375,7 @@ pub(crate) async fn rescue_left(root: &Path, kept: &Path, path: &str) {
     }
     let git = Git {
         path: path.to_owned(),
-        mark: Vec::new(),
+        lease: None,
     };
     let began = Began {
         cache: Cache {

@@ -14,6 +14,7 @@ mod submit;
 mod task;
 mod thread;
 mod top;
+mod usage;
 mod workspace;
 
 use clap::{CommandFactory, Parser};
@@ -62,6 +63,7 @@ enum Command {
     Log(log::LogCommand),
     Replay(replay::ReplayArgs),
     Top(top::TopArgs),
+    Usage(usage::UsageArgs),
     #[command(subcommand)]
     Config(cell::ConfigCommand),
     #[command(subcommand)]
@@ -153,6 +155,7 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Log(command) => log::run(command, &settings).await,
             Command::Replay(args) => replay::run(args, &settings).await,
             Command::Top(args) => top::run(args, &settings).await,
+            Command::Usage(args) => usage::run(args, &settings).await,
             Command::Config(command) => cell::config(command, &settings).await,
             Command::Access(command) => access::access(command, &settings),
             Command::Provision(args) => access::provision(args, &settings).await,

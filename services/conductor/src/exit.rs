@@ -127,7 +127,10 @@ impl From<ProvisionError> for Failure {
 impl From<ExportError> for Failure {
     fn from(e: ExportError) -> Self {
         let code = match &e {
-            ExportError::Variable { .. } | ExportError::Setup { .. } => Exit::Usage,
+            ExportError::Variable { .. }
+            | ExportError::Headers { .. }
+            | ExportError::File { .. }
+            | ExportError::Setup { .. } => Exit::Usage,
             ExportError::Refused { .. } => Exit::Unreachable,
         };
         Self::new(code, e.to_string())

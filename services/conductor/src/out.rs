@@ -36,8 +36,10 @@ pub(crate) fn bytes(bytes: &[u8]) {
     }
 }
 
-/// Says something to the person at the terminal.
+/// Says something to the person at the terminal: what is said there ends up in files and journals,
+/// like the log.
 pub(crate) fn say(text: &str) {
+    let text = conductor_telemetry::logs::masked(text);
     // Nobody may be listening, and that is all right.
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

@@ -10,6 +10,7 @@ mod sight;
 mod stack;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use conductor_eventlog::jetstream::provision::Risk;
@@ -19,6 +20,9 @@ use crate::exit::{Failure, Outcome};
 use crate::settings::Settings;
 use boxes::BoxArgs;
 use stack::{AgentPlan, Plan};
+
+/// How long a projector waits for a silent one unless told otherwise.
+const CLAIM_TTL: Duration = Duration::from_secs(15);
 
 /// What to run.
 #[derive(Debug, clap::Subcommand)]
@@ -71,6 +75,9 @@ pub(crate) struct ProjectorArgs {
     /// Records between checkpoints, which only save time at a start; 0 for none
     #[arg(long, default_value_t = 100_000)]
     checkpoint_every: u64,
+    /// How long another projector waits for a silent one before it goes on instead
+    #[arg(long, default_value = "15s", value_parser = claim_ttl)]
+    claim_ttl: Duration,
 }
 
 /// How to run the whole system.
@@ -93,9 +100,16 @@ pub(crate) struct UpArgs {
     /// Start the server without accounts: whoever reaches it may do everything
     #[arg(long)]
     open_server: bool,
+    /// File with the key by which the server encrypts what it keeps on disk; a store begun
+    /// without one cannot be given one
+    #[arg(long, env = "CONDUCTOR_STORE_KEY_FILE", value_name = "FILE")]
+    store_key_file: Option<std::path::PathBuf>,
     /// How long running attempts may go on after Ctrl-C
     #[arg(long, default_value = "10s", value_parser = duration)]
     drain_timeout: Duration,
+    /// Files that are secrets tasks may be granted, each named as its secret is
+    #[arg(long, env = "CONDUCTOR_SECRETS_DIR", value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
     #[command(flatten)]
     boxes: BoxArgs,
 }
@@ -123,6 +137,9 @@ pub(crate) struct AgentArgs {
     /// How long running attempts may go on after SIGTERM
     #[arg(long, default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
+    /// Files that are secrets tasks may be granted, each named as its secret is
+    #[arg(long, env = "CONDUCTOR_SECRETS_DIR", value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
     #[command(flatten)]
     boxes: BoxArgs,
 }
@@ -140,6 +157,16 @@ fn lock_ttl(text: &str) -> Result<Duration, String> {
         Ok(ttl)
     } else {
         Err(format!("{text:?} is not between 1s and 60s"))
+    }
+}
+
+/// Three renewals must fit in, each of which may wait for the servers.
+fn claim_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = duration(text)?;
+    if (Duration::from_secs(1)..=Duration::from_secs(300)).contains(&ttl) {
+        Ok(ttl)
+    } else {
+        Err(format!("{text:?} is not between 1s and 5m"))
     }
 }
 
@@ -183,8 +210,10 @@ fn plan(
         accepted_risks: args.accept_risk,
         lock_ttl: args.lock_ttl,
         takes_over: false,
+        claim_ttl: CLAIM_TTL,
         snapshot_every: args.snapshot_every,
         drain_timeout: Duration::from_secs(10),
+        secrets_dir: None,
     }
 }
 
@@ -198,6 +227,7 @@ async fn projector(args: ProjectorArgs, settings: &Settings) -> Outcome {
     };
     let mut plan = no_role_plan(Vec::new());
     plan.snapshot_every = args.checkpoint_every;
+    plan.claim_ttl = args.claim_ttl;
     plan.traces = Some(otlp);
     stack::serve(settings, plan).await
 }
@@ -254,6 +284,7 @@ pub(crate) async fn agent(args: AgentArgs, settings: &Settings) -> Outcome {
     }
     let mut plan = traced(no_role_plan(vec![agent]));
     plan.drain_timeout = args.drain_timeout;
+    plan.secrets_dir = args.secrets_dir;
     plan.boxes = args.boxes;
     stack::serve(&settings, plan).await
 }

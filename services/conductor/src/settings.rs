@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use conductor_eventlog::jetstream::{Connect, Connection};
+use conductor_eventlog::jetstream::{Connect, Connection, Tls};
 use conductor_protocol::CellId;
 use serde::Deserialize;
 
@@ -33,6 +33,30 @@ pub(crate) struct Global {
     /// NATS credentials file
     #[arg(long, global = true, env = "CONDUCTOR_CREDS", value_name = "FILE")]
     pub(crate) creds: Option<PathBuf>,
+    /// CA whose servers are trusted (PEM)
+    #[arg(long, global = true, env = "CONDUCTOR_TLS_CA", value_name = "FILE")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Certificate of our own (PEM), where servers want one
+    #[arg(
+        long,
+        global = true,
+        env = "CONDUCTOR_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its key
+    #[arg(
+        long,
+        global = true,
+        env = "CONDUCTOR_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Accept links to other machines that are not encrypted
+    #[arg(long, global = true, env = "CONDUCTOR_ALLOW_PLAINTEXT")]
+    pub(crate) allow_plaintext: bool,
     /// The cell [default: local]
     #[arg(long, global = true, env = "CONDUCTOR_CELL", value_name = "NAME")]
     pub(crate) cell: Option<String>,
@@ -75,6 +99,11 @@ struct File {
     nats_url: Option<String>,
     nats_monitor_url: Option<String>,
     creds: Option<PathBuf>,
+    tls_ca: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    #[serde(default)]
+    allow_plaintext: bool,
     cell: Option<String>,
     data_dir: Option<PathBuf>,
     log: Option<String>,
@@ -117,6 +146,7 @@ pub(crate) struct Settings {
     pub(crate) nats_url: Option<String>,
     pub(crate) nats_monitor_url: Option<String>,
     pub(crate) creds: Option<PathBuf>,
+    pub(crate) tls: Tls,
     pub(crate) cell: CellId,
     pub(crate) data_dir: PathBuf,
     pub(crate) output: Format,
@@ -142,6 +172,14 @@ impl Settings {
             nats_url: global.nats_url.or(file.nats_url),
             nats_monitor_url: global.nats_monitor_url.or(file.nats_monitor_url),
             creds: global.creds.or(file.creds),
+            tls: Tls {
+                ca: global.tls_ca.or(file.tls_ca),
+                identity: global
+                    .tls_cert
+                    .or(file.tls_cert)
+                    .zip(global.tls_key.or(file.tls_key)),
+                allows_plaintext: global.allow_plaintext || file.allow_plaintext,
+            },
             cell,
             // Attempts have working directories of their own.
             data_dir: std::path::absolute(data_dir.unwrap_or_else(|| home().join(".conductor")))?,
@@ -165,6 +203,7 @@ impl Settings {
         let url = self.nats_url.clone().or(up);
         let url = url.unwrap_or_else(|| URL_DEFAULT.to_owned());
         Connect {
+            tls: self.tls.clone(),
             credentials,
             ..Connect::to(url, name, self.cell.clone())
         }

@@ -2,9 +2,11 @@
 
 mod claim;
 mod export;
+mod history;
 mod read;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use conductor_eventlog::jetstream::{Connection, ReaderSnapshots};
 use conductor_eventlog::{EventLog, LogError};
@@ -30,6 +32,8 @@ pub struct ProjectorOptions {
     pub instance: String,
     /// Whether it is alone by its nature, so that who held the position before is dead.
     pub takes_over: bool,
+    /// How long another process waits for one that says nothing, before it goes on instead.
+    pub claim_ttl: Duration,
     /// Records between checkpoints; 0 for none.
     pub checkpoint_every: u64,
 }

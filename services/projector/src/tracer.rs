@@ -20,6 +20,8 @@ use live::Live;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
     /// Whose.
+    pub task: TaskId,
+    /// Where it hangs, and whether it is recorded.
     pub context: TraceContext,
     /// Whether it failed: such a trace is exported whatever the sampler says.
     pub has_failed: bool,
@@ -185,6 +187,7 @@ impl Tracer {
             at.time_ms,
         );
         Some(Trace {
+            task: passed.task,
             context: live.context(passed.task),
             has_failed: matches!(end.outcome, Outcome::Failed | Outcome::TimedOut),
             spans: live.into_spans(),

@@ -71,10 +71,11 @@ impl Scheduler {
         words.to_read.push(if needs.is_empty() {
             Draft::WithBody {
                 seq: at.seq,
+                task: assignment.task,
                 complete: Box::new(move |record| {
-                    let body = body_in(record, at).ok_or(assignment.task)?;
+                    let body = body_in(record, at)?;
                     let event = assigned(&assignment, &task, body, Vec::new());
-                    Ok((subject, Elements::from(&event)))
+                    Some((subject, Elements::from(&event)))
                 }),
             }
         } else {
@@ -83,11 +84,12 @@ impl Scheduler {
             Draft::WithRecords(Gather {
                 seqs: seqs.chain(required).collect(),
                 required,
+                task: assignment.task,
                 complete: Box::new(move |records| {
-                    let body = body_of(&task, records).ok_or(assignment.task)?;
+                    let body = body_of(&task, records)?;
                     let inputs = inputs::inputs(&needs, records);
                     let event = assigned(&assignment, &task, body, inputs);
-                    Ok((subject, Elements::from(&event)))
+                    Some((subject, Elements::from(&event)))
                 }),
             })
         });

@@ -22,5 +22,5 @@ pub mod provision;
 pub mod requests;
 mod snapshots;
 
-pub use connection::{Connect, ConnectError, Connection};
+pub use connection::{Connect, ConnectError, Connection, Tls};
 pub use snapshots::ReaderSnapshots;

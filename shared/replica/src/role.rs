@@ -24,6 +24,8 @@ pub enum Draft {
     WithBody {
         /// Sequence of the submit record.
         seq: u64,
+        /// The task that the event is about.
+        task: TaskId,
         /// Makes subject and event from it.
         complete: Complete,
     },
@@ -37,18 +39,17 @@ pub struct Gather {
     pub seqs: BTreeSet<u64>,
     /// The one that it cannot do without.
     pub required: Option<u64>,
-    /// Makes subject and event from them; the task it was meant for if they are of no use.
+    /// The task that is meant.
+    pub task: TaskId,
+    /// Makes subject and event from them.
     pub complete: CompleteAll,
 }
 
-/// Makes subject and event from records by their sequence; the task it was meant for if they are
-/// of no use.
-pub type CompleteAll =
-    Box<dyn FnOnce(&BTreeMap<u64, Record>) -> Result<(String, Elements), TaskId> + Send>;
+/// Makes subject and event from records by their sequence, if they are of any use.
+pub type CompleteAll = Box<dyn FnOnce(&BTreeMap<u64, Record>) -> Option<(String, Elements)> + Send>;
 
-/// Makes subject and event from a submit record; the task it was meant for if the record is of no
-/// use.
-pub type Complete = Box<dyn FnOnce(&Submissions) -> Result<(String, Elements), TaskId> + Send>;
+/// Makes subject and event from a submit record, if the record is of any use.
+pub type Complete = Box<dyn FnOnce(&Submissions) -> Option<(String, Elements)> + Send>;
 
 impl std::fmt::Debug for Gather {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -64,7 +65,7 @@ impl std::fmt::Debug for Draft {
             Self::Events { subject, events } => {
                 write!(f, "Events({subject}, {})", events.len())
             }
-            Self::WithBody { seq, .. } => write!(f, "WithBody({seq})"),
+            Self::WithBody { seq, task, .. } => write!(f, "WithBody({seq}, {task})"),
             Self::WithRecords(gather) => write!(f, "WithRecords({gather:?})"),
         }
     }

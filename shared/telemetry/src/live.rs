@@ -117,12 +117,8 @@ async fn export(exporter: Exporter, mut coming: mpsc::Receiver<Item>, batch_max:
             let _ = waiting.send(());
         }
         match done {
-            Ok(()) => {
-                metrics().spans_exported.inc_by(batch.len() as u64);
-                is_refused = false;
-            }
+            Ok(()) => is_refused = false,
             Err(e) => {
-                metrics().export_failures.inc();
                 metrics().spans_dropped.inc_by(batch.len() as u64);
                 if !std::mem::replace(&mut is_refused, true) {
                     tracing::warn!(error = %e, "live spans are lost until the collector is there");

@@ -74,6 +74,13 @@ impl Logs {
     }
 }
 
+/// A text without secrets, for what is said beside the log.
+pub fn masked(text: &str) -> String {
+    static MASK: OnceLock<Mask> = OnceLock::new();
+    let mask = MASK.get_or_init(|| Mask::of_env(std::env::vars()));
+    mask.apply(text).into_owned()
+}
+
 /// What is logged now; `None` before anything is.
 pub fn filter() -> Option<String> {
     let handle = FILTER.get()?;

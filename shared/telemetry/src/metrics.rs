@@ -94,6 +94,8 @@ pub struct Metrics {
     append_refused: Family<ByWriter, Counter>,
     /// Attempts that ended because their agent or its heartbeat was lost.
     pub leases_lost: Counter,
+    /// Attempts that an agent gave up because it was told to end.
+    pub attempts_given_up: Counter,
     /// Places of leaders and agents that somebody else had taken first.
     pub election_conflicts: Counter,
     /// Attempts that run in this process.
@@ -102,8 +104,14 @@ pub struct Metrics {
     pub spans_exported: Counter,
     /// Exports that no collector took.
     pub export_failures: Counter,
+    /// Spans that a collector rejected of an export that it took.
+    pub spans_rejected: Counter,
+    /// Traces that a collector refused for good, which were skipped.
+    pub traces_refused: Counter,
     /// Live spans that found no room.
     pub spans_dropped: Counter,
+    /// Connections to metrics and health that were one too many.
+    pub connections_refused: Counter,
     /// Lines of log that were left out because they repeat.
     pub log_lines_suppressed: Counter,
     /// Record up to which this process has exported traces; 0 where it exports none.
@@ -137,11 +145,15 @@ impl Metrics {
             append_repeats: Family::default(),
             append_refused: Family::default(),
             leases_lost: Counter::default(),
+            attempts_given_up: Counter::default(),
             election_conflicts: Counter::default(),
             attempts_running: Gauge::default(),
             spans_exported: Counter::default(),
             export_failures: Counter::default(),
+            spans_rejected: Counter::default(),
+            traces_refused: Counter::default(),
             spans_dropped: Counter::default(),
+            connections_refused: Counter::default(),
             log_lines_suppressed: Counter::default(),
             projected_seq: AtomicU64::new(0),
             projected_ms: AtomicU64::new(0),
@@ -258,6 +270,11 @@ impl Metrics {
                 &self.leases_lost,
             ),
             (
+                "conductor_attempts_given_up",
+                "Attempts that an agent gave up because it was told to end",
+                &self.attempts_given_up,
+            ),
+            (
                 "conductor_election_conflicts",
                 "Places of leaders and agents that somebody else had taken first",
                 &self.election_conflicts,
@@ -273,9 +290,24 @@ impl Metrics {
                 &self.export_failures,
             ),
             (
+                "conductor_spans_rejected",
+                "Spans that a collector rejected of an export that it took",
+                &self.spans_rejected,
+            ),
+            (
+                "conductor_traces_refused",
+                "Traces that a collector refused for good, which were skipped",
+                &self.traces_refused,
+            ),
+            (
                 "conductor_spans_dropped",
                 "Live spans that found no room",
                 &self.spans_dropped,
+            ),
+            (
+                "conductor_metrics_connections_refused",
+                "Connections to metrics and health that were one too many",
+                &self.connections_refused,
             ),
             (
                 "conductor_log_lines_suppressed",

@@ -1,5 +1,7 @@
 //! `/metrics`, `/livez`, `/readyz`, `/startupz`, `/log`: one small server beside every role.
 
+mod connections;
+
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use crate::logs;
 use crate::metrics::metrics;
 use crate::plain_text;
 use crate::sample::{Gathered, Source};
+use connections::Limits;
 
 /// How long a source may take; what is slower is left out of that answer.
 const SOURCE_MAX: Duration = Duration::from_secs(2);
@@ -72,7 +75,7 @@ pub async fn listen(wanted: SocketAddr, may_move: bool) -> std::io::Result<TcpLi
 }
 
 /// Serves until it is dropped.
-pub async fn serve(listener: TcpListener, sight: Sight) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, sight: Sight) {
     let gathered = Gathered::default();
     let mut registry = metrics().registry(&sight.cell);
     registry.register_collector(Box::new(gathered.clone()));
@@ -90,8 +93,7 @@ pub async fn serve(listener: TcpListener, sight: Sight) -> std::io::Result<()> {
         .route("/startupz", get(started))
         .route("/log", get(log_filter).put(set_log_filter))
         .with_state(served);
-    let app = app.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, app).await
+    connections::serve(listener, app, Limits::default()).await;
 }
 
 async fn show(State(served): State<Arc<Served>>, headers: HeaderMap) -> impl IntoResponse {

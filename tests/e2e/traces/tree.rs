@@ -17,18 +17,18 @@ const LIVE: [&str; 7] = [
     "process",
 ];
 
-pub(super) fn is_live(span: &Seen) -> bool {
+pub(crate) fn is_live(span: &Seen) -> bool {
     LIVE.contains(&span.name.as_str())
 }
 
 /// What the log alone says.
-pub(super) fn of_log(collector: &Collector) -> Vec<Seen> {
+pub(crate) fn of_log(collector: &Collector) -> Vec<Seen> {
     let spans = collector.spans().into_iter();
     spans.filter(|s| !is_live(s)).collect()
 }
 
 /// The trace of a task, once its root is there: names by span, checked for what holds of all.
-pub(super) async fn trace(collector: &Collector, task: TaskId, roots: usize) -> Vec<Seen> {
+pub(crate) async fn trace(collector: &Collector, task: TaskId, roots: usize) -> Vec<Seen> {
     let id = task.to_string();
     let is_root = |s: &Seen| s.name.starts_with("task") && s.attributes["conductor.task.id"] == id;
     let spans = until(|| {
@@ -53,7 +53,7 @@ pub(super) async fn trace(collector: &Collector, task: TaskId, roots: usize) -> 
 
 /// What holds of every trace: one root below the caller, no orphan, no span twice, children
 /// within their parents.
-pub(super) fn whole(spans: &[Seen], caller: &str) {
+pub(crate) fn whole(spans: &[Seen], caller: &str) {
     let by_id: BTreeMap<&str, &Seen> = spans.iter().map(|s| (s.id.as_str(), s)).collect();
     assert_eq!(by_id.len(), spans.len(), "a span twice: {spans:#?}");
     let roots = spans.iter().filter(|s| s.parent == caller);
@@ -74,20 +74,20 @@ pub(super) fn whole(spans: &[Seen], caller: &str) {
 }
 
 /// Names in the order of their beginnings.
-pub(super) fn names(spans: &[Seen]) -> Vec<&str> {
+pub(crate) fn names(spans: &[Seen]) -> Vec<&str> {
     let mut sorted: Vec<&Seen> = spans.iter().collect();
     sorted.sort_by_key(|s| (s.times_ns.0, std::cmp::Reverse(s.times_ns.1)));
     sorted.iter().map(|s| s.name.as_str()).collect()
 }
 
-pub(super) fn named<'a>(spans: &'a [Seen], name: &str) -> Vec<&'a Seen> {
+pub(crate) fn named<'a>(spans: &'a [Seen], name: &str) -> Vec<&'a Seen> {
     let mut found: Vec<&Seen> = spans.iter().filter(|s| s.name == name).collect();
     found.sort_by_key(|s| s.times_ns);
     found
 }
 
 /// Counted by name: the order of those that begin together says nothing.
-pub(super) fn counts(spans: &[Seen]) -> BTreeMap<&str, usize> {
+pub(crate) fn counts(spans: &[Seen]) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::new();
     for span in spans {
         *counts.entry(span.name.as_str()).or_default() += 1;

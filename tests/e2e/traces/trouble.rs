@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use conductor_eventlog::jetstream::positions::Position;
 use conductor_harness::otlp::Seen;
 use conductor_harness::system::{new_id, sh};
-use conductor_harness::{Collector, Story, System, until};
+use conductor_harness::{Collector, Story, System, until, until_asked};
 use conductor_protocol::{TaskId, TraceContext};
 use serde_json::json;
 
@@ -88,7 +89,16 @@ async fn a_thousand_tasks_through_kills_are_a_thousand_traces() {
     let collector = Collector::start().await;
     let mut system = System::bare().await;
     export_to(&mut system, &collector.grpc);
-    system.start("projector", &["projector", "--checkpoint-every", "200"]);
+    system.start(
+        "projector",
+        &[
+            "projector",
+            "--claim-ttl",
+            "2s",
+            "--checkpoint-every",
+            "200",
+        ],
+    );
     system.start_split().await;
     let mut story = system.story().await;
     let submitted = submit(&system, TASKS).await;
@@ -106,7 +116,16 @@ async fn a_thousand_tasks_through_kills_are_a_thousand_traces() {
             .await;
         system.process(victim).kill9();
         match victim {
-            "projector" => system.start(victim, &["projector", "--checkpoint-every", "200"]),
+            "projector" => system.start(
+                victim,
+                &[
+                    "projector",
+                    "--claim-ttl",
+                    "2s",
+                    "--checkpoint-every",
+                    "200",
+                ],
+            ),
             role => system.start_role(role, role),
         }
     }
@@ -171,8 +190,8 @@ async fn of_two_projectors_one_exports_though_the_collector_was_long_away() {
     collector.refuse(true);
     let mut system = System::bare().await;
     export_to(&mut system, &collector.grpc);
-    system.start("first", &["projector"]);
-    system.start("second", &["projector"]);
+    system.start("first", &["projector", "--claim-ttl", "4s"]);
+    system.start("second", &["projector", "--claim-ttl", "4s"]);
     system.env.clear();
     system.start_split().await;
     let mut story = system.story().await;
@@ -180,11 +199,14 @@ async fn of_two_projectors_one_exports_though_the_collector_was_long_away() {
     story
         .until("all to end", |s| (count(s) >= 100).then_some(()))
         .await;
-    // Longer than one that says nothing is waited for.
-    let since = std::time::Instant::now();
-    until(|| {
-        let is_long = since.elapsed() > std::time::Duration::from_secs(20);
-        if is_long && collector.asked() >= 2 {
+    // One that says nothing is waited for as long as its claim lasts; this one has said for longer
+    // that it is there.
+    let first = position(&system).await;
+    let tries = collector.asked();
+    until_asked(async || {
+        let now = position(&system).await;
+        assert_eq!(now.holder, first.holder);
+        if now.at_ms > first.at_ms + 6_000 && collector.asked() >= tries + 2 {
             Ok(())
         } else {
             Err("a long outage".to_owned())
@@ -200,6 +222,91 @@ async fn of_two_projectors_one_exports_though_the_collector_was_long_away() {
         .iter()
         .filter(|s| s.contains("traces are exported from here"));
     assert_eq!(begun.count(), 1, "{said:?}");
+}
+
+/// Where the projector stands, once it does.
+async fn position(system: &System) -> Position {
+    until_asked(async || {
+        let stored = system.connection.position("traces").await;
+        let stored = stored.map_err(|e| e.to_string())?;
+        Ok(stored.ok_or("nobody projects")?.position)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn of_a_log_that_lost_its_end_the_new_end_is_exported_too() {
+    let collector = Collector::start().await;
+    let mut system = System::bare().await;
+    export_to(&mut system, &collector.grpc);
+    start_all(&mut system).await;
+    let first = run_one(&system, &collector).await;
+    let log = stop_all(&mut system).await;
+    let kept = system.server.as_ref().unwrap().dir().join("kept");
+    copy(&log, &kept);
+    system.server.as_mut().unwrap().start_again();
+    start_all(&mut system).await;
+    let lost = submit(&system, 100).await;
+    for id in &lost {
+        trace(&collector, *id, 1).await;
+    }
+    let before = position(&system).await;
+    // The end of the log is lost; the position, which is stored beside it, is not.
+    stop_all(&mut system).await;
+    std::fs::remove_dir_all(&log).unwrap();
+    copy(&kept, &log);
+    std::fs::remove_dir_all(&kept).unwrap();
+    system.server.as_mut().unwrap().start_again();
+    start_all(&mut system).await;
+    let again = run_one(&system, &collector).await;
+    let mut story = system.story().await;
+    story.outcome(again).await;
+    let end = story.find(again, "attempt.succeeded").unwrap().seq;
+    assert!(
+        end < before.seq,
+        "{end} was not given out again: {before:?}"
+    );
+    assert!(story.state().outcome_of(lost[0]).is_none());
+    assert_ne!(first, again);
+    let said = system.process("projector").said();
+    assert!(
+        said.contains("traces go on behind the last record"),
+        "{said}"
+    );
+    let after = position(&system).await;
+    assert!(after.time_ms > before.time_ms, "{before:?} {after:?}");
+}
+
+/// Runs a task; its trace has arrived.
+async fn run_one(system: &System, collector: &Collector) -> TaskId {
+    let id = system.submit(sh("true")).await;
+    trace(collector, id, 1).await;
+    id
+}
+
+async fn start_all(system: &mut System) {
+    system.start("projector", &["projector", "--claim-ttl", "4s"]);
+    system.start_split().await;
+}
+
+/// Ends all processes, then the server; returns where it keeps the log.
+async fn stop_all(system: &mut System) -> std::path::PathBuf {
+    let names: Vec<String> = system.processes.keys().cloned().collect();
+    for name in names {
+        system.process(&name).terminate().await;
+    }
+    let server = system.server.as_mut().unwrap();
+    server.server.stop(std::time::Duration::from_secs(10));
+    let streams = server.dir().join("store/jetstream/$G/streams");
+    streams.join("LOG_local")
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([from, to])
+        .status();
+    assert!(copied.unwrap().success(), "{}", from.display());
 }
 
 #[tokio::test]

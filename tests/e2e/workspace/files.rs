@@ -1,7 +1,7 @@
 //! Artifacts, results and progress.
 
 use conductor_harness::PlainClient;
-use conductor_harness::process::Ran;
+use conductor_harness::process::{Process, Ran};
 use conductor_protocol::event::{AttemptArtifact, AttemptSucceeded};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -242,4 +242,29 @@ async fn a_program_says_how_far_it_is_and_is_told_what_its_task_is() {
     ] {
         assert!(logs.contains(words), "{words} in {logs}");
     }
+}
+
+#[tokio::test]
+async fn agents_that_may_speak_on_subjects_of_their_own_alone_store_artifacts_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let args = [
+        "up",
+        "--data-dir",
+        &data.display().to_string(),
+        "--nats-port",
+        "0",
+    ];
+    let up = Process::start(&args, &[], dir.path());
+    up.says("conductor is up").await;
+    let system = System::of_up(&data).await;
+    assert!(system.credentials.is_some(), "agents have accounts");
+    let mut story = system.story().await;
+    let mut task = sh("seq 1 200000 > numbers");
+    task["artifacts"] = json!(["numbers"]);
+    let id = system.submit(task).await;
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    let args = ["artifact", "get", &id.to_string(), "numbers", "-"];
+    let numbers = system.cli(&args).await.ok();
+    assert_eq!(numbers.lines().count(), 200_000);
 }

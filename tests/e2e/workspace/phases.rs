@@ -153,4 +153,95 @@ async fn an_attempt_can_be_cancelled_in_every_phase() {
             })
             .await;
     }
+    let attempts = dir.join("data/attempts");
+    until(|| {
+        let agents = std::fs::read_dir(&attempts).unwrap().flatten();
+        let left: Vec<_> = agents
+            .flat_map(|agent| std::fs::read_dir(agent.path()).unwrap().flatten())
+            .map(|entry| entry.path())
+            .collect();
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("the end of {left:?}"))
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn commits_outlive_the_agent_that_was_killed() {
+    let mut world = World::split().await;
+    let marker = world.system.dir.path().join("committed");
+    let script = format!(
+        "[ $CONDUCTOR_ATTEMPT = 1 ] || exit 0
+         echo precious > p; git add p; git commit -q -m precious
+         git rev-parse HEAD > {0}.part; mv {0}.part {0}; sleep 300",
+        marker.display()
+    );
+    let fields = json!({
+        "workspace": {"git": {"url": world.remote}},
+        "retry": {"max_attempts": 2, "backoff": "10ms"},
+    });
+    let id = world.submit(&script, fields).await;
+    let head = until(|| std::fs::read_to_string(&marker).map_err(|e| e.to_string())).await;
+    let assigned = world.story.told(id, "attempt.started").await;
+    assert!(assigned.task == Some(id));
+    let agent = world.story.state().tasks[&id]
+        .assigned()
+        .unwrap()
+        .agent
+        .to_string();
+    world.system.process(&agent).kill9();
+    world.system.start_agent(&agent);
+    assert_eq!(world.story.outcome(id).await, Outcome::Succeeded);
+    let kept = world
+        .system
+        .dir
+        .path()
+        .join("data/kept")
+        .join(&agent)
+        .join("git");
+    let caches = std::fs::read_dir(kept).unwrap().flatten().map(|e| e.path());
+    let cache = caches.filter(|path| path.is_dir()).next().unwrap();
+    let name = format!("refs/conductor/{id}/1");
+    assert_eq!(git(&cache, &["rev-parse", &name]), head.trim());
+    assert_eq!(git(&cache, &["show", &format!("{name}:p")]), "precious");
+}
+
+#[tokio::test]
+async fn commits_outlive_an_attempt_that_is_cancelled() {
+    let mut world = World::up().await;
+    let marker = world.system.dir.path().join("committed");
+    let script = format!(
+        "echo p > p; git add p; git commit -q -m p
+         git rev-parse HEAD > {0}.part; mv {0}.part {0}; sleep 300",
+        marker.display()
+    );
+    let fields = json!({"workspace": {"git": {"url": world.remote}}});
+    let id = world.submit(&script, fields).await;
+    let head = until(|| std::fs::read_to_string(&marker).map_err(|e| e.to_string())).await;
+    world
+        .system
+        .cli(&["task", "cancel", &id.to_string()])
+        .await
+        .ok();
+    assert_eq!(world.story.outcome(id).await, Outcome::Cancelled);
+    let kept = world.system.dir.path().join("data/kept/a1/git");
+    let caches = std::fs::read_dir(kept).unwrap().flatten();
+    let cache = caches.map(|e| e.path()).find(|p| p.is_dir()).unwrap();
+    let name = format!("refs/conductor/{id}/1");
+    until(|| {
+        let refs = git(
+            &cache,
+            &["for-each-ref", "--format=%(objectname) %(refname)"],
+        );
+        let kept = format!("{} {name}", head.trim());
+        if refs.contains(&kept) {
+            Ok(())
+        } else {
+            Err(format!("{kept} among {refs}"))
+        }
+    })
+    .await;
 }

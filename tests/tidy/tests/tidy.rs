@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Packages from the lowest layer up, with the only packages of ours each may name.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     ("conductor-protocol", &[]),
     ("conductor-telemetry", &["conductor-protocol"]),
     ("conductor-domain", &["conductor-protocol"]),
@@ -40,6 +40,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
     ),
     ("conductor-orchestrator", SERVICE),
     ("conductor-scheduler", SERVICE),
+    ("conductor-modelproxy", &["conductor-protocol"]),
     (
         "conductor-agent",
         &[
@@ -48,6 +49,7 @@ const LAYERS: [(&str, &[&str]); 19] = [
             "conductor-domain",
             "conductor-eventlog",
             "conductor-replica",
+            "conductor-modelproxy",
         ],
     ),
     (

@@ -12,6 +12,7 @@ pub(super) fn group() -> Group {
             nats_slow(),
             exports_fail(),
             spans_dropped(),
+            traces_refused(),
             restarts_often(),
             files_run_out(),
             versions_differ(),
@@ -186,6 +187,46 @@ fn spans_dropped() -> Alert {
         quiet: Story {
             series: &[r#"conductor_spans_dropped_total{cell="local",instance="o1:9090"} 50+0x60"#],
             at: "25m",
+        },
+    }
+}
+
+fn traces_refused() -> Alert {
+    Alert {
+        name: "ConductorTracesRefused",
+        severity: Severity::Info,
+        expr: "sum by (cell) (increase(conductor_traces_refused_total[30m])) \
+               + sum by (cell) (increase(conductor_spans_rejected_total[30m])) > 0"
+            .to_owned(),
+        lasts: "1m",
+        summary: "The collector refuses traces of cell {{ $labels.cell }} for good",
+        description: "{{ $value | printf \"%.0f\" }} traces or spans of cell {{ $labels.cell }} were refused \
+                      by the collector in the last half an hour, and skipped.",
+        runbook: Runbook {
+            means: "The collector takes others and will never take these: something in them is not to its \
+                    liking, or one is larger than it takes. They are not shown anywhere; their tasks are not \
+                    touched by it.",
+            look: "the log of `conductor projector`: \"the collector refuses a trace for good\" names task and \
+                   code, \"did not keep all spans\" the collector's words; the collector's own log; its limits \
+                   of size.",
+            act: "Mend the collector or its limits, then export them again: \
+                  `conductor replay --traces --since <time>`.",
+        },
+        fires: Story {
+            series: &[
+                r#"conductor_traces_refused_total{cell="local",instance="p1:9090"} 0+0x10 2+0x60"#,
+                r#"conductor_spans_rejected_total{cell="local",instance="p1:9090"} 0+0x60"#,
+            ],
+            at: "10m",
+        },
+        labels: &[("cell", "local")],
+        value: "2",
+        quiet: Story {
+            series: &[
+                r#"conductor_traces_refused_total{cell="local",instance="p1:9090"} 5+0x60"#,
+                r#"conductor_spans_rejected_total{cell="local",instance="p1:9090"} 7+0x60"#,
+            ],
+            at: "10m",
         },
     }
 }

@@ -88,7 +88,8 @@ fn lost() -> Panel {
     Panel::lines(
         "Lost, in 15 minutes",
         "Agents declared lost, and attempts that ended because agent or heartbeat was lost. Attempts \
-         without agents: they hang on agents that live.",
+         without agents: they hang on agents that live. Those that an agent gave up because it was told \
+         to end are no loss: give it a longer `--drain-timeout`.",
     )
     .query(
         "agents",
@@ -97,6 +98,10 @@ fn lost() -> Panel {
     .query(
         "attempts",
         r#"sum(increase(conductor_leases_lost_total{cell="$cell"}[15m]))"#,
+    )
+    .query(
+        "given up",
+        r#"sum(increase(conductor_attempts_given_up_total{cell="$cell"}[15m]))"#,
     )
     .red_from(limits::LEASES_LOST as f64)
 }

@@ -136,7 +136,7 @@ fn reading() -> Vec<Panel> {
         Panel::lines(
             "Traces",
             "Spans that left for the collector per second, exports that failed, live spans that found no \
-             room.",
+             room; spans that the collector rejected, and traces that it refused for good.",
         )
         .query(
             "exported",
@@ -149,6 +149,14 @@ fn reading() -> Vec<Panel> {
         .query(
             "dropped",
             r#"sum(rate(conductor_spans_dropped_total{cell="$cell"}[$__rate_interval]))"#,
+        )
+        .query(
+            "rejected",
+            r#"sum(rate(conductor_spans_rejected_total{cell="$cell"}[$__rate_interval]))"#,
+        )
+        .query(
+            "refused traces",
+            r#"sum(rate(conductor_traces_refused_total{cell="$cell"}[$__rate_interval]))"#,
         )
         .unit("cps"),
     ]

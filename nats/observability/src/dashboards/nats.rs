@@ -135,5 +135,15 @@ fn processes() -> Vec<Panel> {
             r#"sum by (instance) (rate(conductor_log_lines_suppressed_total{cell="$cell"}[$__rate_interval]))"#,
         )
         .unit("cps"),
+        Panel::lines(
+            "Looks at metrics and health refused, per second",
+            "A process shows them over so many connections at once; more are answered 503. Somebody asks \
+             without end, or never hangs up.",
+        )
+        .query(
+            "{{instance}}",
+            r#"sum by (instance) (rate(conductor_metrics_connections_refused_total{cell="$cell"}[$__rate_interval]))"#,
+        )
+        .unit("cps"),
     ]
 }

@@ -141,7 +141,7 @@ fn limited((class, message): (OutcomeClass, String), ended: &Ended) -> (OutcomeC
 /// The failure that we brought about, whatever the program says of its end.
 fn brought_about(why: Why, limits: Limits) -> Option<(OutcomeClass, String)> {
     let (class, message) = match why {
-        Why::Ended | Why::Lingering => return None,
+        Why::Ended | Why::Lingering | Why::Refused => return None,
         Why::RunTimeout => (
             OutcomeClass::Timeout,
             format!("ran longer than {}", limits.run),
@@ -213,5 +213,22 @@ mod tests {
             end.failure,
             Some((OutcomeClass::CheckFailed, "first".to_owned()))
         );
+    }
+
+    #[test]
+    fn a_limit_that_ended_it_is_named() {
+        let own = Some(OutcomeClass::Crashed);
+        let mut ended = Ended::of(Why::Ended, Status::Signalled(9).into());
+        ended.limit = Some("it had too many processes".to_owned());
+        let limited = End::of(&ended, verdict(own), Limits::default());
+        let (class, message) = limited.failure.unwrap();
+        assert_eq!(class, OutcomeClass::Crashed);
+        assert!(
+            message.starts_with("it had too many processes: "),
+            "{message}"
+        );
+        ended.oom = true;
+        let oom = End::of(&ended, verdict(own), Limits::default());
+        assert_eq!(oom.failure.unwrap().0, OutcomeClass::Oom);
     }
 }

@@ -11,6 +11,7 @@ use super::watch::Why;
 use crate::dirs::lease_name;
 use crate::files::cut_end;
 use crate::inside::Inside;
+use crate::models::time_limit;
 use crate::output::Channel;
 use crate::reaper::Status;
 use crate::runtime::{self, Runtime};
@@ -36,6 +37,7 @@ impl Course {
         let is_known = ended.why != Why::Stopped(super::Stop::Revoked);
         inside.ended(&ended.status, is_known);
         let mut end = self.judged(runtime, &ended);
+        self.settle(&mut end).await;
         if end.is_success() {
             self.check(&mut end).await;
         }
@@ -65,21 +67,31 @@ impl Course {
         if let Some(Err(problem)) = schema.map(crate::schema::check_schema) {
             return Err(Box::new(End::before(Why::Ended, problem)));
         }
-        match attempt
-            .boxes
-            .choose(terms, lease_name(&attempt.lease))
-            .await
-        {
-            Ok(boxing) => self.boxing = Some(boxing),
+        let name = lease_name(&attempt.lease);
+        let boxed = match attempt.boxes.choose(terms, name).await {
+            Ok(boxing) => self.plan_reach(boxing).await,
+            Err(problem) => Err(problem),
+        };
+        let plan = match boxed {
+            Ok((boxing, plan)) => {
+                self.boxing = Some(boxing);
+                plan
+            }
             Err(problem) => return Err(Box::new(End::before(Why::Ended, problem))),
-        }
+        };
         self.session = ground.session().map(str::to_owned);
         let mut stop = attempt.stop.clone();
         let (why, problem) = tokio::select! {
-            made = Workspace::make(&ground, &mut self.dirs) => match made {
-                Ok(workspace) => return Ok(workspace),
-                Err(problem) => (Why::Ended, problem),
-            },
+            made = Workspace::make(&ground, &mut self.dirs) => {
+                let opened = made.and_then(|made| Ok((plan.open(attempt, &self.dirs.run)?, made)));
+                match opened {
+                    Ok((reach, workspace)) => {
+                        self.reach = reach;
+                        return Ok(workspace);
+                    }
+                    Err(problem) => (Why::Ended, problem),
+                }
+            }
             reason = stopped(&mut stop) => (Why::Stopped(reason), String::new()),
         };
         Err(Box::new(End::before(why, problem)))
@@ -159,7 +171,11 @@ impl Course {
             Why::Lingering => &Status::Exited(0),
             _ => &ended.status,
         };
-        End::of(ended, runtime.judge(status), limits)
+        let mut end = End::of(ended, runtime.judge(status), limits);
+        if let Some(limit) = time_limit(&self.of.assigned).filter(|_| end.why == Why::RunTimeout) {
+            end.failure = Some((limit.class, limit.message));
+        }
+        end
     }
 
     /// Puts a line of our own into its output.

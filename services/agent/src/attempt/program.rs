@@ -74,11 +74,12 @@ impl Course {
             lease: attempt.lease,
             assigned: &attempt.assigned,
             paths: &paths,
-            host: &attempt.host,
+            host: &self.reach.host,
             is_boxed: boxing.in_use().kind != SandboxKind::None,
             session: self.session.as_deref(),
         };
-        let launch = runtime.prepare(&job)?;
+        let mut launch = runtime.prepare(&job)?;
+        launch.env.extend(self.reach.env.clone());
         let placed = dirs.place(&launch.stdin);
         let placed = placed.and_then(|()| dirs.furnish(&launch.files));
         let voice = placed.and_then(|()| launch.stdin.voice(&dirs.stdin));
@@ -121,6 +122,7 @@ impl Course {
                 }
                 Some(word) = self.of.words.recv() => self.hear(runtime, word, &mut watch, inside),
                 Ok(()) = waiting.changed() => watch.pause(*waiting.borrow_and_update() > 0),
+                notice = self.reach.line.next() => self.notice(notice, &mut watch),
                 () = tokio::time::sleep_until(watch.next()) => {
                     watch.on_time(runtime, &mut process).await;
                 }
@@ -171,6 +173,8 @@ impl Course {
         for signal in signals {
             match signal {
                 Signal::Text(channel, text) => self.of.output.write(channel, Bytes::from(text)),
+                // What is metered needs no figures of the program's own.
+                Signal::Usage(_) if self.reach.line.is_metered() => {}
                 Signal::Usage(usage) if watch.may_tell_usage() => self.of.tell(AttemptUsage {
                     lease: self.of.lease,
                     usage,

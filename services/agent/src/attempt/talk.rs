@@ -7,6 +7,7 @@ use conductor_protocol::terms::Answer;
 use super::Course;
 use super::end::End;
 use super::program::stopped;
+use super::reach::BUDGET;
 use super::watch::Watch;
 use crate::inside::Inside;
 use crate::people::{Heard, Reply, cut};
@@ -18,7 +19,7 @@ const RESULT_SHOWN: usize = 1_024;
 impl Course {
     /// Takes in what the scheduler says, and hands on to the runtime what is for it.
     pub(super) fn hear(
-        &self,
+        &mut self,
         runtime: &mut dyn Runtime,
         word: Word,
         watch: &mut Watch,
@@ -26,6 +27,10 @@ impl Course {
     ) {
         let signals = match self.of.people.hear(word) {
             None => return,
+            Some(Heard::Answer(name, reply)) if name == BUDGET => {
+                self.reach.line.decide(reply.answer);
+                return;
+            }
             Some(Heard::Answer(name, reply)) => runtime.answered(&name, &reply),
             Some(Heard::Text(text)) => match runtime.told(&text) {
                 Some(signals) => signals,

@@ -12,6 +12,9 @@ use crate::runtime::{Runtime, Step};
 /// How long a program may take to end after its last word.
 const GRACE_AFTER_FINAL: Duration = Duration::from_secs(10);
 
+/// How long a program may take to end when nothing it asks is answered any more.
+const GRACE_AFTER_REFUSAL: Duration = Duration::from_secs(10);
+
 /// How long a reaper may take to end its tree before it is killed itself.
 const REAPING_MAX: Duration = Duration::from_secs(10);
 
@@ -29,6 +32,8 @@ pub(super) enum Why {
     RunTimeout,
     Silent,
     Lingering,
+    /// Nothing it asks is answered any more, and it did not end by itself.
+    Refused,
 }
 
 pub(super) struct Watch {
@@ -40,6 +45,8 @@ pub(super) struct Watch {
     ladder: std::slice::Iter<'static, Step>,
     step_deadline: Option<Instant>,
     usage_told: Option<Instant>,
+    /// When it must have ended by itself, since nothing it asks is answered.
+    refused_until: Option<Instant>,
     voice: Voice,
     /// Since when it waits for people: that is neither running nor silence.
     paused: Option<Instant>,
@@ -56,6 +63,7 @@ impl Watch {
             ladder: runtime.ladder().iter(),
             step_deadline: None,
             usage_told: None,
+            refused_until: None,
             voice,
             paused: None,
         }
@@ -103,7 +111,16 @@ impl Watch {
         }
     }
 
+    /// Nothing it asks is answered any more: it may end by itself, but not take long.
+    pub(super) fn on_refusal(&mut self) {
+        let until = Instant::now() + GRACE_AFTER_REFUSAL;
+        self.refused_until.get_or_insert(until);
+    }
+
     fn silent_at(&self) -> Option<(Instant, Why)> {
+        if let Some(until) = self.refused_until {
+            return Some((until, Why::Refused));
+        }
         if self.is_final {
             return Some((self.heard + GRACE_AFTER_FINAL, Why::Lingering));
         }

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use conductor_eventlog::jetstream::ears::Hearing;
 use conductor_eventlog::jetstream::presence::Beat;
-use conductor_protocol::TaskId;
-use conductor_protocol::ids::Position;
+use conductor_protocol::TraceContext;
+use conductor_protocol::ids::Lease;
 use conductor_protocol::spec::HEARTBEAT_INTERVAL_MS_DEFAULT;
 
 use super::{Duty, Effect};
@@ -62,14 +62,15 @@ impl Duty {
             let silent = now.saturating_duration_since(heard_beat.max(r.started));
             silent > r.lease_length && r.stop == Stop::No
         };
-        let expired: Vec<(Position, TaskId)> = self
+        let expired: Vec<(Lease, TraceContext)> = self
             .running
-            .iter()
-            .filter(|(_, r)| is_expired(r))
-            .map(|(at, r)| (*at, r.lease.task))
+            .values()
+            .filter(|r| is_expired(r))
+            .map(|r| (r.lease, r.context))
             .collect();
-        for (at, task) in expired {
-            tracing::warn!(%task, %at, "the log is away for longer than the lease; stopping the attempt");
+        for (lease, context) in expired {
+            let (at, trace) = (lease.assigned, context.trace_hex());
+            tracing::warn!(task = %lease.task, attempt = lease.attempt, trace, %at, "the log is away for longer than the lease; stopping the attempt");
             self.stop(at, Stop::LeaseExpired, effects);
         }
     }

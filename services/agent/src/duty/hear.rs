@@ -96,7 +96,8 @@ impl Duty {
         };
         // None ever led under no epoch.
         if epoch == 0 || epoch < membership.scheduler {
-            tracing::debug!(%at, epoch, "words of an earlier scheduler");
+            let task = event.task().map(tracing::field::display);
+            tracing::debug!(%at, epoch, task, "words of an earlier scheduler");
             return;
         }
         let ours = membership.incarnation;

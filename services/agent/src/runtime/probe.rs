@@ -78,7 +78,7 @@ mod tests {
         let host = Host {
             claude: "/nonexistent/claude".into(),
             codex: "/bin/false".into(),
-            ..Host::from_env()
+            ..Host::from_env().unwrap()
         };
         let found = probe(&host).await;
         assert_eq!(

@@ -11,8 +11,10 @@ use conductor_protocol::{Position, RunSpec};
 
 use super::{Host, Job, Runtime, Signal};
 use crate::dirs::Paths;
+use crate::models::Models;
 use crate::output::Channel;
 use crate::process::Launch;
+use crate::secrets::Secrets;
 
 /// A recorded stream.
 pub(super) fn fixture(name: &str) -> Vec<u8> {
@@ -64,6 +66,8 @@ pub(super) fn host() -> Host {
         versions: BTreeMap::new(),
         silence: Duration::from_secs(1),
         otlp: None,
+        models: Arc::new(Models::from_env().unwrap()),
+        secrets: Secrets::default(),
     }
 }
 

@@ -6,8 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,9 @@ pub struct Rules {
     pub write: Vec<PathBuf>,
     /// Whether it may use the network.
     pub network: bool,
+    /// TCP ports that it may connect to where it may not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
 }
 
 /// What an attempt may reach.
@@ -72,6 +75,7 @@ pub(super) fn rules(dirs: &AttemptDirs, binds: &[Bind], network: bool) -> Rules 
             .chain(bound(true))
             .collect(),
         network,
+        ports: Vec::new(),
     }
 }
 
@@ -101,8 +105,12 @@ pub(crate) fn enforce(rules: &Rules) -> Result<Enforced, String> {
     let there = |paths: &[PathBuf]| -> Vec<PathBuf> {
         paths.iter().filter(|p| p.exists()).cloned().collect()
     };
+    let closed = rules.ports.iter().filter(|_| !rules.network);
+    let ports =
+        closed.map(|port| Ok::<_, RulesetError>(NetPort::new(*port, AccessNet::ConnectTcp)));
     let status = ruleset
         .create()
+        .and_then(|r| r.add_rules(ports))
         .and_then(|r| r.add_rules(path_beneath_rules(there(&rules.read), read)))
         .and_then(|r| r.add_rules(path_beneath_rules(there(&rules.write), all)))
         .and_then(landlock::RulesetCreated::restrict_self)

@@ -146,6 +146,7 @@ impl Found {
             sandbox: sandbox.clone(),
             limits,
             network,
+            ports: Vec::new(),
             image: asked
                 .and_then(|s| s.image.clone())
                 .or_else(|| options.image.clone()),

@@ -265,6 +265,7 @@ impl Trial<'_> {
             sandbox,
             limits: Limits::of(None, kind),
             network: Network::None,
+            ports: Vec::new(),
             image: image.map(str::to_owned),
             binds: self.options.read_only.iter().map(Bind::read_only).collect(),
             ..Boxing::none(self.options.reaper.clone(), name)

@@ -63,6 +63,7 @@ fn boxing(sandbox: Sandbox) -> Boxing {
     Boxing {
         limits: Limits::of(Some(&asked), sandbox.kind()),
         network: Network::None,
+        ports: Vec::new(),
         binds: vec![
             Bind::read_only("/tools"),
             Bind {

@@ -1,6 +1,5 @@
 //! Joining: a new incarnation, with a tail, a heartbeat and an appender of its own.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,9 +45,6 @@ impl Membership {
 
 /// Kills and removes what an earlier life of this agent may have left.
 pub(super) async fn clear_leftovers(options: &AgentOptions) {
-    for named in workspace::named::all(&options.kept) {
-        sweep(&named);
-    }
     for entry in std::fs::read_dir(&options.data)
         .into_iter()
         .flatten()
@@ -63,12 +59,6 @@ pub(super) async fn clear_leftovers(options: &AgentOptions) {
         let _ = std::fs::remove_dir_all(entry.path());
     }
     sessions::prune(&options.kept);
-}
-
-/// Kills what still runs in a workspace.
-fn sweep(workspace: &Path) {
-    let marker = format!("CONDUCTOR_WORKSPACE={}", workspace.display());
-    while reaper::sweep(&marker) > 0 {}
 }
 
 impl AgentState {

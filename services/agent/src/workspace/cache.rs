@@ -49,9 +49,15 @@ impl Cache {
 
     async fn open(dir: PathBuf, git: Git) -> Result<Self, String> {
         let cache = Self { dir, git };
-        if !cache.dir.join("objects").is_dir() {
-            fs::create_dir_all(&cache.dir)
-                .map_err(|e| format!("cannot make {}: {e}", cache.dir.display()))?;
+        let is_there = || cache.dir.join("objects").is_dir();
+        if is_there() {
+            return Ok(cache);
+        }
+        fs::create_dir_all(&cache.dir)
+            .map_err(|e| format!("cannot make {}: {e}", cache.dir.display()))?;
+        // Others may want it at the same time.
+        let _lock = cache.lock().await?;
+        if !is_there() {
             let init = cache.git.at(&cache.dir);
             init.args(["init", "-q", "--bare", "--template=", "."])
                 .run()
@@ -60,7 +66,8 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Waits until no other attempt works on it.
+    /// Waits until no other attempt brings it up to date or clones from it. Commits are taken in and
+    /// pushed beside that: objects do not go away.
     pub(crate) async fn lock(&self) -> Result<Lock, String> {
         let path = self.dir.with_extension("lock");
         loop {
@@ -92,6 +99,7 @@ impl Cache {
             refs.push("+HEAD:refs/conductor-head".to_owned());
         }
         self.fetch_refs(url, &refs, true).await?;
+        self.tidy().await?;
         let Some(reference) = reference else {
             return self.resolve("refs/conductor-head").await;
         };
@@ -124,6 +132,14 @@ impl Cache {
         }
         fetch.args(["--", url]).args(refs).remote().run().await?;
         Ok(())
+    }
+
+    /// Packs what has become many files, when it is time. What nothing names any more goes after two
+    /// weeks, as git has it.
+    async fn tidy(&self) -> Result<(), String> {
+        let when = ["-c", "gc.auto=6700", "-c", "gc.autoDetach=false"];
+        let gc = self.call(&when).args(["gc", "--auto", "-q"]);
+        gc.run().await.map(|_| ())
     }
 
     /// The commit that a name of the repository stands for.

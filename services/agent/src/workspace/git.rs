@@ -55,7 +55,7 @@ pub(crate) struct Git {
     /// `PATH`.
     pub(crate) path: String,
     /// Marks its processes, so that those of an agent that was killed are found.
-    pub(crate) mark: Vec<(String, String)>,
+    pub(crate) lease: Option<String>,
 }
 
 /// One command of git.
@@ -101,8 +101,8 @@ impl Git {
         ]
         .map(|(name, value)| (name.to_owned(), value.into()))
         .to_vec();
-        let mark = self.mark.iter();
-        env.extend(mark.map(|(name, value)| (name.clone(), value.into())));
+        let mark = self.lease.iter();
+        env.extend(mark.map(|lease| ("CONDUCTOR_LEASE".to_owned(), lease.into())));
         Call {
             args: settings(),
             env,
@@ -346,7 +346,7 @@ pub(crate) mod tests {
     pub(crate) fn git() -> Git {
         Git {
             path: std::env::var("PATH").unwrap(),
-            mark: Vec::new(),
+            lease: None,
         }
     }
 

@@ -71,15 +71,18 @@ impl World {
     }
 
     async fn make(&self, terms: Value) -> Result<Made, String> {
+        self.make_with(terms, &std::env::var("PATH").unwrap()).await
+    }
+
+    async fn make_with(&self, terms: Value, path: &str) -> Result<Made, String> {
         let (lease, assigned) = assigned(terms);
         let (base, kept) = (self.path("data/attempts/a"), self.path("data/kept/a"));
-        let path = std::env::var("PATH").unwrap();
         let ground = Ground {
             lease,
             assigned: &assigned,
             base: &base,
             kept: &kept,
-            path: &path,
+            path,
         };
         let mut dirs = AttemptDirs::of(&base, &lease);
         let workspace = Workspace::make(&ground, &mut dirs).await?;
@@ -323,4 +326,27 @@ async fn plain_commands_in_an_empty_directory_are_not_compared() {
     let asked = world.make(json!({"workspace": {}})).await.unwrap();
     asked.write("a", "a\n");
     assert_eq!(asked.changed().await.difference.files, 1);
+}
+
+#[tokio::test]
+async fn without_git_only_what_needs_it_does_not_start() {
+    let world = World::new();
+    let plain = world.make_with(json!({"workspace": {}}), "/nowhere").await;
+    let unknown = plain.unwrap().workspace.changes().await.unwrap_err();
+    assert!(
+        unknown.contains("install it where the agent runs"),
+        "{unknown}"
+    );
+    let git = json!({"workspace": {"git": {"url": world.remote()}}});
+    let refused = world.make_with(git, "/nowhere").await.unwrap_err();
+    assert!(refused.contains("git does not start"), "{refused}");
+}
+
+#[tokio::test]
+async fn many_may_begin_at_once() {
+    let world = World::new();
+    let begin = || world.cloned(json!({}));
+    let (a, b, c, d) = tokio::join!(begin(), begin(), begin(), begin());
+    let has_file = |made: &Made| made.dirs.workspace.join("f").exists();
+    assert!([a, b, c, d].iter().all(has_file));
 }

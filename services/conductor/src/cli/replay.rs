@@ -140,7 +140,8 @@ pub(crate) async fn run(args: ReplayArgs, settings: &Settings) -> Outcome {
     Ok(exit)
 }
 
-fn until(flag: &str, text: Option<&str>) -> Outcome<Until> {
+/// The end of a range, as a flag names it.
+pub(super) fn until(flag: &str, text: Option<&str>) -> Outcome<Until> {
     let Some(text) = text else {
         return Ok(Until::Seq(u64::MAX));
     };

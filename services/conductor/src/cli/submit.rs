@@ -4,6 +4,7 @@ mod boxed;
 mod file;
 mod send;
 mod wait;
+mod works;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -130,6 +131,8 @@ pub(crate) struct SubmitArgs {
     stdin: Option<String>,
     #[command(flatten)]
     boxed: boxed::BoxedArgs,
+    #[command(flatten)]
+    works: works::WorksArgs,
     /// Model of the Claude Code CLI or the Codex CLI
     #[arg(long, requires = "cli")]
     model: Option<String>,
@@ -237,7 +240,7 @@ fn from_flags(args: &SubmitArgs) -> Outcome<Order> {
         heartbeat: ms(args.timeout_heartbeat),
         total: ms(args.timeout_total),
     };
-    let submission = Submission {
+    let mut submission = Submission {
         id: args.id,
         key: args.key.clone(),
         name: args.name.clone(),
@@ -262,6 +265,7 @@ fn from_flags(args: &SubmitArgs) -> Outcome<Order> {
         sandbox: args.boxed.spec(),
         ..Submission::default()
     };
+    args.works.put(&mut submission);
     Ok(Order {
         queue: args.queue.clone(),
         submission,

@@ -64,7 +64,7 @@ pub(super) async fn run(settings: &Settings) -> Outcome {
     let plan = sample_plan(super::otlp_if_any());
     let agents: Vec<AgentId> = plan.agents.iter().map(|a| a.id.clone()).collect();
     let access = LocalAccess::prepare(dir.path(), &settings.cell, &agents)?;
-    let mut server = start_server(dir.path(), None, Some(&access))?;
+    let mut server = start_server(dir.path(), None, Some(&access), None)?;
     let connect = settings.connect("conductor-demo");
     let place = local_place(connect, dir.path(), &server, Some(&access));
     out::say(&format!(
@@ -107,8 +107,10 @@ fn sample_plan(traces: Option<Otlp>) -> Plan {
         accepted_risks: Vec::new(),
         lock_ttl: Duration::from_secs(5),
         takes_over: false,
+        claim_ttl: super::CLAIM_TTL,
         snapshot_every: 0,
         drain_timeout: Duration::from_secs(5),
+        secrets_dir: None,
     }
 }
 
@@ -162,7 +164,8 @@ async fn submit(connection: &Connection, place: &Place) -> Outcome<()> {
 fn introduce_plainly(info: &str, client: &Credentials) -> Outcome<serde_json::Value> {
     let info: serde_json::Value = serde_json::from_str(info.trim_start_matches("INFO "))
         .map_err(|e| Failure::new(Exit::Failure, format!("the server's greeting: {e}")))?;
-    let nonce = info["nonce"].as_str().unwrap_or_default();
+    let nonce = info.get("nonce").and_then(|n| n.as_str());
+    let nonce = nonce.unwrap_or_default();
     let sig = client.sign(nonce.as_bytes())?;
     Ok(json!({"verbose": false, "jwt": client.jwt, "sig": sig}))
 }

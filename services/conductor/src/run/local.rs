@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_nats::guard::GuardProgram;
-use conductor_nats::{DataDir, Server, ServerConfig, locate};
+use conductor_nats::{DataDir, Server, ServerConfig, StoreKey, locate};
 use conductor_protocol::AgentId;
 use conductor_protocol::subject::Role as RoleName;
 use tokio::sync::watch;
@@ -16,7 +16,7 @@ use super::access::LocalAccess;
 use super::sight::Watched;
 use super::stack::{AgentPlan, Place, Stack, signals};
 use super::{UpArgs, plan};
-use crate::exit::{Exit, Outcome};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::out;
 use crate::settings::Settings;
 
@@ -36,11 +36,15 @@ pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
     };
     let server = match &settings.nats_url {
         Some(_) => None,
-        None => Some(start_server(
-            data.path(),
-            Some(args.nats_port),
-            access.as_ref(),
-        )?),
+        None => {
+            let key = args.store_key_file.as_deref().map(store_key).transpose()?;
+            Some(start_server(
+                data.path(),
+                Some(args.nats_port),
+                access.as_ref(),
+                key,
+            )?)
+        }
     };
     let place = place(settings, data.path(), server.as_ref(), access.as_ref());
     let mut stop = signals();
@@ -116,6 +120,7 @@ fn up_plan(args: UpArgs) -> super::stack::Plan {
         .collect();
     let mut plan = plan(args.role, RoleName::ALL.to_vec(), agents);
     plan.drain_timeout = args.drain_timeout;
+    plan.secrets_dir = args.secrets_dir;
     plan.boxes = args.boxes;
     plan
 }
@@ -127,11 +132,25 @@ fn agent_ids(count: u32) -> Vec<AgentId> {
         .collect()
 }
 
+/// The key in a file, without the white space around it.
+fn store_key(path: &Path) -> Outcome<StoreKey> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Failure::usage(format!("--store-key-file {}: {e}", path.display())))?;
+    match text.trim() {
+        "" => Err(Failure::usage(format!(
+            "--store-key-file {} is empty",
+            path.display()
+        ))),
+        key => Ok(StoreKey(key.to_owned())),
+    }
+}
+
 /// Starts the local server in `data`, on `port` if it is free.
 pub(super) fn start_server(
     data: &Path,
     port: Option<u16>,
     access: Option<&LocalAccess>,
+    key: Option<StoreKey>,
 ) -> Outcome<Server> {
     let binary = locate()?;
     let dir = data.join("nats");
@@ -139,6 +158,7 @@ pub(super) fn start_server(
     let mut config = ServerConfig::standalone("conductor", dir.join("store"));
     // The server takes 0 for its default port, not for any.
     config.port = port.filter(|p| *p != 0 && TcpListener::bind(("127.0.0.1", *p)).is_ok());
+    config.store_key = key;
     config.operator = access.map(|access| access.operator_mode().clone());
     let guard = GuardProgram::current_exe();
     let server = Server::start(config, &binary, &dir, guard, SERVER_START)?;

@@ -44,13 +44,21 @@ pub(super) struct Watched {
     /// Its actor, while it runs.
     pub(super) actor: Mutex<Option<ActorRef<ReplicaMsg>>>,
     /// Whether each agent of this process has joined.
-    pub(super) joined: Mutex<Vec<Arc<AtomicBool>>>,
+    joined: Mutex<Vec<Arc<AtomicBool>>>,
     /// Whether all parts were started.
     pub(super) has_started: AtomicBool,
     sizes: Mutex<Option<Sizes>>,
 }
 
 impl Watched {
+    /// One more agent is waited for; set once it has joined.
+    pub(super) fn expects_agent(&self) -> Arc<AtomicBool> {
+        let has_joined = Arc::new(AtomicBool::new(false));
+        let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        joined.push(Arc::clone(&has_joined));
+        has_joined
+    }
+
     /// Shows this process where the settings say, from now on; returns where.
     pub(super) async fn show(self: &Arc<Self>, settings: &Settings) -> Outcome<Option<SocketAddr>> {
         let (wanted, may_move) = match settings.metrics {
@@ -70,13 +78,12 @@ impl Watched {
                 Box::new(Link(Arc::clone(self))),
                 Box::new(Cell(Arc::clone(self))),
             ],
-            health: Box::new(Well(Arc::clone(self))),
+            health: Box::new(Well {
+                watched: Arc::clone(self),
+                behind_max: BEHIND_MAX,
+            }),
         };
-        tokio::spawn(async move {
-            if let Err(e) = serve::serve(listener, sight).await {
-                tracing::error!(error = %e, "metrics are shown no more");
-            }
-        });
+        tokio::spawn(serve::serve(listener, sight));
         tracing::info!(%at, "metrics are shown");
         Ok(Some(at))
     }
@@ -228,21 +235,29 @@ fn now_ms() -> u64 {
 }
 
 /// Whether this process can do its work.
-struct Well(Arc<Watched>);
+struct Well {
+    watched: Arc<Watched>,
+    /// Records behind the log's end at which it still counts as ready.
+    behind_max: u64,
+}
 
 impl Health for Well {
     fn not_started(&self) -> Option<String> {
-        if self.0.connection.get().is_none() {
+        if self.watched.connection.get().is_none() {
             return Some("not connected to NATS yet".to_owned());
         }
-        if !self.0.has_started.load(Ordering::Acquire) {
+        if !self.watched.has_started.load(Ordering::Acquire) {
             return Some("the streams are not there yet".to_owned());
         }
         let is_behind = |r: &watch::Receiver<ReplicaStatus>| !r.borrow().is_caught_up;
-        if self.0.replica.get().is_some_and(is_behind) {
+        if self.watched.replica.get().is_some_and(is_behind) {
             return Some("the log is not read to its end yet".to_owned());
         }
-        let joined = self.0.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        let joined = self
+            .watched
+            .joined
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if joined.iter().any(|j| !j.load(Ordering::Acquire)) {
             return Some("an agent has not joined yet".to_owned());
         }
@@ -251,7 +266,7 @@ impl Health for Well {
 
     fn not_ready(&self) -> Answer<'_> {
         Box::pin(async {
-            let connection = self.0.connection.get();
+            let connection = self.watched.connection.get();
             let Some(connection) = connection.filter(|c| *c.is_up().borrow()) else {
                 return Some("the link to NATS is down".to_owned());
             };
@@ -259,12 +274,15 @@ impl Health for Well {
             let Ok(Ok(last)) = last else {
                 return Some("the log does not answer".to_owned());
             };
-            let status = self.0.replica.get().map(|r| r.borrow().clone())?;
+            let status = self.watched.replica.get().map(|r| r.borrow().clone())?;
             if let Some(problem) = status.stopped {
                 return Some(problem);
             }
             let behind = last.saturating_sub(status.seq);
-            (behind > BEHIND_MAX).then(|| format!("{behind} records behind the log"))
+            (behind > self.behind_max).then(|| format!("{behind} records behind the log"))
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

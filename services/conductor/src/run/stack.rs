@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use conductor_agent::runtime::Host;
 use conductor_agent::sandbox::Boxes;
+use conductor_agent::secrets::Secrets;
 use conductor_agent::service::{Agent, AgentMsg, AgentOptions, PROBE_EVERY, hostname};
 use conductor_eventlog::jetstream::provision::{Provision, Provisioned, Risk};
 use conductor_eventlog::jetstream::{Connect, Connection};
@@ -45,8 +46,12 @@ pub(super) struct Plan {
     pub(super) accepted_risks: Vec<Risk>,
     pub(super) lock_ttl: Duration,
     pub(super) takes_over: bool,
+    /// How long a projector waits for a silent one.
+    pub(super) claim_ttl: Duration,
     pub(super) snapshot_every: u64,
     pub(super) drain_timeout: Duration,
+    /// Files that are secrets of its agents.
+    pub(super) secrets_dir: Option<PathBuf>,
 }
 
 /// An agent of this process.
@@ -239,13 +244,14 @@ impl Stack {
                 otlp: otlp.clone(),
                 instance: ReplicaOptions::new_instance(&hostname()),
                 takes_over: plan.takes_over,
+                claim_ttl: plan.claim_ttl,
                 checkpoint_every: plan.snapshot_every,
             };
             let (connection, stop) = (Arc::clone(&connection), stop.subscribe());
             parts.spawn(keep_projector(connection, options, stop));
         }
         let mut superseded = Vec::new();
-        let host = Host::from_env();
+        let host = host(&plan)?;
         let boxes = match plan.agents.as_slice() {
             [] => Boxes::none(std::env::current_exe()?),
             _ => plan.boxes.found(&host, &place.data).await?,
@@ -253,13 +259,7 @@ impl Stack {
         for agent in &plan.agents {
             let is_superseded = Arc::new(AtomicBool::new(false));
             superseded.push(Arc::clone(&is_superseded));
-            let has_joined = Arc::new(AtomicBool::new(false));
-            let mut joined = watched
-                .joined
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            joined.push(Arc::clone(&has_joined));
-            drop(joined);
+            let has_joined = watched.expects_agent();
             let options = AgentOptions {
                 id: agent.id.clone(),
                 slots: agent.slots,
@@ -338,6 +338,18 @@ impl Stack {
         live::flush(Duration::from_secs(2)).await;
         self.connection.flush().await;
     }
+}
+
+/// What the agents of this process lend their attempts.
+fn host(plan: &Plan) -> Outcome<Host> {
+    let host = Host::from_env().map_err(|e| {
+        Failure::usage(e)
+            .hint("it is one of the variables that an agent reads; see README, Models without keys")
+    })?;
+    Ok(Host {
+        secrets: Secrets::new(plan.secrets_dir.clone()),
+        ..host
+    })
 }
 
 /// Exports what goes on in this process; nobody is kept from working by that.

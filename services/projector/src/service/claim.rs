@@ -7,16 +7,13 @@ use std::time::{Duration, SystemTime};
 use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::jetstream::positions::{Position, Stored};
 use conductor_eventlog::{EventLog, LogError};
+use conductor_protocol::UnixMs;
 use conductor_telemetry::metrics;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{ProjectorError, ProjectorOptions, READER};
+use super::{ProjectorError, ProjectorOptions, READER, history};
 
-/// How often whoever projects says that it is there.
-pub(super) const RENEWED_EVERY: Duration = Duration::from_secs(5);
-/// How long a position may stay as it is until another process goes on from it.
-const DEAD_AFTER: Duration = Duration::from_secs(15);
 /// A log of so many records is as good as new: whoever starts a cell and its projector together
 /// misses nothing, however long either takes.
 const YOUNG_RECORDS: u64 = 10_000;
@@ -29,6 +26,9 @@ pub(super) struct Claim {
     connection: Arc<Connection>,
     holder: String,
     seq: u64,
+    /// That record's time.
+    time_ms: UnixMs,
+    ttl: Duration,
     revision: u64,
     renewed: Instant,
 }
@@ -43,27 +43,28 @@ impl Claim {
         let mut seen: Option<(u64, Instant)> = None;
         loop {
             let stored = patiently(|| connection.position(READER)).await;
-            let (seq, over) = match &stored {
-                None => (first(patiently(|| connection.last_seq()).await), None),
-                Some(stored) if is_free(stored, options, seen) => {
-                    (stored.position.seq, Some(stored.revision))
+            if let Some(stored) = &stored
+                && !is_free(stored, options, seen)
+            {
+                if seen.is_none_or(|(revision, _)| revision != stored.revision) {
+                    seen = Some((stored.revision, Instant::now()));
                 }
-                Some(stored) => {
-                    if seen.is_none_or(|(revision, _)| revision != stored.revision) {
-                        seen = Some((stored.revision, Instant::now()));
-                    }
-                    tokio::time::sleep(LOOKS_EVERY).await;
-                    continue;
-                }
-            };
+                tokio::time::sleep(LOOKS_EVERY).await;
+                continue;
+            }
+            let (seq, time_ms) = begin(connection, stored.as_ref()).await;
             let mut claim = Self {
                 connection: Arc::clone(connection),
                 holder: options.instance.clone(),
                 seq,
+                time_ms,
+                ttl: options.claim_ttl,
                 revision: 0,
                 renewed: Instant::now(),
             };
-            if claim.put(seq, &options.instance, over).await? {
+            let over = stored.map(|s| s.revision);
+            let at = claim.at();
+            if claim.put(at, &options.instance, over).await? {
                 return Ok(claim);
             }
             // Somebody was faster.
@@ -76,32 +77,42 @@ impl Claim {
         self.seq
     }
 
+    /// That record and its time.
+    pub(super) fn at(&self) -> (u64, UnixMs) {
+        (self.seq, self.time_ms)
+    }
+
+    /// How often to say that this process is there: two such words may be lost.
+    pub(super) fn renewed_every(&self) -> Duration {
+        self.ttl / 3
+    }
+
     /// Says that this process is still there, where that was not said for a while.
     pub(super) async fn renew(
         &mut self,
         stop: &watch::Receiver<bool>,
     ) -> Result<bool, ProjectorError> {
-        if self.renewed.elapsed() < RENEWED_EVERY {
+        if self.renewed.elapsed() < self.renewed_every() {
             return Ok(true);
         }
-        self.advance(self.seq, stop).await
+        self.advance(self.at(), stop).await
     }
 
-    /// Says that all up to `seq` is dealt with. While the servers are away it waits: whether
+    /// Says that all up to this record, of this time, is dealt with. While the servers are away it waits: whether
     /// this was heard decides whether anything is exported twice. `false` where they are away
     /// and this process is to end.
     pub(super) async fn advance(
         &mut self,
-        seq: u64,
+        at: (u64, UnixMs),
         stop: &watch::Receiver<bool>,
     ) -> Result<bool, ProjectorError> {
         let (holder, over) = (self.holder.clone(), Some(self.revision));
         let mut pause = Duration::from_millis(50);
         loop {
-            match self.put(seq, &holder, over).await {
+            match self.put(at, &holder, over).await {
                 Ok(true) => return Ok(true),
                 // An earlier try may have been heard though its answer was lost.
-                Ok(false) if self.is_ours(seq).await => return Ok(true),
+                Ok(false) if self.is_ours(at).await => return Ok(true),
                 Ok(false) => {
                     // The other one says how far it is.
                     metrics().projected_seq.store(0, Ordering::Relaxed);
@@ -119,24 +130,31 @@ impl Claim {
 
     /// Lets another process go on at once.
     pub(super) async fn release(mut self) {
-        let (seq, over) = (self.seq, Some(self.revision));
+        let (at, over) = (self.at(), Some(self.revision));
         // One that is not heard of is waited for.
-        let _ = self.put(seq, "", over).await;
+        let _ = self.put(at, "", over).await;
     }
 
-    async fn is_ours(&mut self, seq: u64) -> bool {
+    async fn is_ours(&mut self, at: (u64, UnixMs)) -> bool {
         match self.connection.position(READER).await {
-            Ok(Some(s)) if s.position.holder == self.holder && s.position.seq == seq => {
-                (self.seq, self.revision) = (seq, s.revision);
+            Ok(Some(s)) if s.position.holder == self.holder && s.position.seq == at.0 => {
+                (self.seq, self.time_ms) = at;
+                self.revision = s.revision;
                 true
             }
             _ => false,
         }
     }
 
-    async fn put(&mut self, seq: u64, holder: &str, over: Option<u64>) -> Result<bool, LogError> {
+    async fn put(
+        &mut self,
+        (seq, time_ms): (u64, UnixMs),
+        holder: &str,
+        over: Option<u64>,
+    ) -> Result<bool, LogError> {
         let position = Position {
             seq,
+            time_ms: Some(time_ms),
             holder: holder.to_owned(),
             at_ms: now_ms(),
         };
@@ -144,11 +162,34 @@ impl Claim {
         let Some(revision) = put.await? else {
             return Ok(false);
         };
-        (self.seq, self.revision) = (seq, revision);
+        (self.seq, self.time_ms, self.revision) = (seq, time_ms, revision);
         self.renewed = Instant::now();
         metrics().projected_seq.store(seq, Ordering::Relaxed);
         Ok(true)
     }
+}
+
+/// From where to go on, with that record's time: from the position, as far as the log still holds
+/// what was there when it was stored.
+async fn begin(connection: &Connection, stored: Option<&Stored>) -> (u64, UnixMs) {
+    let Some(stored) = stored else {
+        let seq = first(patiently(|| connection.last_seq()).await);
+        return (seq, time_of(connection, seq).await);
+    };
+    let seq = stored.position.seq;
+    match stored.position.time_ms {
+        Some(time_ms) => patiently(|| history::last_shared(connection, (seq, time_ms))).await,
+        // One of an earlier version is believed.
+        None => (seq, time_of(connection, seq).await),
+    }
+}
+
+async fn time_of(connection: &Connection, seq: u64) -> UnixMs {
+    if seq == 0 {
+        return 0;
+    }
+    let record = patiently(|| connection.read(seq)).await;
+    record.map_or(0, |r| r.time_ms)
 }
 
 /// Up to where what is in a log of this length is not exported by the first projector ever.
@@ -170,7 +211,7 @@ fn is_free(stored: &Stored, options: &ProjectorOptions, seen: Option<(u64, Insta
         || options.takes_over
         || stored.position.holder == options.instance
         || seen.is_some_and(|(revision, since)| {
-            revision == stored.revision && since.elapsed() >= DEAD_AFTER
+            revision == stored.revision && since.elapsed() >= options.claim_ttl
         })
 }
 

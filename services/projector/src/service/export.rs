@@ -6,28 +6,27 @@ use std::time::Duration;
 use bytes::Bytes;
 use conductor_eventlog::jetstream::{Connection, ReaderSnapshots};
 use conductor_eventlog::{EventLog, SnapshotName, SnapshotStore};
-use conductor_telemetry::{ExportError, Exporter, Span, metrics};
+use conductor_telemetry::{ExportError, Exporter, metrics};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::claim::{Claim, RENEWED_EVERY};
+use super::claim::Claim;
 use super::{ProjectorError, Step, stopped};
+use crate::delivery::{Delivery, Next};
 
 /// How long after it was told to stop it reads on at most, for what ends meanwhile.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long spans wait for others.
 const GATHERS: Duration = Duration::from_millis(200);
-/// Pauses between tries while the collector is away: short beside the time after which another
-/// process would take over.
+/// Pauses between tries while the collector is away.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(4);
 
-/// What is exported at a time.
-#[derive(Default)]
+/// What is exported before the position moves.
 struct Batch {
-    seq: u64,
-    time_ms: u64,
-    spans: Vec<Span>,
+    /// Its last record, and that one's time.
+    at: (u64, u64),
+    traces: Delivery,
     checkpoint: Option<(u64, Bytes)>,
 }
 
@@ -40,8 +39,6 @@ pub(super) struct Exports<'a> {
     coming: mpsc::Receiver<Result<Step, String>>,
     batch: Batch,
     is_refused: bool,
-    /// Most spans of the next export: fewer after one that was refused.
-    size: usize,
     stop: watch::Receiver<bool>,
 }
 
@@ -55,8 +52,9 @@ impl<'a> Exports<'a> {
         stop: watch::Receiver<bool>,
     ) -> Self {
         let batch = Batch {
-            seq: claim.seq(),
-            ..Batch::default()
+            at: claim.at(),
+            traces: Delivery::new(batch_max),
+            checkpoint: None,
         };
         Self {
             exporter,
@@ -66,7 +64,6 @@ impl<'a> Exports<'a> {
             coming,
             batch,
             is_refused: false,
-            size: batch_max,
             stop,
         }
     }
@@ -77,7 +74,7 @@ impl<'a> Exports<'a> {
         let mut stop = self.stop.clone();
         while !*stop.borrow() {
             tokio::select! {
-                gathered = self.gather(RENEWED_EVERY) => gathered?,
+                gathered = self.gather(self.claim.renewed_every()) => gathered?,
                 () = stopped(&mut stop) => {}
             }
             if !self.deliver().await? {
@@ -112,18 +109,19 @@ impl<'a> Exports<'a> {
     /// or nothing came for `at_most`.
     async fn gather(&mut self, at_most: Duration) -> Result<(), ProjectorError> {
         let mut until = Instant::now() + at_most;
-        while self.batch.spans.len() < self.batch_max {
+        while self.batch.traces.len() < self.batch_max {
             let Ok(step) = tokio::time::timeout_at(until, self.coming.recv()).await else {
                 return Ok(());
             };
             let ended = || ProjectorError::Stopped("the log is read no more".to_owned());
             let step = step.ok_or_else(ended)?.map_err(ProjectorError::Stopped)?;
-            self.batch.seq = step.seq;
-            self.batch.time_ms = step.time_ms;
-            if self.batch.spans.is_empty() && !step.spans.is_empty() {
+            self.batch.at = (step.seq, step.time_ms);
+            if self.batch.traces.is_empty() && !step.traces.is_empty() {
                 until = until.min(Instant::now() + GATHERS);
             }
-            self.batch.spans.extend(step.spans);
+            step.traces
+                .into_iter()
+                .for_each(|trace| self.batch.traces.push(trace));
             if let Some(bytes) = step.checkpoint {
                 self.batch.checkpoint = Some((step.seq, bytes));
                 return Ok(());
@@ -135,24 +133,23 @@ impl<'a> Exports<'a> {
     /// Exports what was gathered, then says so; `false` where the collector is away and nobody
     /// can wait for it any more.
     async fn deliver(&mut self) -> Result<bool, ProjectorError> {
-        while !self.batch.spans.is_empty() {
-            // A task of very many spans takes several exports; all before the position moves.
-            let Some(n) = self.insist().await? else {
+        // A task of very many spans takes several exports; all before the position moves.
+        while !self.batch.traces.is_empty() {
+            if !self.insist().await? {
                 return Ok(false);
-            };
-            self.batch.spans.drain(..n);
+            }
         }
-        let is_new = self.batch.seq > self.claim.seq();
-        let is_heard = if is_new {
-            self.claim.advance(self.batch.seq, &self.stop).await?
-        } else {
+        let is_heard = if self.batch.at == self.claim.at() {
             self.claim.renew(&self.stop).await?
+        } else {
+            self.claim.advance(self.batch.at, &self.stop).await?
         };
         if !is_heard {
             return Ok(false);
         }
-        let time_ms = self.batch.time_ms;
-        metrics().projected_ms.store(time_ms, Ordering::Relaxed);
+        metrics()
+            .projected_ms
+            .store(self.batch.at.1, Ordering::Relaxed);
         if let Some((seq, bytes)) = self.batch.checkpoint.take()
             && let Err(e) = self.store.save(SnapshotName(seq), bytes).await
         {
@@ -162,52 +159,82 @@ impl<'a> Exports<'a> {
     }
 
     /// Exports the first spans, however long the collector is away: meanwhile the log keeps
-    /// what follows. Says how many those were; `None` when it is away and this process is to end.
-    async fn insist(&mut self) -> Result<Option<usize>, ProjectorError> {
+    /// what follows. `false` when it is away and this process is to end.
+    async fn insist(&mut self) -> Result<bool, ProjectorError> {
         let mut pause = PAUSE_MIN;
         loop {
-            let n = self.batch.spans.len().min(self.size);
-            match self.export(n).await? {
-                Ok(()) => {
-                    metrics().spans_exported.inc_by(n as u64);
-                    if std::mem::take(&mut self.is_refused) {
-                        tracing::info!("traces are exported again");
-                    }
-                    self.size = (self.size * 2).min(self.batch_max);
-                    return Ok(Some(n));
+            let Err(problem) = self.export().await? else {
+                self.batch.traces.taken();
+                if std::mem::take(&mut self.is_refused) {
+                    tracing::info!("traces are exported again");
                 }
-                Err(e) if self.is_refused => tracing::debug!(error = %e, "traces still wait"),
-                Err(e) => {
+                return Ok(true);
+            };
+            let next = self.batch.traces.refused(&problem);
+            tracing::debug!(error = %problem, ?next, "an export was not taken");
+            match next {
+                Next::AtOnce | Next::Wait if problem.is_for_good() => {}
+                Next::Ask if self.is_welcome().await? => {
+                    self.skip(&problem);
+                    return Ok(true);
+                }
+                _ if self.is_refused => {}
+                _ => {
                     self.is_refused = true;
-                    tracing::warn!(error = %e, "traces wait for the collector; the log keeps them");
+                    tracing::warn!(error = %problem, "traces wait for the collector; the log keeps them");
                 }
             }
-            metrics().export_failures.inc();
-            // It may be too much at once for the collector.
-            self.size = (n / 2).max(1);
             if *self.stop.borrow() {
-                return Ok(None);
+                return Ok(false);
             }
+            if next == Next::AtOnce {
+                continue;
+            }
+            // Short beside the time after which another process would take over.
+            let longest = PAUSE_MAX.min(self.claim.renewed_every());
             tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
+                () = tokio::time::sleep(pause.min(longest)) => pause = (pause * 2).min(longest),
                 () = stopped(&mut self.stop) => {}
             }
         }
     }
 
-    /// Exports the first spans once. Meanwhile it is said that this process is there: another
-    /// that took over would export the same.
-    async fn export(&mut self, n: usize) -> Result<Result<(), ExportError>, ProjectorError> {
-        let spans = self.batch.spans.get(..n).unwrap_or_default();
+    /// Leaves out a trace that the collector refuses for good.
+    fn skip(&mut self, problem: &ExportError) {
+        metrics().traces_refused.inc();
+        if let Some(skipped) = self.batch.traces.skip() {
+            let (task, trace, spans) = (skipped.task, skipped.trace, skipped.spans);
+            tracing::warn!(%task, trace, spans, error = %problem, "the collector refuses a trace for good; it is skipped");
+        }
+    }
+
+    /// Exports the first spans once.
+    async fn export(&mut self) -> Result<Result<(), ExportError>, ProjectorError> {
         self.claim.renew(&self.stop).await?;
-        let export = self.exporter.export(spans);
-        tokio::pin!(export);
-        loop {
-            tokio::select! {
-                done = &mut export => return Ok(done),
-                () = tokio::time::sleep(RENEWED_EVERY) => {
-                    self.claim.renew(&self.stop).await?;
-                }
+        let export = self.exporter.export(self.batch.traces.portion());
+        meanwhile(&mut self.claim, &self.stop, export).await
+    }
+
+    /// Whether the collector takes anything from us.
+    async fn is_welcome(&mut self) -> Result<bool, ProjectorError> {
+        let ask = self.exporter.is_welcome();
+        meanwhile(&mut self.claim, &self.stop, ask).await
+    }
+}
+
+/// While that is done it is said that this process is there: another that took over would export
+/// the same.
+async fn meanwhile<T>(
+    claim: &mut Claim,
+    stop: &watch::Receiver<bool>,
+    work: impl Future<Output = T>,
+) -> Result<T, ProjectorError> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            () = tokio::time::sleep(claim.renewed_every()) => {
+                claim.renew(stop).await?;
             }
         }
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use conductor_domain::State;
 use conductor_eventlog::EventLog;
 use conductor_replica::Reader;
-use conductor_telemetry::{Otlp, Span};
+use conductor_telemetry::Otlp;
 use tokio::sync::mpsc;
 
 use crate::checkpoint;
@@ -20,7 +20,7 @@ pub(super) struct Step {
     /// Its time.
     pub(super) time_ms: u64,
     /// What is to be exported before this record counts as dealt with.
-    pub(super) spans: Vec<Span>,
+    pub(super) traces: Vec<Trace>,
     /// What to save once it does.
     pub(super) checkpoint: Option<Bytes>,
 }
@@ -59,8 +59,8 @@ impl Reading {
             }
             let mut step = Step {
                 seq,
-                time_ms: reader.state.time_ms,
-                spans: self.wanted(finished),
+                time_ms: record.time_ms,
+                traces: self.wanted(finished),
                 checkpoint: None,
             };
             if self.checkpoint_every > 0 && seq >= saved_at + self.checkpoint_every {
@@ -74,10 +74,8 @@ impl Reading {
     }
 
     /// Failed tasks always, others as the sampler says.
-    fn wanted(&self, finished: Vec<Trace>) -> Vec<Span> {
-        let wanted = finished
-            .into_iter()
-            .filter(|t| t.has_failed || self.otlp.records(&t.context));
-        wanted.flat_map(|t| t.spans).collect()
+    fn wanted(&self, mut finished: Vec<Trace>) -> Vec<Trace> {
+        finished.retain(|t| t.has_failed || self.otlp.records(&t.context));
+        finished
     }
 }

@@ -87,7 +87,8 @@ pub(super) fn apply(
 fn joined(state: &mut State, at: At, id: &AgentId, e: &AgentJoined) {
     let was_there = state.agents.get(id).is_some_and(|a| a.status.is_there());
     if !is_planted(Bug::LeaseSurvivesRejoin) {
-        end::agent_gone(state, at, id, AgentStatus::Left);
+        // It did not leave, or this changes nothing; what it is now stands below.
+        end::agent_gone(state, at, id, AgentStatus::Lost);
     }
     let before = state.agents.get(id);
     if let Some(before) = before {

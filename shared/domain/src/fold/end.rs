@@ -47,6 +47,7 @@ impl Held {
                 ready_ms: assigned.ready_ms,
                 assigned_ms: assigned.since_ms,
                 started_ms,
+                agent_was_leaving: false,
             },
             key: task.spec.concurrency.as_ref().map(|c| c.key.clone()),
             workspace: task.workspace().map(|key| (id, key)),
@@ -54,7 +55,10 @@ impl Held {
     }
 
     /// The lease has ended: frees the key, and the slots or marks them.
-    fn release(self, state: &mut State, slot: Slot) -> PastAttempt {
+    fn release(mut self, state: &mut State, slot: Slot) -> PastAttempt {
+        let agent = state.agents.get(&self.attempt.agent);
+        self.attempt.agent_was_leaving =
+            agent.is_some_and(|a| matches!(a.status, AgentStatus::Draining | AgentStatus::Left));
         if let Some(key) = self.key
             && let Some(n) = state.key_running.get_mut(&key)
         {

@@ -38,6 +38,8 @@ pub struct PastAttempt {
     pub assigned_ms: UnixMs,
     /// When it began, if it did.
     pub started_ms: Option<UnixMs>,
+    /// Whether its agent was about to leave, or left, of its own accord.
+    pub agent_was_leaving: bool,
 }
 
 /// A task that ended.

@@ -31,6 +31,8 @@ pub struct Connect {
     pub cell: CellId,
     /// Credentials file (token and seed), where the server wants one; read at every connection.
     pub credentials: Option<PathBuf>,
+    /// How links are encrypted.
+    pub tls: Tls,
     /// How often a silent link is probed. A dead one is noticed after three times that.
     pub probe_every: Duration,
 }
@@ -43,9 +45,52 @@ impl Connect {
             name: name.into(),
             cell,
             credentials: None,
+            tls: Tls::default(),
             probe_every: PROBE_EVERY,
         }
     }
+}
+
+/// How links to servers are encrypted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// CA whose servers are trusted, in PEM, besides those of the machine.
+    pub ca: Option<PathBuf>,
+    /// Certificate and key of our own, in PEM, where servers want one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// Whether links that leave the machine may be readable to others.
+    pub allows_plaintext: bool,
+}
+
+impl Tls {
+    fn set(&self, mut options: ConnectOptions) -> ConnectOptions {
+        if let Some(ca) = &self.ca {
+            options = options.add_root_certificates(ca.clone());
+        }
+        if let Some((cert, key)) = &self.identity {
+            options = options.add_client_certificate(cert.clone(), key.clone());
+        }
+        let is_meant = self.ca.is_some() || self.identity.is_some();
+        options.require_tls(is_meant)
+    }
+}
+
+/// Whether a server's address is on this machine.
+fn is_local(url: &str) -> bool {
+    let host = url.rsplit_once("://").map_or(url, |(_, rest)| rest);
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
+        if port.bytes().all(|b| b.is_ascii_digit()) {
+            name
+        } else {
+            host
+        }
+    });
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost"
+        || name
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Why there is no connection.
@@ -97,7 +142,9 @@ impl Connection {
                 })
             }
         };
-        let options = options
+        let options = connect
+            .tls
+            .set(options)
             .name(&connect.name)
             .ping_interval(connect.probe_every)
             .request_timeout(Some(Duration::from_secs(5)))
@@ -113,6 +160,7 @@ impl Connection {
             .map(str::trim)
             .map(str::to_owned)
             .collect();
+        let is_remote = servers.iter().any(|s| !is_local(s));
         let client = options.connect(servers).await.map_err(|e| {
             let (url, problem) = (connect.url.clone(), e.to_string());
             match e.kind() {
@@ -126,6 +174,14 @@ impl Connection {
                 _ => ConnectError::Unreachable { url, problem },
             }
         })?;
+        let is_readable = !client.server_info().tls_required;
+        if is_remote && is_readable && !connect.tls.allows_plaintext {
+            return Err(ConnectError::Invalid(format!(
+                "the link to {} is not encrypted and leaves this machine: whoever sees it reads \
+                 everything; give the servers TLS, or accept it with --allow-plaintext",
+                connect.url
+            )));
+        }
         let js = ContextBuilder::new()
             .timeout(ACK_TIMEOUT)
             .ack_timeout(ACK_TIMEOUT)
@@ -230,5 +286,31 @@ fn on_event(event: &Event, up: &watch::Sender<bool>) {
             tracing::error!(id, "a subscription overflowed and lost messages");
         }
         other => tracing::debug!(event = %other, "NATS event"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_on_this_machine() {
+        for local in [
+            "nats://127.0.0.1:4222",
+            "localhost",
+            "tls://[::1]:4222",
+            "127.0.0.9:1",
+            "nats://u:p@localhost:4222",
+        ] {
+            assert!(is_local(local), "{local}");
+        }
+        for remote in [
+            "nats://n1:4222",
+            "10.0.0.1:4222",
+            "tls://example.org",
+            "localhost.example.org",
+        ] {
+            assert!(!is_local(remote), "{remote}");
+        }
     }
 }

@@ -13,6 +13,9 @@ use crate::port::LogError;
 pub struct Position {
     /// All records up to this sequence are dealt with.
     pub seq: u64,
+    /// When the record there was stored: a log that lost its end has a later one there, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_ms: Option<UnixMs>,
     /// The process that reads.
     pub holder: String,
     /// When it last said so, by its own clock: only that it changes matters.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use conductor_domain::Record;
 use conductor_domain::record::Submissions;
 use conductor_eventlog::{EventLog, LogError};
+use conductor_protocol::TaskId;
 use conductor_protocol::frame::Elements;
 use ractor::{ActorRef, ActorStatus};
 use tokio::sync::Semaphore;
@@ -24,6 +25,9 @@ pub(super) const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Longest such pause.
 pub(super) const PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// The task of a decision, and how to complete it.
+type Decision = (TaskId, Complete);
+
 /// The bodies that a term's decisions wait for.
 #[derive(Clone)]
 pub(super) struct Bodies {
@@ -36,7 +40,7 @@ pub(super) struct Bodies {
 #[derive(Default)]
 struct Shelf {
     /// What waits for a record that is being read.
-    waiting: BTreeMap<u64, Vec<Complete>>,
+    waiting: BTreeMap<u64, Vec<Decision>>,
     /// Records read last, newest last.
     kept: VecDeque<(u64, Submissions)>,
     kept_bytes: usize,
@@ -71,7 +75,7 @@ impl Bodies {
     }
 
     /// Completes decisions with the record at `seq`, now or when it was read.
-    pub(super) fn complete(&self, seq: u64, decisions: Vec<Complete>) {
+    pub(super) fn complete(&self, seq: u64, decisions: Vec<Decision>) {
         let mut locked = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(submissions) = locked.find(seq) {
             drop(locked);
@@ -95,11 +99,16 @@ impl Bodies {
                     self.has_read(seq, Submissions::of(&record));
                     return;
                 }
-                Ok(None) => tracing::error!(
-                    seq,
-                    "the log has lost a record that is needed to run a task"
-                ),
-                Err(e) => tracing::warn!(seq, error = %e, "a record cannot be read yet"),
+                Ok(None) => {
+                    for task in self.waiting_for(seq) {
+                        tracing::error!(%task, seq, "the log has lost a record that is needed to run a task");
+                    }
+                }
+                Err(e) => {
+                    for task in self.waiting_for(seq) {
+                        tracing::warn!(%task, seq, error = %e, "a task's record cannot be read yet");
+                    }
+                }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -113,11 +122,21 @@ impl Bodies {
         self.log.read(seq).await
     }
 
+    /// The tasks that cannot be told to run before this record is read.
+    fn waiting_for(&self, seq: u64) -> Vec<TaskId> {
+        let locked = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = locked.waiting.get(&seq);
+        let tasks = waiting.into_iter().flatten().map(|(task, _)| *task);
+        tasks.collect()
+    }
+
     fn has_read(&self, seq: u64, submissions: Option<Submissions>) {
         let mut locked = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
         let decisions = locked.waiting.remove(&seq).unwrap_or_default();
         let Some(submissions) = submissions else {
-            tracing::error!(seq, "a submission's body cannot be read");
+            for (task, _) in decisions {
+                tracing::error!(%task, seq, "a submission's body cannot be read: it cannot run");
+            }
             return;
         };
         locked.keep(seq, submissions.clone());
@@ -125,14 +144,12 @@ impl Bodies {
         self.push(seq, &submissions, decisions);
     }
 
-    fn push(&self, seq: u64, submissions: &Submissions, decisions: Vec<Complete>) {
+    fn push(&self, seq: u64, submissions: &Submissions, decisions: Vec<Decision>) {
         let mut by_subject: BTreeMap<String, Elements> = BTreeMap::new();
-        for decision in decisions {
-            match decision(submissions) {
-                Ok((subject, events)) => by_subject.entry(subject).or_default().append(events),
-                Err(task) => {
-                    tracing::error!(%task, seq, "its body cannot be read: it cannot run");
-                }
+        for (task, complete) in decisions {
+            match complete(submissions) {
+                Some((subject, events)) => by_subject.entry(subject).or_default().append(events),
+                None => tracing::error!(%task, seq, "its body cannot be read: it cannot run"),
             }
         }
         // An appender that is gone needs nothing.

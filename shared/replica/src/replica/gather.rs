@@ -35,23 +35,28 @@ impl Bodies {
                         break;
                     }
                     Ok(None) if !is_required && looks >= LOOKS => {
-                        tracing::error!(seq, "the log has lost a result that a task needs");
+                        let task = gather.task;
+                        tracing::error!(%task, seq, "the log has lost a result that it needs");
                         break;
                     }
                     Ok(None) => looks += 1,
-                    Err(e) => tracing::warn!(seq, error = %e, "a record cannot be read yet"),
+                    Err(e) => {
+                        let task = gather.task;
+                        tracing::warn!(%task, seq, error = %e, "a task's record cannot be read yet");
+                    }
                 }
                 tokio::time::sleep(pause).await;
                 pause = double(pause);
             }
         }
+        let task = gather.task;
         match (gather.complete)(&records) {
-            Ok((subject, events)) => {
+            Some((subject, events)) => {
                 let push = AppenderMsg::Push(vec![(subject, events)]);
                 // An appender that is gone needs nothing.
                 let _ = self.appender.cast(push);
             }
-            Err(task) => tracing::error!(%task, "its body cannot be read: it cannot run"),
+            None => tracing::error!(%task, "its body cannot be read: it cannot run"),
         }
     }
 }

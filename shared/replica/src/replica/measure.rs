@@ -300,13 +300,14 @@ pub(super) fn count(state: &State, ended: &[Passed]) {
         let Some(attempt) = &passed.attempt else {
             continue;
         };
-        if matches!(
-            passed.class,
-            Some(
-                OutcomeClass::AgentLost | OutcomeClass::HeartbeatLost | OutcomeClass::LeaseExpired
-            )
-        ) {
-            metrics().leases_lost.inc();
+        match passed.class {
+            Some(OutcomeClass::AgentLost) if attempt.agent_was_leaving => {
+                metrics().attempts_given_up.inc();
+            }
+            Some(class) if class.is_infrastructure() => {
+                metrics().leases_lost.inc();
+            }
+            _ => {}
         }
         if let Some(started) = attempt.started_ms {
             let outcome = passed.class.map_or("succeeded", OutcomeClass::as_str);

@@ -147,8 +147,13 @@ impl Terms {
                     subject,
                     events: elements,
                 } => events.push((subject, elements)),
-                Draft::WithBody { seq, complete } => {
-                    bodies.entry(seq).or_insert_with(Vec::new).push(complete);
+                Draft::WithBody {
+                    seq,
+                    task,
+                    complete,
+                } => {
+                    let of_record = bodies.entry(seq).or_insert_with(Vec::new);
+                    of_record.push((task, complete));
                 }
                 Draft::WithRecords(gather) => term.bodies.gather(gather),
             }

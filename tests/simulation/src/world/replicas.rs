@@ -232,7 +232,7 @@ impl World {
                 for draft in drafts {
                     match draft {
                         Draft::Events { subject, events } => commit.push(&subject, events),
-                        Draft::WithBody { seq, complete } => fetches.push(Fetch {
+                        Draft::WithBody { seq, complete, .. } => fetches.push(Fetch {
                             role,
                             epoch,
                             what: Wanted::Body(seq, complete),
@@ -297,11 +297,11 @@ impl World {
         let event = match fetch.what {
             Wanted::Body(seq, complete) => {
                 let record = self.log.read(seq).and_then(Submissions::of);
-                record.and_then(|record| complete(&record).ok())
+                record.and_then(|record| complete(&record))
             }
             Wanted::Records(gather) => {
                 let read = |seq: &u64| Some((*seq, self.log.read(*seq)?.clone()));
-                (gather.complete)(&gather.seqs.iter().filter_map(read).collect()).ok()
+                (gather.complete)(&gather.seqs.iter().filter_map(read).collect())
             }
         };
         let term = self.replica(n).and_then(|r| r.terms.get_mut(&fetch.role));
