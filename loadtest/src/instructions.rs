@@ -91,6 +91,7 @@ const OPERATIONS: [(&str, Operation); 5] = [
     ("plan", |p| {
         let bounds = plan::Bounds {
             assignments: usize::MAX,
+            now_ms: p.ready.time_ms,
             agents: 16,
         };
         let mut overlay = plan::Overlay::default();

@@ -342,3 +342,45 @@ async fn no_slot_is_used(story: &mut Story) {
         })
         .await;
 }
+
+/// Tasks of a named workspace go on where it is; when that agent is gone they wait until somebody
+/// says that they may begin anew.
+#[tokio::test]
+async fn a_named_workspace_stays_with_its_agent_until_it_is_released() {
+    let mut system = System::split().await;
+    let mut story = system.story().await;
+    let mut task = sh("true");
+    task["workspace"] = json!({"name": "site"});
+    let first = system.submit(task.clone()).await;
+    assert_eq!(story.outcome(first).await, Outcome::Succeeded);
+    let keeper = |story: &Story| {
+        let held = story.state().workspaces.values().next();
+        held.map(|w| w.agent.to_string()).unwrap()
+    };
+    let agent = keeper(&story);
+    let other = if agent == "a1" { "a2" } else { "a1" };
+    let list = system
+        .cli(&["workspace", "list", "-o", "json"])
+        .await
+        .json();
+    assert_eq!(
+        (&list[0]["name"], &list[0]["agent"]),
+        (&json!("site"), &json!(agent))
+    );
+    for _ in 0..3 {
+        let next = system.submit(task.clone()).await;
+        assert_eq!(story.outcome(next).await, Outcome::Succeeded);
+        assert_eq!(keeper(&story), agent);
+    }
+    system.process(&agent).terminate().await;
+    let waits = system.submit(task).await;
+    let is_ready = |s: &Story| (s.state().tasks.get(&waits)?.state_name() == "ready").then_some(());
+    story.until("a task that waits", is_ready).await;
+    let why = system.cli(&["why", &waits.to_string()]).await.ok();
+    let expected = format!("its workspace \"site\" is on {agent}, which is left");
+    assert!(why.contains(&expected), "{why}");
+    system.cli(&["workspace", "release", "site"]).await.ok();
+    assert_eq!(story.outcome(waits).await, Outcome::Succeeded);
+    assert_eq!(keeper(&story), other);
+    system.assert_replay_agrees().await;
+}

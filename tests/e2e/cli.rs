@@ -6,7 +6,7 @@ use conductor_harness::system::sh;
 use expect_test::{expect, expect_file};
 use serde_json::json;
 
-const COMMANDS: [&[&str]; 24] = [
+const COMMANDS: [&[&str]; 30] = [
     &[],
     &["up"],
     &["orchestrator"],
@@ -23,7 +23,13 @@ const COMMANDS: [&[&str]; 24] = [
     &["task", "logs"],
     &["task", "cancel"],
     &["task", "retry"],
+    &["task", "tell"],
+    &["approvals"],
+    &["approvals", "approve"],
+    &["approvals", "deny"],
     &["queue"],
+    &["workspace"],
+    &["workspace", "release"],
     &["log", "tail"],
     &["top"],
     &["replay"],

@@ -13,7 +13,8 @@ use conductor_protocol::{OutcomeClass, TaskId};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::claude::{FakeApi, claude};
+use crate::claude::claude_cli;
+use crate::model_api::{ANTHROPIC, ModelApi};
 
 /// What the agent knows and nobody else may see.
 const KEY: &str = "sk-ant-api03-R3alKey-0123456789abcdef";
@@ -21,7 +22,7 @@ const KEY: &str = "sk-ant-api03-R3alKey-0123456789abcdef";
 struct Models {
     system: System,
     story: Story,
-    _api: FakeApi,
+    _api: ModelApi,
     api_log: PathBuf,
 }
 
@@ -33,14 +34,14 @@ impl Models {
 
     /// The same, with more arguments for `conductor up`.
     async fn up_with(args: &[&str]) -> Option<Self> {
-        let Some(cli) = claude() else {
+        let Some(cli) = claude_cli() else {
             eprintln!(
                 "npm cannot install the Claude Code CLI here: the proxy is tested with clients of our own only"
             );
             return None;
         };
         let mut system = System::bare().await;
-        let api = FakeApi::start(system.dir.path());
+        let api = ModelApi::start(ANTHROPIC, system.dir.path());
         system.env = vec![
             ("CONDUCTOR_CLAUDE_BIN".into(), cli.display().to_string()),
             ("ANTHROPIC_BASE_URL".into(), api.url.clone()),

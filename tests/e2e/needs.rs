@@ -78,3 +78,49 @@ async fn a_need_that_never_was_is_refused_by_name() {
         "{text}"
     );
 }
+
+/// Results are read from the log, also beside a body that is too large for the state, and cut
+/// where all of them together are too much.
+#[tokio::test]
+async fn a_task_is_given_the_results_of_what_it_needed() {
+    use conductor_harness::system::sh;
+    use conductor_protocol::event::Event;
+    let system = System::up().await;
+    let mut words = sh("echo first words");
+    words["name"] = "words".into();
+    let words = system.submit(words).await;
+    // Three results as large as they get are more than one task is given.
+    let mut needs = vec![words];
+    for _ in 0..3 {
+        let much = sh("head -c 40000 /dev/zero | tr '\\0' x; echo end");
+        needs.push(system.submit(much).await);
+    }
+    let mut large = sh("true");
+    large["run"]["command"] = json!({"argv": ["true"], "stdin": "x".repeat(5_000)});
+    large["needs"] = json!(needs);
+    let id = system.submit(large).await;
+    let mut story = system.story().await;
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    let Some(Event::AttemptAssigned(e)) = story.find(id, "attempt.assigned").unwrap().event else {
+        panic!("it was assigned")
+    };
+    assert_eq!(e.inputs.len(), 4);
+    assert_eq!(
+        (e.inputs[0].task, e.inputs[0].name.as_deref()),
+        (words, Some("words"))
+    );
+    let results: Vec<&str> = e
+        .inputs
+        .iter()
+        .map(|i| i.result.as_deref().unwrap())
+        .collect();
+    assert_eq!(results[0], "first words");
+    assert!(results[1].ends_with("end") && results[1].len() > 30_000);
+    assert!(
+        results[3].contains("[cut by conductor: "),
+        "{:.100}",
+        results[3]
+    );
+    let all: usize = results.iter().map(|r| r.len()).sum();
+    assert!(all <= 64 * 1024, "{all}");
+}

@@ -9,14 +9,16 @@ mod keep;
 mod phases;
 mod program;
 mod reach;
+mod talk;
 mod watch;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use conductor_protocol::RunSpec;
 use conductor_protocol::event::{
-    AttemptAssigned, AttemptProgress, AttemptStarted, AttemptSucceeded, Event,
+    AttemptAssigned, AttemptProgress, AttemptStarted, AttemptSucceeded, Event, Word,
 };
 use conductor_protocol::ids::Lease;
 use tokio::sync::{mpsc, watch as channel};
@@ -27,8 +29,10 @@ use crate::files;
 use crate::mask::Masks;
 use crate::models;
 use crate::output::Output;
+use crate::people::People;
 use crate::runtime::{self, Host};
 use crate::sandbox::{Boxes, Boxing};
+use crate::sessions;
 use crate::workspace::collect::ArtifactStore;
 use end::End;
 use reach::Reach;
@@ -61,7 +65,8 @@ pub struct Attempt {
     pub assigned: AttemptAssigned,
     /// Below here its directories are made.
     pub base: PathBuf,
-    /// Below here is what outlives attempts: mirrors of repositories, named workspaces.
+    /// Below here is what outlives attempts: mirrors of repositories, named workspaces, sessions
+    /// of models.
     pub kept: PathBuf,
     /// Where its artifacts go.
     pub artifacts: Arc<dyn ArtifactStore>,
@@ -77,6 +82,10 @@ pub struct Attempt {
     pub facts: mpsc::UnboundedSender<Event>,
     /// Whether it shall stop.
     pub stop: channel::Receiver<Stop>,
+    /// What it is told while it runs.
+    pub words: mpsc::UnboundedReceiver<Word>,
+    /// Whom it asks.
+    pub people: People,
 }
 
 /// An attempt on its way through its phases.
@@ -84,6 +93,8 @@ pub struct Attempt {
 struct Course {
     of: Attempt,
     dirs: AttemptDirs,
+    /// The model's session that it goes on with.
+    session: Option<String>,
     /// How it is boxed in, once that is known.
     boxing: Option<Boxing>,
     /// What its programs reach the world by, once that is open.
@@ -112,6 +123,7 @@ impl Attempt {
         };
         let mut course = Course {
             dirs: AttemptDirs::of(&self.base, &lease),
+            session: None,
             boxing: None,
             reach: Reach::none(&self.host),
             run_deadline: None,
@@ -120,6 +132,11 @@ impl Attempt {
             of: self,
         };
         let end = course.go(runtime.as_mut()).await;
+        if end.may_go_on() {
+            // Before anybody knows that it is over: the next attempt wants the same place.
+            sessions::salvage(&course.of.kept, &course.dirs.root);
+            course.dirs.remove();
+        }
         course.report(end);
         // What was killed a moment ago may still write.
         for _ in 0..REMOVAL_TRIES {
@@ -142,15 +159,19 @@ impl Course {
         if std::mem::replace(&mut self.has_started, true) {
             return;
         }
-        let session = match self.of.assigned.run.as_ref() {
-            conductor_protocol::RunSpec::Claude(spec) => Some(
-                spec.resume
-                    .clone()
-                    .unwrap_or_else(|| runtime::session_id(&self.of.lease)),
-            ),
-            _ => None,
+        let run = self.of.assigned.run.as_ref();
+        let session = match run {
+            RunSpec::Claude(spec) => {
+                let goes_on = spec.resume.clone().or_else(|| self.session.clone());
+                Some(goes_on.unwrap_or_else(|| runtime::session_id(&self.of.lease)))
+            }
+            RunSpec::Codex(spec) => spec.resume.clone().or_else(|| self.session.clone()),
+            RunSpec::Acp(spec) => spec.resume.clone().or_else(|| self.session.clone()),
+            RunSpec::Command(_) | RunSpec::Noop(_) => None,
         };
+        let version = self.of.host.versions.get(&run.runtime()).cloned();
         self.of.tell(AttemptStarted {
+            version,
             sandbox: self.boxing.as_ref().map(Boxing::in_use),
             ..AttemptStarted::new(self.of.lease, session)
         });

@@ -1,5 +1,6 @@
 //! Where an attempt works: directories of its own.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use conductor_protocol::ids::Lease;
 
+use crate::beneath::is_real_dir;
 use crate::input::Input;
 use crate::reaper;
 
@@ -58,9 +60,14 @@ pub fn lease_name(lease: &Lease) -> String {
 }
 
 impl AttemptDirs {
-    /// The directories of `lease` below `base`; made by [`Self::create`].
+    /// The directories of `lease` below `base`; made by [`Self::create`]. They are the same for
+    /// every attempt of a task, since sessions of models go on in the same directory alone, unless
+    /// an earlier attempt is still being ended there.
     pub fn of(base: &Path, lease: &Lease) -> Self {
-        let root = base.join(format!("{}-{}", lease.task, lease.attempt));
+        let mut root = base.join(lease.task.to_string());
+        if root.exists() {
+            root = base.join(format!("{}-{}", lease.task, lease.attempt));
+        }
         Self {
             owner: *lease,
             workspace: root.join("workspace"),
@@ -108,12 +115,26 @@ impl AttemptDirs {
     /// the one before.
     pub fn place(&self, stdin: &Input) -> io::Result<()> {
         for old in [&self.stdin, &self.status] {
-            match fs::remove_file(old) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
+            remove_if_there(old)?;
         }
         stdin.place(&self.stdin)
+    }
+
+    /// Puts files in place, by path relative to all of them. What an earlier program left in the
+    /// way, links above all, is replaced and never followed.
+    pub fn furnish(&self, files: &BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
+        for (relative, bytes) in files {
+            let mut path = self.root.clone();
+            for part in relative.parent().into_iter().flat_map(Path::components) {
+                path.push(part);
+                if !is_real_dir(&path) {
+                    remove_if_there(&path)?;
+                    fs::create_dir(&path)?;
+                }
+            }
+            write_new(&self.root.join(relative), bytes)?;
+        }
+        Ok(())
     }
 
     /// Removes them; returns whether nothing is left.
@@ -129,13 +150,17 @@ impl AttemptDirs {
     }
 }
 
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a file anew. Whatever is there is replaced and never followed: programs may have put a
 /// link there.
 pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
+    remove_if_there(path)?;
     let mut options = fs::OpenOptions::new();
     let mut file = options
         .write(true)
@@ -158,5 +183,25 @@ mod tests {
         write_new(&link, b"new").unwrap();
         assert_eq!(fs::read(&outside).unwrap(), b"precious");
         assert_eq!(fs::read(&link).unwrap(), b"new");
+    }
+
+    #[test]
+    fn files_that_are_put_in_place_follow_no_link_either() {
+        let base = tempfile::tempdir().unwrap();
+        let lease = Lease {
+            task: conductor_protocol::TaskId::from_parts(0, [0; 10]),
+            attempt: 1,
+            assigned: conductor_protocol::Position::new(1, 0),
+        };
+        let dirs = AttemptDirs::of(base.path(), &lease);
+        dirs.create("lease").unwrap();
+        let outside = base.path().join("outside");
+        fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, dirs.home.join(".codex")).unwrap();
+        let file = PathBuf::from("home/.codex/config.toml");
+        dirs.furnish(&[(file.clone(), b"x".to_vec())].into())
+            .unwrap();
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        assert_eq!(fs::read(dirs.root.join(file)).unwrap(), b"x");
     }
 }

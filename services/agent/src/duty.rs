@@ -7,14 +7,14 @@
 mod beat;
 mod hear;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use conductor_domain::planted::{Bug, is_planted};
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_protocol::event::{
     AgentDraining, AgentLeft, AttemptAssigned, AttemptStarted, AttemptStopped, AttemptSucceeded,
-    Event,
+    Event, Word as Told,
 };
 use conductor_protocol::ids::{Lease, Position};
 use conductor_protocol::{AgentId, RunSpec, TaskId, TraceContext};
@@ -64,6 +64,8 @@ pub enum Effect {
     Run(Lease, Box<AttemptAssigned>),
     /// Stop the attempt assigned there.
     Stop(Position, Stop),
+    /// Tell the attempt assigned there what people said.
+    Tell(Position, Told),
     /// Send a sign of life, and say by [`Input::BeatDone`] whether it arrived.
     Beat(Beat),
     /// End, once what was reported is in the log.
@@ -88,6 +90,8 @@ struct Running {
     lease_length: Duration,
     started: Instant,
     stop: Stop,
+    /// What it was told already: the same words may come again.
+    told: BTreeSet<hear::Heard>,
     /// Its trace, for lines about it.
     context: TraceContext,
 }
@@ -276,6 +280,7 @@ impl Duty {
             lease_length: Duration::from_millis(assigned.timeouts.heartbeat_ms()),
             started: now,
             stop: Stop::No,
+            told: BTreeSet::new(),
             context: TraceContext::of(lease.task, assigned.traceparent.as_deref()),
         };
         self.running.insert(lease.assigned, running);

@@ -192,6 +192,7 @@ impl Plan {
                 .map(|(p, key)| (*p, key.variable))
                 .collect();
             host.claude_env = self.ways.model_env(&keys, &self.terms.placeholder);
+            host.codex_env.clone_from(&host.claude_env);
         }
         host
     }

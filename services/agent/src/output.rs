@@ -3,6 +3,7 @@
 //! A slow stream never holds up an attempt: what does not fit in the queue is dropped
 //! and counted.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,13 +23,17 @@ pub const STORED_BYTES_MAX: u64 = 64 << 20;
 /// Pieces that may wait for the stream.
 const QUEUE: usize = 256;
 
-/// Which of a program's two outputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a piece of output is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Channel {
-    /// Standard output.
+    /// Standard output; of a model, what it says.
     Stdout,
     /// Standard error.
     Stderr,
+    /// Tools that a model uses.
+    Tools,
+    /// What a model thinks.
+    Thinking,
 }
 
 impl Channel {
@@ -37,12 +42,29 @@ impl Channel {
         match self {
             Self::Stdout => "stdout",
             Self::Stderr => "stderr",
+            Self::Tools => "tools",
+            Self::Thinking => "thinking",
         }
     }
 }
 
 /// A piece of output.
-pub type Piece = (Channel, Bytes);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// What it is.
+    pub channel: Channel,
+    /// Where it stands in the output, in bytes of all channels; those that were dropped count.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: Bytes,
+}
+
+impl Piece {
+    /// Where what follows it stands.
+    fn end(&self) -> u64 {
+        self.offset.saturating_add(self.bytes.len() as u64)
+    }
+}
 
 /// Takes an attempt's output, never waiting.
 #[derive(Clone, Debug)]
@@ -51,8 +73,8 @@ pub struct Output {
     bytes: Arc<AtomicU64>,
     dropped: Arc<AtomicU64>,
     masks: Masks,
-    /// What is masked of standard output and standard error.
-    streams: Arc<Mutex<[Stream; 2]>>,
+    /// What is masked of each channel.
+    streams: Arc<Mutex<BTreeMap<Channel, Stream>>>,
 }
 
 impl Output {
@@ -83,12 +105,7 @@ impl Output {
         }
         let masked = {
             let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-            let [stdout, stderr] = &mut *streams;
-            let stream = if channel == Channel::Stdout {
-                stdout
-            } else {
-                stderr
-            };
+            let stream = streams.entry(channel).or_default();
             stream.push(&self.masks, &bytes)
         };
         self.send(channel, masked.into());
@@ -99,11 +116,11 @@ impl Output {
     pub fn flush(&self) {
         let rest = {
             let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-            streams.each_mut().map(|stream| stream.finish(&self.masks))
+            std::mem::take(&mut *streams)
         };
-        let [stdout, stderr] = rest;
-        self.send(Channel::Stdout, stdout.into());
-        self.send(Channel::Stderr, stderr.into());
+        for (channel, mut stream) in rest {
+            self.send(channel, stream.finish(&self.masks).into());
+        }
     }
 
     fn send(&self, channel: Channel, bytes: Bytes) {
@@ -111,9 +128,14 @@ impl Output {
             return;
         }
         let len = bytes.len() as u64;
-        let before = self.bytes.fetch_add(len, Ordering::Relaxed);
-        let is_full = before.saturating_add(len) > STORED_BYTES_MAX;
-        if is_full || self.queue.try_send((channel, bytes)).is_err() {
+        let offset = self.bytes.fetch_add(len, Ordering::Relaxed);
+        let is_full = offset.saturating_add(len) > STORED_BYTES_MAX;
+        let piece = Piece {
+            channel,
+            offset,
+            bytes,
+        };
+        if is_full || self.queue.try_send(piece).is_err() {
             self.dropped.fetch_add(len, Ordering::Relaxed);
         }
     }
@@ -144,18 +166,23 @@ impl Joiner {
 
     /// The next joined piece; `None` once the output is over.
     pub async fn next(&mut self) -> Option<Piece> {
-        let (channel, first) = match self.ahead.take() {
+        let first = match self.ahead.take() {
             Some(piece) => piece,
             None => self.pieces.recv().await?,
         };
-        let mut joined = BytesMut::from(first);
+        let (channel, offset, mut end) = (first.channel, first.offset, first.end());
+        let mut joined = BytesMut::from(first.bytes);
         let deadline = tokio::time::Instant::now() + CHUNK_DELAY;
         while joined.len() < CHUNK_BYTES_MAX {
             match tokio::time::timeout_at(deadline, self.pieces.recv()).await {
-                Ok(Some((next, bytes)))
-                    if next == channel && joined.len() + bytes.len() <= CHUNK_BYTES_MAX =>
+                // Not over a gap: readers tell by where a piece stands that something is lost.
+                Ok(Some(next))
+                    if next.channel == channel
+                        && next.offset == end
+                        && joined.len() + next.bytes.len() <= CHUNK_BYTES_MAX =>
                 {
-                    joined.extend_from_slice(&bytes);
+                    joined.extend_from_slice(&next.bytes);
+                    end = next.end();
                 }
                 Ok(Some(other)) => {
                     self.ahead = Some(other);
@@ -164,12 +191,16 @@ impl Joiner {
                 Ok(None) | Err(_) => break,
             }
         }
-        Some((channel, joined.freeze()))
+        Some(Piece {
+            channel,
+            offset,
+            bytes: joined.freeze(),
+        })
     }
 }
 
 /// The end of a text, kept for a result.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Tail {
     bytes: std::collections::VecDeque<u8>,
     is_cut: bool,
@@ -207,15 +238,28 @@ mod tests {
         output.write(Channel::Stdout, Bytes::from_static(b"b"));
         output.write(Channel::Stderr, Bytes::from_static(b"c"));
         drop(output);
-        assert_eq!(
-            joiner.next().await,
-            Some((Channel::Stdout, Bytes::from_static(b"ab")))
-        );
-        assert_eq!(
-            joiner.next().await,
-            Some((Channel::Stderr, Bytes::from_static(b"c")))
-        );
+        let piece = |channel, offset, bytes: &'static [u8]| Piece {
+            channel,
+            offset,
+            bytes: Bytes::from_static(bytes),
+        };
+        assert_eq!(joiner.next().await, Some(piece(Channel::Stdout, 0, b"ab")));
+        assert_eq!(joiner.next().await, Some(piece(Channel::Stderr, 2, b"c")));
         assert_eq!(joiner.next().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pieces_are_not_joined_over_what_was_dropped() {
+        let (output, pieces) = Output::new();
+        let mut joiner = Joiner::new(pieces);
+        for _ in 0..=QUEUE {
+            output.write(Channel::Stdout, Bytes::from_static(b"xx"));
+        }
+        let first = joiner.next().await.unwrap();
+        assert_eq!((first.offset, first.bytes.len()), (0, 2 * QUEUE));
+        output.write(Channel::Stdout, Bytes::from_static(b"yy"));
+        let next = joiner.next().await.unwrap();
+        assert_eq!(next.offset, 2 * QUEUE as u64 + 2, "two bytes are missing");
     }
 
     #[tokio::test]
@@ -229,9 +273,9 @@ mod tests {
         output.flush();
         drop(output);
         let mut said = [String::new(), String::new()];
-        while let Some((channel, bytes)) = pieces.recv().await {
-            let which = usize::from(channel == Channel::Stderr);
-            said[which].push_str(std::str::from_utf8(&bytes).unwrap());
+        while let Some(piece) = pieces.recv().await {
+            let which = usize::from(piece.channel == Channel::Stderr);
+            said[which].push_str(std::str::from_utf8(&piece.bytes).unwrap());
         }
         assert_eq!(said, ["a *** hunt", "hunter2 b hunter"]);
     }

@@ -34,6 +34,8 @@ pub struct Launch {
     pub stdin: Input,
     /// Where it begins, inside the sandbox.
     pub cwd: PathBuf,
+    /// Files that are there before, by path relative to the attempt's own directory.
+    pub files: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 /// A program that runs.

@@ -3,17 +3,26 @@
 //! A runtime is pure: it prepares a launch, decodes what the program says, and judges the
 //! end. Starting, stopping and cleaning up are the same for all of them.
 
+mod acp;
 mod claude;
+mod codex;
 mod command;
+mod probe;
+#[cfg(test)]
+mod robust;
+mod stream;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conductor_protocol::event::{AttemptAssigned, Usage};
-use conductor_protocol::ids::Lease;
-use conductor_protocol::spec::CommandSpec;
+use conductor_protocol::event::{AttemptAssigned, Question, Usage};
+use conductor_protocol::human::parse_duration;
+use conductor_protocol::ids::{Lease, UnixMs};
+use conductor_protocol::spec::{CommandSpec, Runtime as Kind};
 use conductor_protocol::trace::SpanKind;
 use conductor_protocol::{OutcomeClass, RunSpec, TraceContext};
 use conductor_telemetry::Otlp;
@@ -22,11 +31,13 @@ use crate::dirs::Paths;
 use crate::inside::Moment;
 use crate::models::Models;
 use crate::output::Channel;
+use crate::people::Reply;
 use crate::process::Launch;
 use crate::reaper::Status;
 use crate::secrets::Secrets;
 
-pub use claude::{probe as probe_claude, session_id};
+pub use claude::session_id;
+pub use probe::probe;
 
 /// Most of a result that a runtime keeps; what is too long for an event becomes an artifact.
 pub const RESULT_KEPT_MAX: usize = 1 << 20;
@@ -38,8 +49,14 @@ pub struct Host {
     pub path: String,
     /// Variables handed to the claude runtime: its endpoint, and a placeholder for its key.
     pub claude_env: BTreeMap<String, String>,
+    /// Variables handed to the codex runtime: its endpoint, and a placeholder for its key.
+    pub codex_env: BTreeMap<String, String>,
     /// The Claude Code CLI.
     pub claude: PathBuf,
+    /// The Codex CLI.
+    pub codex: PathBuf,
+    /// Runtimes that were found, and their versions.
+    pub versions: BTreeMap<Kind, String>,
     /// Longest silence of a model.
     pub silence: Duration,
     /// Which traces are recorded, where any are.
@@ -59,21 +76,34 @@ pub const CLAUDE_ENV: [&str; 4] = [
     "HTTPS_PROXY",
 ];
 
+/// Variables the codex runtime needs to reach its service; never its key.
+pub const CODEX_ENV: [&str; 2] = ["SSL_CERT_FILE", "HTTPS_PROXY"];
+
+/// Longest silence of a model where the agent's environment names no other.
+const SILENCE: Duration = Duration::from_secs(300);
+
 impl Host {
     /// Takes what is allowed from the agent's environment.
     pub fn from_env() -> Result<Self, String> {
-        let claude_env = CLAUDE_ENV
-            .iter()
-            .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
-            .collect();
+        let taken = |names: &[&str]| {
+            let names = names.iter();
+            let set = names.filter_map(|n| Some(((*n).to_owned(), std::env::var(n).ok()?)));
+            set.collect::<BTreeMap<_, _>>()
+        };
+        let program = |variable: &str, name: &str| {
+            std::env::var_os(variable).map_or(PathBuf::from(name), PathBuf::from)
+        };
+        let silence = std::env::var("CONDUCTOR_MODEL_SILENCE").ok();
+        let silence = silence.and_then(|text| parse_duration(&text));
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
-        let claude =
-            std::env::var_os("CONDUCTOR_CLAUDE_BIN").map_or("claude".into(), PathBuf::from);
         Ok(Self {
             path,
-            claude_env,
-            claude,
-            silence: Duration::from_secs(300),
+            claude_env: taken(&CLAUDE_ENV),
+            codex_env: taken(&CODEX_ENV),
+            claude: program("CONDUCTOR_CLAUDE_BIN", "claude"),
+            codex: program("CONDUCTOR_CODEX_BIN", "codex"),
+            versions: BTreeMap::new(),
+            silence: silence.map_or(SILENCE, |d| Duration::from_millis(d.0)),
             // Whoever starts the agent says what is wrong with it.
             otlp: Otlp::from_env().ok().flatten(),
             models: Arc::new(Models::from_env()?),
@@ -93,6 +123,10 @@ pub struct Job<'a> {
     pub paths: &'a Paths,
     /// What the agent lends it.
     pub host: &'a Host,
+    /// Whether a sandbox boxes it in, so that its own would only be in the way.
+    pub is_boxed: bool,
+    /// The model's session of an earlier attempt to go on with, where what it needs is here.
+    pub session: Option<&'a str>,
 }
 
 /// What a program said, as far as it matters.
@@ -100,10 +134,16 @@ pub struct Job<'a> {
 pub enum Signal {
     /// Text for the output stream.
     Text(Channel, Vec<u8>),
-    /// What was used so far.
+    /// What the task has used so far.
     Usage(Usage),
+    /// It waits for its model service: said again and again, that is no progress.
+    Waiting,
+    /// The model service has no more for now; until when, where it says so.
+    Throttled(Option<UnixMs>),
     /// Bytes for its standard input, where that is open.
     Say(Vec<u8>),
+    /// A question to people, under a name of the runtime's; see [`Runtime::answered`].
+    Ask(String, Question, String),
     /// It said its last word: its input is closed, and the process is expected to end soon.
     Final,
     /// Something that takes time began or ended; for those who watch, no fact.
@@ -117,7 +157,7 @@ pub struct Verdict {
     pub failure: Option<(OutcomeClass, String)>,
     /// Its result.
     pub result: Option<String>,
-    /// What it used.
+    /// What the task has used.
     pub usage: Option<Usage>,
 }
 
@@ -135,13 +175,23 @@ pub enum Step {
 /// Reads and judges one attempt.
 pub trait Runtime: Send {
     /// What to start.
-    fn prepare(&self, job: &Job<'_>) -> Result<Launch, String>;
+    fn prepare(&mut self, job: &Job<'_>) -> Result<Launch, String>;
 
     /// Bytes came in.
     fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal>;
 
     /// An output is over.
     fn end(&mut self, channel: Channel) -> Vec<Signal>;
+
+    /// What it asked under this name was answered.
+    fn answered(&mut self, _name: &str, _reply: &Reply) -> Vec<Signal> {
+        Vec::new()
+    }
+
+    /// Somebody says something to it; `None` where it cannot be told.
+    fn told(&mut self, _text: &str) -> Option<Vec<Signal>> {
+        None
+    }
 
     /// What is said to it to interrupt it, where its protocol has words for that.
     fn interrupt(&mut self) -> Option<Vec<u8>> {
@@ -171,8 +221,30 @@ pub fn of(run: &RunSpec, host: &Host) -> Option<Box<dyn Runtime>> {
             (**spec).clone(),
             host.silence,
         ))),
-        RunSpec::Codex(_) | RunSpec::Acp(_) | RunSpec::Noop(_) => None,
+        RunSpec::Codex(spec) => Some(Box::new(codex::CodexRuntime::new(
+            (**spec).clone(),
+            host.silence,
+        ))),
+        RunSpec::Acp(spec) => Some(Box::new(acp::AcpRuntime::new(
+            (**spec).clone(),
+            host.silence,
+        ))),
+        RunSpec::Noop(_) => None,
     }
+}
+
+/// Why an assignment may not be run at all: it names a model that its terms do not allow.
+pub fn refusal(assigned: &AttemptAssigned) -> Option<String> {
+    let model = match assigned.run.as_ref() {
+        RunSpec::Claude(spec) => spec.model.as_ref(),
+        RunSpec::Codex(spec) => spec.model.as_ref(),
+        RunSpec::Command(_) | RunSpec::Acp(_) | RunSpec::Noop(_) => None,
+    }?;
+    let allowed = &assigned.terms.as_ref()?.models;
+    (!allowed.is_empty() && !allowed.contains(model)).then(|| {
+        let allowed = allowed.join(", ");
+        format!("the model {model} is not one its terms allow ({allowed}); name one of those")
+    })
 }
 
 /// The environment every program gets: an allow-list, never the agent's own.
@@ -211,4 +283,55 @@ fn base_env(job: &Job<'_>) -> BTreeMap<String, String> {
 fn cwd(job: &Job<'_>, cwd: Option<&String>) -> PathBuf {
     let workspace = &job.paths.workspace;
     cwd.map_or_else(|| workspace.clone(), |cwd| workspace.join(cwd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use conductor_protocol::spec::{ClaudeSpec, CodexSpec};
+    use conductor_protocol::terms::Terms;
+    use std::sync::Arc;
+
+    fn asking(run: RunSpec, models: &[&str]) -> Option<String> {
+        let models = models.iter().map(|m| (*m).to_owned()).collect();
+        let terms = Terms {
+            models,
+            ..Terms::default()
+        };
+        refusal(&AttemptAssigned {
+            terms: Some(Arc::new(terms)),
+            ..testing::assigned(run)
+        })
+    }
+
+    #[test]
+    fn a_model_that_the_terms_do_not_allow_is_refused() {
+        let model = || Some("big".to_owned());
+        let claude = |model| {
+            RunSpec::Claude(Box::new(ClaudeSpec {
+                model,
+                ..ClaudeSpec::default()
+            }))
+        };
+        let codex = |model| {
+            RunSpec::Codex(Box::new(CodexSpec {
+                model,
+                ..CodexSpec::default()
+            }))
+        };
+        for run in [claude(model()), codex(model())] {
+            assert_eq!(asking(run.clone(), &[]), None, "none named means any");
+            assert_eq!(asking(run.clone(), &["small", "big"]), None);
+            let reason = asking(run, &["small", "tiny"]).unwrap();
+            assert!(
+                reason.contains("the model big") && reason.contains("small, tiny"),
+                "{reason}"
+            );
+        }
+        assert_eq!(
+            asking(claude(None), &["small"]),
+            None,
+            "the proxy sees what the CLI asks for"
+        );
+    }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::jetstream::presence::Beat;
-use conductor_protocol::event::{AttemptAssigned, Event};
+use conductor_protocol::event::{AttemptAssigned, Event, Word};
 use conductor_protocol::frame::Elements;
 use conductor_protocol::ids::{Lease, Position};
 use conductor_protocol::subject::Subject;
@@ -30,6 +30,7 @@ use crate::attempt::{Attempt, Stop};
 use crate::duty::{Duty, Effect, Input};
 use crate::mask::Masks;
 use crate::output::{Joiner, Output};
+use crate::people::People;
 use crate::runtime::Host;
 use crate::sandbox::Boxes;
 use crate::workspace::collect::ArtifactStore;
@@ -83,6 +84,8 @@ pub struct AgentState {
     duty: Duty,
     membership: Option<join::Membership>,
     stops: BTreeMap<Position, watch::Sender<Stop>>,
+    /// Where attempts are told what people say.
+    words: BTreeMap<Position, mpsc::UnboundedSender<Word>>,
     /// Attempts whose reports are traced.
     traced: BTreeMap<Position, TraceContext>,
     drained: Option<RpcReplyPort<()>>,
@@ -122,6 +125,7 @@ impl Actor for Agent {
             options,
             membership: None,
             stops: BTreeMap::new(),
+            words: BTreeMap::new(),
             traced: BTreeMap::new(),
             drained: None,
         })
@@ -144,6 +148,7 @@ impl Actor for Agent {
         while let Some(input) = inputs.pop_front() {
             if let Input::Ended(at) = &input {
                 state.stops.remove(at);
+                state.words.remove(at);
                 state.traced.remove(at);
             }
             for effect in state.duty.step(input, Instant::now()) {
@@ -168,6 +173,12 @@ impl AgentState {
             Effect::Stop(at, stop) => {
                 if let Some(told) = self.stops.get(&at) {
                     told.send_replace(stop);
+                }
+            }
+            Effect::Tell(at, word) => {
+                if let Some(words) = self.words.get(&at) {
+                    // One that has just ended needs telling nothing.
+                    let _ = words.send(word);
                 }
             }
             Effect::Beat(beat) => self.send_beat(myself, beat),
@@ -232,8 +243,14 @@ impl AgentState {
             trace.clone(),
             Joiner::new(pieces),
         ));
+        let (say, words) = mpsc::unbounded_channel();
+        self.words.insert(lease.assigned, say);
+        let approvals = assigned.terms.as_ref().and_then(|t| t.approvals.as_ref());
+        let people = People::new(lease, approvals, facts.clone());
         let attempt = Attempt {
             lease,
+            people,
+            words,
             assigned,
             base: self.options.data.clone(),
             kept: self.options.kept.clone(),
@@ -310,9 +327,10 @@ async fn publish(
     trace: String,
     mut pieces: Joiner,
 ) {
-    while let Some((channel, bytes)) = pieces.next().await {
+    while let Some(piece) = pieces.next().await {
+        let place = (piece.channel.as_str(), piece.offset);
         let sent = connection
-            .publish_output(&agent, lease, channel.as_str(), bytes)
+            .publish_output(&agent, lease, place, piece.bytes)
             .await;
         if let Err(e) = sent {
             tracing::warn!(task = %lease.task, attempt = lease.attempt, trace, error = %e, "output was lost");

@@ -24,6 +24,7 @@ use conductor_protocol::terms::{GitSpec, WorkspaceSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::dirs::{AttemptDirs, lease_name};
+use crate::sessions;
 use cache::Cache;
 use diff::{Comparison, Difference};
 use git::Git;
@@ -106,6 +107,12 @@ impl Workspace {
         }
         dirs.create(&lease_name(&ground.lease))
             .map_err(|e| no_room(ground.base, &e))?;
+        // What an earlier attempt left, where this one goes on in its session.
+        if ground.session().is_some() {
+            sessions::take(ground.kept, ground.lease.task, dirs)
+                .map_err(|e| format!("cannot go on in its session: {e}"))?;
+        }
+        sessions::mark(dirs, ground.assigned).map_err(|e| no_room(ground.base, &e))?;
         let mut began = Self::fill(ground, dirs, git.as_ref(), is_new).await?;
         if let Some(named) = named.as_ref().filter(|_| is_new) {
             let url = git.as_ref().map(|git| git.url.clone());
@@ -297,6 +304,12 @@ impl Began {
 }
 
 impl Ground<'_> {
+    /// The session of an earlier attempt to go on in, where what it needs is here.
+    pub(crate) fn session(&self) -> Option<&str> {
+        let session = self.assigned.before.as_ref()?.session.as_deref();
+        session.filter(|session| sessions::can_go_on(self.kept, self.assigned, session))
+    }
+
     fn git(&self) -> Git {
         Git {
             path: self.path.to_owned(),

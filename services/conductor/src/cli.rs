@@ -1,11 +1,13 @@
 //! The command line.
 
 pub(crate) mod access;
+mod approvals;
 mod artifact;
 mod cell;
 pub(crate) mod control;
 mod doctor;
 mod log;
+mod logs;
 pub(crate) mod read;
 pub(crate) mod replay;
 mod submit;
@@ -13,6 +15,7 @@ mod task;
 mod thread;
 mod top;
 mod usage;
+mod workspace;
 
 use clap::{CommandFactory, Parser};
 use conductor_telemetry::logs::Logs;
@@ -46,11 +49,16 @@ enum Command {
         /// Id, beginning of one, or name
         task: String,
     },
+    /// Show what running tasks ask people; or answer
+    #[command(args_conflicts_with_subcommands = true)]
+    Approvals(ApprovalsArgs),
     /// Run an agent; or list, show and drain agents
     #[command(args_conflicts_with_subcommands = true)]
     Agent(AgentCommand),
     #[command(subcommand)]
     Queue(cell::QueueCommand),
+    #[command(subcommand)]
+    Workspace(workspace::WorkspaceCommand),
     #[command(subcommand)]
     Log(log::LogCommand),
     Replay(replay::ReplayArgs),
@@ -77,6 +85,13 @@ struct AgentCommand {
     run: run::AgentArgs,
     #[command(subcommand)]
     command: Option<cell::AgentsCommand>,
+}
+
+/// `conductor approvals` lists; with a word behind it, it answers.
+#[derive(Debug, clap::Args)]
+struct ApprovalsArgs {
+    #[command(subcommand)]
+    command: Option<approvals::ApprovalsCommand>,
 }
 
 impl Command {
@@ -127,6 +142,9 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Task(command) => task::run(command, &settings).await,
             Command::Artifact(command) => artifact::run(command, &settings).await,
             Command::Why { task } => task::why(&task, &settings).await,
+            Command::Approvals(ApprovalsArgs { command }) => {
+                approvals::run(command, &settings).await
+            }
             Command::Agent(AgentCommand {
                 command: Some(command),
                 ..
@@ -135,6 +153,7 @@ pub(crate) fn main(cli: Cli) -> Outcome {
                 Box::pin(run::agent(run, &settings)).await
             }
             Command::Queue(command) => cell::queues(command, &settings).await,
+            Command::Workspace(command) => workspace::run(command, &settings).await,
             Command::Log(command) => log::run(command, &settings).await,
             Command::Replay(args) => replay::run(args, &settings).await,
             Command::Top(args) => top::run(args, &settings).await,

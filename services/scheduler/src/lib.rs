@@ -7,33 +7,31 @@
 //! - Its subjects carry the only words an agent ever hears.
 //! - It plans only while it leads, and only from folded state.
 
+mod inputs;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use conductor_domain::fold::Folded;
 use conductor_domain::plan::{self, Assignment, Bounds, Overlay};
-use conductor_domain::record::Content;
+use conductor_domain::record::{Content, Submissions};
 use conductor_domain::state::Task;
-use conductor_domain::{Decoded, State, Verdict, VoidReason};
+use conductor_domain::{Decoded, Record, State, Verdict, VoidReason};
 use conductor_protocol::compact::Pairs;
-use conductor_protocol::event::{AttemptAssigned, Event};
+use conductor_protocol::event::{AttemptAssigned, Event, Input};
 use conductor_protocol::frame::Elements;
 use conductor_protocol::subject::{Role as Name, Subject};
-use conductor_protocol::{AgentId, CellId, RunSpec, UnixMs};
-use conductor_replica::role::{Draft, Now, Role};
+use conductor_protocol::{AgentId, CellId, Position, RunSpec, UnixMs};
+use conductor_replica::role::{Draft, Gather, Now, Role};
 
 /// Most words other than assignments at once.
 const TOLD_MAX: usize = 4_096;
 /// Subjects with an append in flight at once: each agent has its own, and its order
 /// holds within it.
 const SUBJECTS_IN_FLIGHT_MAX: usize = 16;
-/// How much may be in flight. No more agents than appends: what cannot be sent yet is not
-/// bound to an agent yet.
-const BOUNDS: Bounds = Bounds {
-    assignments: 16_384,
-    agents: SUBJECTS_IN_FLIGHT_MAX,
-};
+/// Assignments in flight at once.
+const ASSIGNMENTS_MAX: usize = 16_384;
 
 /// The scheduler's role.
 #[derive(Debug)]
@@ -60,25 +58,60 @@ impl Scheduler {
         let Some(task) = state.tasks.get(&assignment.task) else {
             return;
         };
-        if let Some(run) = &task.spec.run {
-            let metadata = task.spec.metadata.clone();
-            let event = assigned(assignment, task, Arc::clone(run), metadata);
+        let needs = inputs::needs(state, task);
+        if let Some(run) = task.spec.run.as_ref().filter(|_| needs.is_empty()) {
+            let body = (Arc::clone(run), task.spec.metadata.clone());
+            let event = assigned(assignment, task, body, Vec::new());
             words.say(&assignment.agent, &event);
             return;
         }
         let subject = self.subject(&assignment.agent);
         let (assignment, task) = (assignment.clone(), task.clone());
-        let index = task.submission.index;
-        words.to_read.push(Draft::WithBody {
-            seq: task.submission.seq,
-            task: assignment.task,
-            complete: Box::new(move |record| {
-                let submission = record.get(index)?;
-                let run = Arc::new(submission.run?);
-                let event = assigned(&assignment, &task, run, submission.metadata);
-                Some((subject, Elements::from(&event)))
-            }),
+        let at = task.submission;
+        words.to_read.push(if needs.is_empty() {
+            Draft::WithBody {
+                seq: at.seq,
+                task: assignment.task,
+                complete: Box::new(move |record| {
+                    let body = body_in(record, at)?;
+                    let event = assigned(&assignment, &task, body, Vec::new());
+                    Some((subject, Elements::from(&event)))
+                }),
+            }
+        } else {
+            let required = task.spec.run.is_none().then_some(at.seq);
+            let seqs = needs.iter().filter_map(inputs::Need::seq);
+            Draft::WithRecords(Gather {
+                seqs: seqs.chain(required).collect(),
+                required,
+                task: assignment.task,
+                complete: Box::new(move |records| {
+                    let body = body_of(&task, records)?;
+                    let inputs = inputs::inputs(&needs, records);
+                    let event = assigned(&assignment, &task, body, inputs);
+                    Some((subject, Elements::from(&event)))
+                }),
+            })
         });
+    }
+}
+
+/// What a task runs, and its notes.
+type Body = (Arc<RunSpec>, Pairs);
+
+fn body_in(record: &Submissions, at: Position) -> Option<Body> {
+    let submission = record.get(at.index)?;
+    Some((Arc::new(submission.run?), submission.metadata))
+}
+
+/// A task's body, from the state or from the records that were read.
+fn body_of(task: &Task, records: &BTreeMap<u64, Record>) -> Option<Body> {
+    match &task.spec.run {
+        Some(run) => Some((Arc::clone(run), task.spec.metadata.clone())),
+        None => {
+            let record = records.get(&task.submission.seq)?;
+            body_in(&Submissions::of(record)?, task.submission)
+        }
     }
 }
 
@@ -101,7 +134,12 @@ impl Words {
     }
 }
 
-fn assigned(assignment: &Assignment, task: &Task, run: Arc<RunSpec>, metadata: Pairs) -> Event {
+fn assigned(
+    assignment: &Assignment,
+    task: &Task,
+    (run, metadata): Body,
+    inputs: Vec<Input>,
+) -> Event {
     let spec = &task.spec;
     AttemptAssigned {
         task: assignment.task,
@@ -116,8 +154,8 @@ fn assigned(assignment: &Assignment, task: &Task, run: Arc<RunSpec>, metadata: P
         metadata,
         traceparent: spec.traceparent.clone(),
         terms: spec.terms.clone(),
-        before: None,
-        inputs: Vec::new(),
+        before: task.before(&assignment.agent).map(Box::new),
+        inputs,
     }
     .into()
 }
@@ -149,12 +187,21 @@ impl Role for Scheduler {
         }
     }
 
-    fn decide(&mut self, state: &State, _: Now) -> Vec<Draft> {
+    fn decide(&mut self, state: &State, now: Now) -> Vec<Draft> {
+        // No more agents than appends: what cannot be sent yet is not bound to an agent yet.
+        let bounds = Bounds {
+            assignments: ASSIGNMENTS_MAX,
+            now_ms: now.server_ms,
+            agents: SUBJECTS_IN_FLIGHT_MAX,
+        };
         let mut words = Words::default();
         for (agent, event) in plan::revocations(state, &mut self.overlay, TOLD_MAX) {
             words.say(&agent, &event);
         }
-        for assignment in plan::plan(state, &mut self.overlay, BOUNDS) {
+        for (agent, event) in plan::words(state, &mut self.overlay, TOLD_MAX) {
+            words.say(&agent, &event);
+        }
+        for assignment in plan::plan(state, &mut self.overlay, bounds) {
             self.assign(state, &assignment, &mut words);
         }
         let said = words.said.into_iter().map(|(agent, events)| Draft::Events {

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use conductor_protocol::control::ConfigChange;
 use serde::{Deserialize, Serialize};
 
+use crate::state::MICROS;
+
 /// Settings in force. The defaults are part of the log's format, like those of a spec.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Config {
@@ -26,6 +28,20 @@ pub struct Config {
     pub namespace_weight: BTreeMap<String, u32>,
     /// Fair-share weights by queue; absent ones weigh 1.
     pub queue_weight: BTreeMap<String, u32>,
+    /// What the tasks of a namespace may spend in a day; absent ones may spend anything.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub namespace_budget: BTreeMap<String, DayBudget>,
+}
+
+/// What the tasks of a namespace may spend in a day.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DayBudget {
+    /// Money, in millionths of a US dollar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd_micros: Option<u64>,
+    /// Tokens that count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
 }
 
 impl Default for Config {
@@ -40,6 +56,7 @@ impl Default for Config {
             queue_backlog_max: BTreeMap::new(),
             namespace_weight: BTreeMap::new(),
             queue_weight: BTreeMap::new(),
+            namespace_budget: BTreeMap::new(),
         }
     }
 }
@@ -69,6 +86,18 @@ impl Config {
         self.namespace_weight
             .extend(change.namespace_weight.clone());
         self.queue_weight.extend(change.queue_weight.clone());
+        for (namespace, budget) in &change.namespace_budget {
+            let budget = DayBudget {
+                // Less than nothing, and what is no number, is nothing.
+                usd_micros: budget.usd_per_day.map(|usd| (usd * MICROS) as u64),
+                tokens: budget.tokens_per_day,
+            };
+            if budget == DayBudget::default() {
+                self.namespace_budget.remove(namespace);
+            } else {
+                self.namespace_budget.insert(namespace.clone(), budget);
+            }
+        }
     }
 
     /// The backlog cap of a queue.

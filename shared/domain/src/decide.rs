@@ -5,8 +5,8 @@ mod intake;
 mod overlay;
 
 use conductor_protocol::event::{
-    AgentLost, AttemptTimedOut, AttemptTimeout, CancelCause, Event, LogFormat, TaskCancelled,
-    TaskFailed, TaskReady, TaskRedriven, TaskRetrySet, TaskTimedOut, TaskTimeout,
+    AgentLost, ApprovalDecided, AttemptTimedOut, AttemptTimeout, CancelCause, Event, LogFormat,
+    TaskCancelled, TaskFailed, TaskReady, TaskRedriven, TaskRetrySet, TaskTimedOut, TaskTimeout,
 };
 use conductor_protocol::ids::{AgentId, Lease};
 use conductor_protocol::limits::FORMAT_KNOWN;
@@ -17,6 +17,9 @@ pub use overlay::Overlay;
 use crate::planted::{Bug, is_planted};
 use crate::state::{Agent, State, Task};
 use due::Due;
+
+/// Longest that is waited for a model service, in milliseconds: their limits are by the week.
+const THROTTLED_MS_MAX: u64 = 8 * 24 * 3_600_000;
 
 /// What one call to [`decide`] is given besides the state.
 #[derive(Debug, Clone, Copy)]
@@ -151,6 +154,20 @@ fn on_task(
             }
             .into()
         }
+        Due::Answer(number) | Due::Expire(number) => answer(id, task, number)?.into(),
+    })
+}
+
+/// What was answered, or what holds when nobody did in time.
+fn answer(id: TaskId, task: &Task, number: u32) -> Option<ApprovalDecided> {
+    let asked = task.aside.approvals.get(&number)?;
+    let reply = asked.reply.clone();
+    Some(ApprovalDecided {
+        lease: task.lease(id)?,
+        approval: number,
+        answer: reply.as_ref().map_or(asked.default, |r| r.answer),
+        control: reply.as_ref().and_then(|r| r.control),
+        text: reply.and_then(|r| r.text),
     })
 }
 
@@ -162,6 +179,9 @@ fn after_failure(
     now_ms: UnixMs,
     entropy: &mut dyn FnMut() -> u64,
 ) -> Event {
+    if let Some(until_ms) = task.aside.throttled_ms {
+        return after_throttle(id, task, until_ms, now_ms);
+    }
     let policy = &task.spec.retry;
     let made = task.attempts_now();
     let allowed = policy.max_attempts + u32::from(is_planted(Bug::RetriedTooOften));
@@ -203,6 +223,18 @@ fn after_failure(
             .into()
         }
     }
+}
+
+/// Another try once the model service has more, whatever the policy says of tries.
+fn after_throttle(id: TaskId, task: &Task, until_ms: UnixMs, now_ms: UnixMs) -> Event {
+    let delay_ms = until_ms.saturating_sub(now_ms).min(THROTTLED_MS_MAX);
+    TaskRetrySet {
+        task: id,
+        attempt: task.attempts,
+        at_ms: now_ms.saturating_add(delay_ms),
+        delay_ms,
+    }
+    .into()
 }
 
 /// A delay of which the share `jitter` is random: between `delay × (1 - jitter)` and `delay`.

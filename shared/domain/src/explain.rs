@@ -2,9 +2,12 @@
 
 use conductor_protocol::TaskId;
 use conductor_protocol::human::{DurationMs, format_time};
+use conductor_protocol::terms::Guarantee;
 
-use crate::fold::is_capable;
 use crate::state::{Agent, AgentStatus, Phase, State, Task};
+
+/// So much of a question is repeated.
+const SUMMARY_CHARS: usize = 120;
 
 /// What a task waits for, or what became of it; `None` for one that is not known.
 pub fn why(state: &State, id: TaskId) -> Option<String> {
@@ -19,6 +22,7 @@ pub fn why(state: &State, id: TaskId) -> Option<String> {
             Some(class) => format!("it ended as {} ({class})", e.outcome.as_str()),
             None => format!("it ended as {}", e.outcome.as_str()),
         },
+        Phase::Running { .. } if task.is_asking() => asking(task),
         Phase::Running {
             assigned,
             started_ms,
@@ -40,6 +44,35 @@ pub fn why(state: &State, id: TaskId) -> Option<String> {
         Phase::Pending { not_before_ms } => pending(state, task, *not_before_ms),
         Phase::Ready { .. } => ready(state, task),
     })
+}
+
+/// Who is asked what, and until when.
+fn asking(task: &Task) -> String {
+    let undecided = task.aside.approvals.iter().filter(|(_, a)| !a.is_decided);
+    let (mut count, mut first) = (0, None);
+    for (number, approval) in undecided {
+        count += 1;
+        first = first.or(Some((number, approval)));
+    }
+    let Some((number, approval)) = first else {
+        return "its attempt asks nothing any more".to_owned();
+    };
+    if !approval.is_open() {
+        return format!("question {number} was answered; the orchestrator has not decided so yet");
+    }
+    let others = if count > 1 {
+        format!(" (and {} more)", count - 1)
+    } else {
+        String::new()
+    };
+    let what: String = approval.summary.chars().take(SUMMARY_CHARS).collect();
+    format!(
+        "attempt {} waits for somebody to answer its question {number}{others}: {what:?}; until {}, \
+         then the answer is {}",
+        task.attempts,
+        format_time(approval.expires_ms),
+        approval.default.as_str(),
+    )
 }
 
 fn pending(state: &State, task: &Task, not_before_ms: u64) -> String {
@@ -82,10 +115,7 @@ fn lacking_box(there: &[&Agent], task: &Task) -> Option<String> {
         let of_kind = offers.filter(|(kind, _)| terms.sandbox_kind().is_none_or(|k| k == **kind));
         let nearest = of_kind.min_by_key(|(_, offer)| offer.lacks(level).count());
         if let Some((kind, offer)) = nearest {
-            let missing: Vec<_> = offer
-                .lacks(level)
-                .map(conductor_protocol::terms::Guarantee::as_str)
-                .collect();
+            let missing: Vec<_> = offer.lacks(level).map(Guarantee::as_str).collect();
             return Some(format!(
                 "none of {} agent(s) gives the sandbox level {level}; {kind} lacks {}",
                 there.len(),
@@ -104,6 +134,25 @@ fn lacking_box(there: &[&Agent], task: &Task) -> Option<String> {
     ))
 }
 
+/// Why a task cannot work in its workspace now.
+fn workspace(state: &State, task: &Task) -> Option<String> {
+    let (namespace, name) = task.workspace()?;
+    let held = state.workspace_of(task)?;
+    if let Some(other) = held.task {
+        return Some(format!("task {other} works in its workspace {name:?}"));
+    }
+    let agent = state.agents.get(&held.agent);
+    if agent.is_some_and(|a| a.status == AgentStatus::Up) {
+        return None;
+    }
+    let status = agent.map_or("gone", |a| a.status.as_str());
+    Some(format!(
+        "its workspace {name:?} is on {}, which is {status}; `conductor workspace release {name} \
+         --namespace {namespace}` has it begin anew elsewhere",
+        held.agent
+    ))
+}
+
 fn ready(state: &State, task: &Task) -> String {
     let spec = &task.spec;
     if state.paused.contains(&spec.queue) {
@@ -118,15 +167,20 @@ fn ready(state: &State, task: &Task) -> String {
             );
         }
     }
-    let there: Vec<_> = state
-        .agents
-        .values()
-        .filter(|a| a.status == AgentStatus::Up)
-        .collect();
+    if let Some(spent) = state.why_over_budget(task, state.time_ms) {
+        return spent;
+    }
+    if let Some(elsewhere) = workspace(state, task) {
+        return elsewhere;
+    }
+    let is_up = |(_, a): &(_, &Agent)| a.status == AgentStatus::Up;
+    let named: Vec<_> = state.agents.iter().filter(is_up).collect();
+    let there: Vec<&Agent> = named.iter().map(|(_, a)| *a).collect();
     if there.is_empty() {
         return "no agent is there".to_owned();
     }
-    let capable: Vec<_> = there.iter().filter(|a| is_capable(a, task)).collect();
+    let able = named.iter().filter(|(id, a)| state.may_run(id, a, task));
+    let capable: Vec<&Agent> = able.map(|(_, a)| *a).collect();
     if capable.is_empty() {
         let labels: Vec<_> = spec
             .labels

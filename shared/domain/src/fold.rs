@@ -7,6 +7,7 @@ mod intake;
 mod notice;
 mod orchestrator;
 mod passed;
+mod people;
 mod scheduler;
 
 pub(crate) use scheduler::is_capable;

@@ -7,18 +7,20 @@
 
 mod agents;
 mod lanes;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use conductor_protocol::TaskId;
 use conductor_protocol::event::{AgentDismissed, AttemptRevoked, Event, RevokeReason};
 use conductor_protocol::ids::{AgentId, Lease, Namespace, Position, QueueName};
+use conductor_protocol::{TaskId, UnixMs};
 
 use crate::planted::{Bug, is_planted};
 use crate::state::index::{Lane, ReadyKey};
-use crate::state::{LeaseState, Outcome, State};
+use crate::state::{LeaseState, Outcome, State, WorkspaceKey};
 use agents::FreeAgents;
 use lanes::Lanes;
+pub use words::words;
 
 /// An attempt that an agent shall run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,10 +40,12 @@ pub struct Assignment {
 pub struct Overlay {
     tasks: BTreeMap<TaskId, Claim>,
     slots: BTreeMap<AgentId, u32>,
-    /// How many assignments are on their way to each agent. Those whose body is to be read
+    /// How many assignments are on their way to each agent. Those for which records are to be read
     /// first do not count: should it be lost, they must not keep others waiting.
     told: BTreeMap<AgentId, u32>,
     keys: BTreeMap<String, u32>,
+    /// Named workspaces that tasks are on their way into.
+    workspaces: BTreeSet<WorkspaceKey>,
     load: BTreeMap<Namespace, BTreeMap<QueueName, u64>>,
     /// The tasks in flight as they stand in the index of the ready.
     ready: BTreeMap<Lane, BTreeSet<ReadyKey>>,
@@ -55,6 +59,8 @@ enum Told {
     Revoked(Position),
     /// That this incarnation is over, and whether another process replaced it.
     Dismissed(u64, bool),
+    /// What people say to an attempt of its.
+    Word(words::WordKey),
 }
 
 /// What an assignment in flight takes.
@@ -90,6 +96,10 @@ impl Overlay {
                 let told = Told::Revoked(e.lease.assigned);
                 self.said.remove(&(agent.clone(), told));
             }
+            Event::AttemptTold(e) => {
+                let told = Told::Word(words::key(&e.lease, &e.word));
+                self.said.remove(&(agent.clone(), told));
+            }
             Event::AgentDismissed(e) => {
                 let told = Told::Dismissed(e.incarnation, e.replaced);
                 self.said.remove(&(agent.clone(), told));
@@ -108,6 +118,9 @@ impl Overlay {
         }
         if let Some(n) = claim.key.and_then(|k| self.keys.get_mut(&k)) {
             *n = n.saturating_sub(1);
+        }
+        if let Some(workspace) = claim.lane.workspace() {
+            self.workspaces.remove(workspace);
         }
         let queues = self.load.get_mut(&claim.lane.namespace);
         if let Some(n) = queues.and_then(|q| q.get_mut(&claim.lane.queue)) {
@@ -128,6 +141,9 @@ impl Overlay {
         }
         if let Some(key) = &claim.key {
             *self.keys.entry(key.clone()).or_default() += 1;
+        }
+        if let Some(workspace) = claim.lane.workspace() {
+            self.workspaces.insert(workspace.clone());
         }
         let (namespace, queue) = (&claim.lane.namespace, &claim.lane.queue);
         let queues = self.load.entry(namespace.clone()).or_default();
@@ -187,6 +203,8 @@ fn give_back(counts: &mut BTreeMap<AgentId, u32>, agent: &AgentId, by: u32) {
 pub struct Bounds {
     /// Assignments.
     pub assignments: usize,
+    /// Now, by the server's clock as far as it is known: budgets are by the day.
+    pub now_ms: UnixMs,
     /// Agents that are told something: each has a subject of its own, and costs an append. Of
     /// agents with many slots it is fewer where that keeps no task waiting.
     pub agents: usize,
@@ -204,7 +222,7 @@ pub fn plan(state: &State, overlay: &mut Overlay, bounds: Bounds) -> Vec<Assignm
         return out;
     }
     let in_flight = std::mem::take(&mut overlay.ready);
-    let mut lanes = Lanes::of(state, overlay, &in_flight);
+    let mut lanes = Lanes::of(state, overlay, &in_flight, bounds.now_ms);
     let mut planned = Vec::new();
     while out.len() < max && !agents.is_empty() {
         let Some(pick) = lanes.next(state) else { break };
@@ -235,7 +253,7 @@ pub fn plan(state: &State, overlay: &mut Overlay, bounds: Bounds) -> Vec<Assignm
                 key: pick.task.spec.concurrency.as_ref().map(|c| c.key.clone()),
                 lane: lane.clone(),
                 ready: pick.key,
-                has_body: pick.task.spec.run.is_some(),
+                has_body: pick.task.spec.run.is_some() && pick.task.spec.needs.is_empty(),
             },
         );
         lanes.taken(state, overlay, pick);

@@ -83,6 +83,18 @@ bugs! {
     BidUnconditional,
     /// A new incarnation keeps what the earlier one had.
     LeaseSurvivesRejoin,
+    /// Questions that nobody answers wait for ever.
+    ExpiryForgotten,
+    /// An answer that was told is told again.
+    AnswerNotForgotten,
+    /// What was asked and said under a lease is there after it.
+    TalkSurvivesLease,
+    /// Waiting for people counts as running.
+    WaitCountsAsRunning,
+    /// Namespaces may spend anything.
+    BudgetIgnored,
+    /// Named workspaces are entered wherever.
+    WorkspaceAnywhere,
 }
 
 /// Whether this bug is planted.

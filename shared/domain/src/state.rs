@@ -1,9 +1,13 @@
 //! The state: what decisions need, and nothing that the log could not rebuild.
 
 pub mod index;
+mod people;
+mod session;
 mod slots;
 mod snapshot;
+mod spend;
 mod task;
+mod workspaces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,9 +21,15 @@ use conductor_protocol::{CellId, TaskId, UnixMs, limits};
 use serde::{Deserialize, Serialize};
 
 pub use index::Index;
+pub use people::{APPROVALS_MAX, Approval, Reply, WORDS_MAX};
+pub use session::Session;
 pub use slots::{LeaseState, SlotUse, Slots};
 pub use snapshot::{Digest, STATE_VERSION, SnapshotError};
+pub(crate) use spend::{MICROS, needs_a_model};
+pub use spend::{Spend, Spent};
 pub use task::{Aside, Assigned, Ended, Failure, Outcome, Phase, Task};
+pub(crate) use workspaces::FORMAT as WORKSPACES_SINCE;
+pub use workspaces::{Workspace, WorkspaceKey};
 
 use crate::config::Config;
 use crate::fold::Passed;
@@ -57,6 +67,12 @@ pub struct State {
     pub paused: BTreeSet<QueueName>,
     /// How many tasks run under each concurrency key.
     pub key_running: BTreeMap<String, u32>,
+    /// What was spent on the last day on which anything was.
+    #[serde(default)]
+    pub spend: Spend,
+    /// Who has which named workspace.
+    #[serde(default)]
+    pub workspaces: BTreeMap<WorkspaceKey, Workspace>,
     /// Counters since the first record.
     pub counters: Counters,
     /// What is derived from the rest.
@@ -247,6 +263,8 @@ impl State {
             agents: BTreeMap::new(),
             paused: BTreeSet::new(),
             key_running: BTreeMap::new(),
+            spend: Spend::default(),
+            workspaces: BTreeMap::new(),
             counters: Counters::default(),
             index: Index::default(),
             passed: Vec::new(),

@@ -80,10 +80,20 @@ reasons! {
     NotCapable = "not_capable",
     /// A concurrency key at its limit.
     KeySaturated = "key_saturated",
+    /// A namespace that has spent what it may spend in a day.
+    BudgetReached = "budget_reached",
+    /// A named workspace that another agent has.
+    WorkspaceElsewhere = "workspace_elsewhere",
+    /// A named workspace that another task works in.
+    WorkspaceBusy = "workspace_busy",
     /// A report under a lease that is not the task's current one.
     LeaseNotCurrent = "lease_not_current",
     /// A lease the agent does not hold, or that is not over.
     LeaseUnknown = "lease_unknown",
+    /// A question that is not there, or an answer that is not the one that was given.
+    NotAsked = "not_asked",
+    /// A question that was answered already.
+    Answered = "answered",
     /// It changes nothing.
     NoChange = "no_change",
 }

@@ -10,10 +10,13 @@
 
 mod rules {
     mod deciding;
+    mod going_on;
+    mod people;
     mod planning;
     mod properties;
     mod recorded;
     mod retention;
+    mod sharing;
     mod transitions;
     mod voids;
     mod world;

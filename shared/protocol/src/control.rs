@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::frame::Encoding;
 use crate::human::DurationMs;
-use crate::ids::{AgentId, QueueName, TaskId};
+use crate::ids::{AgentId, Namespace, QueueName, TaskId};
 use crate::terms::Answer;
 
 /// A command of an operator or client.
@@ -76,6 +76,16 @@ pub enum Control {
         /// What.
         text: String,
     },
+    /// Forget which agent has a named workspace: the next task that works in it begins anew,
+    /// wherever it runs.
+    #[serde(rename = "workspace.release")]
+    ReleaseWorkspace {
+        /// Its namespace.
+        #[serde(default)]
+        namespace: Namespace,
+        /// Its name.
+        name: String,
+    },
     /// Change the cell's settings; what is absent stays as it is.
     #[serde(rename = "config.put")]
     PutConfig(ConfigChange),
@@ -111,6 +121,22 @@ pub struct ConfigChange {
     /// Fair-share weights by queue; absent ones weigh 1.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub queue_weight: BTreeMap<String, u32>,
+    /// What the tasks of a namespace may spend in a day; an empty one takes a budget away.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub namespace_budget: BTreeMap<String, NamespaceBudget>,
+}
+
+/// What the tasks of a namespace may spend in a day of UTC. When it is reached those that need a
+/// model wait for the next day.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NamespaceBudget {
+    /// Money, in US dollars.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usd_per_day: Option<f64>,
+    /// Tokens: read, written to a cache, and written; read from a cache are not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_day: Option<u64>,
 }
 
 impl Control {
@@ -125,6 +151,7 @@ impl Control {
             Self::ResumeAgent { .. } => "agent.resume",
             Self::Decide { .. } => "approval.decide",
             Self::Tell { .. } => "task.tell",
+            Self::ReleaseWorkspace { .. } => "workspace.release",
             Self::PutConfig(_) => "config.put",
         }
     }

@@ -166,6 +166,16 @@ pub enum Answer {
     Allow,
 }
 
+impl Answer {
+    /// The wire name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_deny(answer: &Answer) -> bool {
     *answer == Answer::Deny

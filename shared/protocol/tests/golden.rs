@@ -55,6 +55,7 @@ fn samples() -> Vec<Event> {
         cache_write_tokens: 5_000,
         output_tokens: 300,
         cost_usd: 0.25,
+        base: None,
     };
     let output = OutputStats {
         bytes: 1 << 33,

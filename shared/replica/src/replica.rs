@@ -3,6 +3,7 @@
 
 mod bodies;
 mod ears;
+mod gather;
 mod inside;
 mod inspect;
 mod measure;

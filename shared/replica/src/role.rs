@@ -1,10 +1,11 @@
 //! What a decider looks like to the replica that hosts it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use conductor_domain::fold::Folded;
 use conductor_domain::record::Submissions;
-use conductor_domain::{Decoded, State};
+use conductor_domain::{Decoded, Record, State};
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_protocol::frame::Elements;
 use conductor_protocol::subject::Role as Name;
@@ -28,10 +29,35 @@ pub enum Draft {
         /// Makes subject and event from it.
         complete: Complete,
     },
+    /// An event that needs several records.
+    WithRecords(Gather),
 }
+
+/// A decision that needs records of the log to be complete.
+pub struct Gather {
+    /// Their sequences.
+    pub seqs: BTreeSet<u64>,
+    /// The one that it cannot do without.
+    pub required: Option<u64>,
+    /// The task that is meant.
+    pub task: TaskId,
+    /// Makes subject and event from them.
+    pub complete: CompleteAll,
+}
+
+/// Makes subject and event from records by their sequence, if they are of any use.
+pub type CompleteAll = Box<dyn FnOnce(&BTreeMap<u64, Record>) -> Option<(String, Elements)> + Send>;
 
 /// Makes subject and event from a submit record, if the record is of any use.
 pub type Complete = Box<dyn FnOnce(&Submissions) -> Option<(String, Elements)> + Send>;
+
+impl std::fmt::Debug for Gather {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gather")
+            .field("seqs", &self.seqs)
+            .finish_non_exhaustive()
+    }
+}
 
 impl std::fmt::Debug for Draft {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -40,6 +66,7 @@ impl std::fmt::Debug for Draft {
                 write!(f, "Events({subject}, {})", events.len())
             }
             Self::WithBody { seq, task, .. } => write!(f, "WithBody({seq}, {task})"),
+            Self::WithRecords(gather) => write!(f, "WithRecords({gather:?})"),
         }
     }
 }

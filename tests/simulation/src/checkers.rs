@@ -5,6 +5,8 @@ mod decisions;
 mod limits;
 mod order;
 mod readers;
+mod shared;
+mod talk;
 
 use conductor_domain::State;
 
@@ -61,6 +63,9 @@ pub const ACKED_IS_STORED: &str = "acked-is-stored";
 /// The id of the rule that an agent never runs an attempt twice at once, which is checked where agents are.
 pub const RUN_ONCE: &str = "run-once";
 
+/// The id of the rule that an attempt hears a word once, which is checked where agents are.
+pub const TOLD_ONCE: &str = "told-once";
+
 /// The id of the rule that whoever can work is given work, which is checked where agents are.
 pub const AGENTS_RETURN: &str = "agents-return";
 
@@ -76,11 +81,15 @@ pub fn all(decides_again: bool) -> Vec<Box<dyn Checker>> {
         Box::new(attempts::CurrentLease),
         Box::new(attempts::CurrentIncarnation),
         Box::new(attempts::AttemptsMax),
+        Box::new(talk::Answers),
         Box::new(decisions::EndsOnce),
         Box::new(limits::Needs),
         Box::new(limits::Slots),
         Box::new(limits::Keys),
         Box::new(limits::Fitting),
+        Box::new(shared::Budgets),
+        Box::new(shared::Workspaces),
+        Box::new(shared::Sessions),
         Box::<order::NoStarvation>::default(),
         Box::new(readers::RoundTrip),
         Box::new(readers::Size),

@@ -13,7 +13,9 @@ use conductor_domain::{Decoded, Verdict};
 use conductor_protocol::event::Event;
 use conductor_protocol::ids::{AgentId, Lease, Namespace, Position, QueueName};
 use conductor_protocol::subject::Role;
-use conductor_protocol::{Control, TaskId, TaskSpec};
+use conductor_protocol::{Control, OutcomeClass, TaskId, TaskSpec};
+
+use crate::books::{Shared, Talk};
 
 /// One event of a record, or a control command, with what became of it.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +82,8 @@ pub struct Task {
     pub attempts_now: u32,
     /// Whether somebody asked to cancel it.
     pub is_cancelled: bool,
+    /// Until when the model service has no more, as its attempt says.
+    pub throttled_ms: Option<u64>,
 }
 
 /// An agent.
@@ -124,6 +128,16 @@ pub struct Ledger {
     pub seq: u64,
     /// Tasks that have not ended.
     pub open: BTreeSet<TaskId>,
+    /// What attempts and people say to each other.
+    pub talk: Talk,
+    /// What namespaces spend, who has which workspace and which session.
+    pub shared: Shared,
+}
+
+/// The named workspace that a task works in.
+pub fn workspace_of(spec: &TaskSpec) -> Option<(Namespace, String)> {
+    let workspace = spec.terms.as_ref()?.workspace.as_ref()?;
+    Some((spec.namespace.clone(), workspace.name.clone()?))
 }
 
 impl Ledger {
@@ -154,16 +168,22 @@ impl Ledger {
             return;
         }
         match seen.what {
-            What::Control(control) => self.note_control(control),
+            What::Control(control) => self.note_control(seen.at, control),
             What::Event(event) => {
                 self.note_intake(seen, event);
                 self.note_task(seen, event);
                 self.note_agent(seen, event);
+                self.talk.note(event);
+                self.note_shared(seen, event);
             }
         }
     }
 
-    fn note_control(&mut self, control: &Control) {
+    fn note_control(&mut self, at: Position, control: &Control) {
+        let lease = |task| {
+            let task = self.tasks.get(task)?;
+            task.lease.as_ref().map(|(lease, _)| lease.assigned)
+        };
         match control {
             Control::Cancel { task, .. } => {
                 if let Some(task) = self.tasks.get_mut(task) {
@@ -184,8 +204,28 @@ impl Ledger {
             }
             Control::PutConfig(change) => {
                 self.window_ms = change.idempotency_window.map(|w| w.0).or(self.window_ms);
+                self.shared.put(change);
             }
-            Control::Retry { .. } | Control::Decide { .. } | Control::Tell { .. } => {}
+            Control::Decide {
+                task,
+                approval,
+                answer,
+                ..
+            } => {
+                if let Some(lease) = lease(task) {
+                    self.talk.answered(at, lease, *approval, *answer);
+                }
+            }
+            Control::Tell { task, .. } => {
+                if let Some(lease) = lease(task) {
+                    self.talk.said(at, lease);
+                }
+            }
+            Control::ReleaseWorkspace { namespace, name } => {
+                let key = (namespace.clone(), name.clone());
+                self.shared.workspaces.remove(&key);
+            }
+            Control::Retry { .. } => {}
         }
     }
 
@@ -201,6 +241,7 @@ impl Ledger {
                     attempts: 0,
                     attempts_now: 0,
                     is_cancelled: false,
+                    throttled_ms: None,
                 };
                 self.tasks.insert(e.task, task);
                 self.open.insert(e.task);
@@ -249,9 +290,28 @@ impl Ledger {
                 self.freed(e.lease);
                 self.ended(e.lease.task, Outcome::Succeeded);
             }
+            Event::AttemptThrottled(e) => {
+                if let Some(task) = self.tasks.get_mut(&e.lease.task) {
+                    task.throttled_ms = e.until_ms.or(task.throttled_ms);
+                }
+            }
             Event::AttemptFailed(e) => {
+                let task = self.tasks.get(&e.lease.task);
+                let until = task.and_then(|t| t.throttled_ms);
+                let is_why = e.class == OutcomeClass::RateLimited;
                 self.freed(e.lease);
                 self.lease_over(e.lease);
+                if let Some(task) = self.tasks.get_mut(&e.lease.task) {
+                    task.throttled_ms = until.filter(|u| is_why && *u > seen.time_ms);
+                }
+            }
+            // Waiting for the model service is no try of the task's.
+            Event::TaskRetrySet(e) => {
+                if let Some(task) = self.tasks.get_mut(&e.task)
+                    && task.throttled_ms.take().is_some()
+                {
+                    task.attempts_now -= 1;
+                }
             }
             Event::AttemptStopped(e) => {
                 self.freed(e.lease);
@@ -296,6 +356,31 @@ impl Ledger {
         }
     }
 
+    fn note_shared(&mut self, seen: &Seen<'_>, event: &Event) {
+        match (event, seen.by) {
+            (Event::LogFormat(e), _) => self.shared.format = e.format,
+            (Event::AttemptStarted(e), By::Agent(id, _)) => {
+                if let Some(session) = &e.session {
+                    self.shared.sessions.insert(session.clone(), id.clone());
+                }
+            }
+            (Event::AttemptAssigned(e), By::Leader(_, _, Some(agent))) => {
+                let task = self.tasks.get(&e.task);
+                let entered = task.and_then(|t| workspace_of(&t.spec));
+                if let Some(key) = entered.filter(|_| self.shared.format >= 2) {
+                    self.shared.workspaces.insert(key, agent.clone());
+                }
+            }
+            (Event::AttemptUsage(e), _) => {
+                if let Some(task) = self.tasks.get(&e.lease.task) {
+                    let namespace = task.spec.namespace.clone();
+                    self.shared.used(e.lease.task, namespace, &e.usage);
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn gone(&mut self, id: &AgentId) {
         if let Some(agent) = self.agents.get_mut(id) {
             agent.is_there = false;
@@ -304,6 +389,7 @@ impl Ledger {
         for task in self.tasks.values_mut() {
             if task.lease.as_ref().is_some_and(|(_, of)| of == id) {
                 task.lease = None;
+                task.throttled_ms = None;
             }
         }
     }
@@ -326,6 +412,7 @@ impl Ledger {
                 .is_some_and(|(l, _)| l.assigned == lease.assigned)
             {
                 task.lease = None;
+                task.throttled_ms = None;
             }
         }
     }

@@ -18,6 +18,7 @@
     reason = "whatever happens is handed over, and may break a rule"
 )]
 
+pub mod books;
 pub mod checkers;
 pub mod ledger;
 pub mod options;

@@ -55,6 +55,18 @@ pub struct Options {
     pub lost_beats: u64,
     /// How much faster or slower each process's clock may run, in thousandths.
     pub drift: u64,
+    /// Of attempts: how many ask people.
+    #[serde(default)]
+    pub asking: u64,
+    /// Of questions: how many somebody answers.
+    #[serde(default)]
+    pub answering: u64,
+    /// Of attempts: how many are told something while they run.
+    #[serde(default)]
+    pub telling: u64,
+    /// Whether agents know the first format alone until they are started again.
+    #[serde(default)]
+    pub are_agents_old: bool,
     /// How often each kind of trouble comes; 0 for never.
     pub weights: Weights,
     /// Numbers of faults and of commands.
@@ -142,6 +154,7 @@ impl Options {
             replay: r.between(1, 3),
         };
         let is_narrow = r.chance(100);
+        let mut talk = Random::stream(seed, "talk");
         let mixed = Self {
             seed,
             orchestrators: r.between(1, 3),
@@ -165,6 +178,10 @@ impl Options {
             refused: if r.chance(900) { 0 } else { r.between(1, 20) },
             lost_beats: rare(&mut r, 200),
             drift: rare(&mut r, 200),
+            asking: rare(&mut talk, 600),
+            answering: talk.below(1_001),
+            telling: rare(&mut talk, 400),
+            are_agents_old: talk.chance(150),
             weights,
             faults: r.between(0, 40),
             commands: if r.chance(200) { 0 } else { r.between(1, 30) },

@@ -165,10 +165,7 @@ impl Referee {
     fn cover(&mut self, seen: &Seen<'_>) {
         let (task, kind) = match seen.what {
             What::Event(event) => (event.task(), event.kind()),
-            What::Control(control) => (
-                control_task(control),
-                conductor_protocol::Control::kind(control),
-            ),
+            What::Control(control) => (control.task(), conductor_protocol::Control::kind(control)),
         };
         let phase = match task {
             Some(id) => self.phases.get(&id).copied().unwrap_or("unknown"),
@@ -183,7 +180,7 @@ impl Referee {
         for index in 0.. {
             match said(decoded, index) {
                 Some((_, What::Event(event))) => touched.extend(event.task()),
-                Some((_, What::Control(control))) => touched.extend(control_task(control)),
+                Some((_, What::Control(control))) => touched.extend(control.task()),
                 None => break,
             }
         }
@@ -251,6 +248,7 @@ fn phase_name(task: &conductor_domain::state::Task) -> &'static str {
         Phase::Leased(_) if task.aside.cancel.is_some() => "leased(cancel asked)",
         Phase::Leased(_) => "leased",
         Phase::Running { .. } if task.aside.cancel.is_some() => "running(cancel asked)",
+        Phase::Running { .. } if task.is_asking() => "running(asking)",
         Phase::Running { .. } => "running",
         Phase::Ended(e) => match e.outcome {
             Outcome::Succeeded => "succeeded",
@@ -258,13 +256,5 @@ fn phase_name(task: &conductor_domain::state::Task) -> &'static str {
             Outcome::Cancelled => "cancelled",
             Outcome::TimedOut => "timed_out",
         },
-    }
-}
-
-fn control_task(control: &conductor_protocol::Control) -> Option<TaskId> {
-    match control {
-        conductor_protocol::Control::Cancel { task, .. }
-        | conductor_protocol::Control::Retry { task } => Some(*task),
-        _ => None,
     }
 }

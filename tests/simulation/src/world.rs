@@ -9,6 +9,7 @@ mod network;
 mod programs;
 mod replicas;
 mod reports;
+mod talk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -72,6 +73,8 @@ enum Next {
     Tick(Life),
     /// A program goes on.
     Program(Life, Position, Box<Step>),
+    /// Somebody says something about what they read.
+    Person(Box<conductor_protocol::Control>),
     /// A process starts.
     Start(Node),
     /// Trouble ceases.
@@ -98,6 +101,7 @@ impl Next {
             | Self::Tick(life)
             | Self::Program(life, ..) => Some(*life),
             Self::Act(_)
+            | Self::Person(_)
             | Self::Arrive(_)
             | Self::Start(_)
             | Self::Calm
@@ -125,6 +129,8 @@ pub(crate) struct World {
     replicas: Vec<ReplicaProcess>,
     agents: Vec<AgentProcess>,
     unacked: BTreeSet<usize>,
+    /// How often somebody has said something that no action of the scenario is.
+    remarks: usize,
     /// Agents' processes that lied: nobody believes what such a one still runs.
     liars: BTreeSet<usize>,
     is_calm: bool,
@@ -154,6 +160,7 @@ impl World {
             replicas: Vec::new(),
             agents: Vec::new(),
             unacked: BTreeSet::new(),
+            remarks: 0,
             liars: BTreeSet::new(),
             is_calm: false,
             is_done: false,
@@ -234,6 +241,10 @@ impl World {
             Next::Beat(life, beat) => self.beat_arrives(life, &beat),
             Next::Tell(life, input) => self.tell_agent(life, *input),
             Next::Tick(life) => self.tick(life),
+            Next::Person(control) => {
+                self.person_says(&control);
+                Ok(())
+            }
             Next::Program(life, at, step) => self.program(life, at, *step),
             Next::Start(Node::Replica(n)) => self.start_replica(n),
             Next::Start(Node::Agent(n)) => self.start_agent(n),
@@ -352,6 +363,7 @@ impl World {
             return Ok(());
         }
         if !is_late {
+            self.release_workspaces();
             self.push_in(LOOK_EVERY_MS, Next::Look);
             return Ok(());
         }

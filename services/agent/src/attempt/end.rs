@@ -77,6 +77,13 @@ impl End {
         matches!(self.why, Why::Stopped(_))
     }
 
+    /// Whether another attempt may go on from where this one was.
+    pub(super) fn may_go_on(&self) -> bool {
+        let class = self.failure.as_ref().map(|(class, _)| *class);
+        let is_wanted = self.why != Why::Stopped(Stop::Revoked);
+        is_wanted && class.is_some_and(OutcomeClass::is_retried_by_default)
+    }
+
     pub(super) fn is_success(&self) -> bool {
         self.failure.is_none()
     }

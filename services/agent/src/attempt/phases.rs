@@ -13,6 +13,7 @@ use crate::files::cut_end;
 use crate::inside::Inside;
 use crate::models::time_limit;
 use crate::output::Channel;
+use crate::reaper::Status;
 use crate::runtime::{self, Runtime};
 use crate::workspace::{Ground, Workspace};
 
@@ -40,6 +41,9 @@ impl Course {
         if end.is_success() {
             self.check(&mut end).await;
         }
+        if end.is_success() {
+            self.accept(&mut end).await;
+        }
         let changed = self.keep(&workspace, &mut end).await;
         self.hand_over(&workspace, changed, &mut end).await;
         end
@@ -55,6 +59,9 @@ impl Course {
             kept: &attempt.kept,
             path: &attempt.host.path,
         };
+        if let Some(problem) = runtime::refusal(&attempt.assigned) {
+            return Err(Box::new(End::before(Why::Ended, problem)));
+        }
         let terms = attempt.assigned.terms.as_deref();
         let schema = terms.and_then(|t| t.result_schema.as_deref());
         if let Some(Err(problem)) = schema.map(crate::schema::check_schema) {
@@ -72,6 +79,7 @@ impl Course {
             }
             Err(problem) => return Err(Box::new(End::before(Why::Ended, problem))),
         };
+        self.session = ground.session().map(str::to_owned);
         let mut stop = attempt.stop.clone();
         let (why, problem) = tokio::select! {
             made = Workspace::make(&ground, &mut self.dirs) => {
@@ -158,7 +166,12 @@ impl Course {
             run: self.of.assigned.timeouts.run.unwrap_or_default(),
             silence: runtime.silence().unwrap_or_default(),
         };
-        let mut end = End::of(ended, runtime.judge(&ended.status), limits);
+        // What did not end by itself after its last word was ended by us: that says nothing of it.
+        let status = match ended.why {
+            Why::Lingering => &Status::Exited(0),
+            _ => &ended.status,
+        };
+        let mut end = End::of(ended, runtime.judge(status), limits);
         if let Some(limit) = time_limit(&self.of.assigned).filter(|_| end.why == Why::RunTimeout) {
             end.failure = Some((limit.class, limit.message));
         }

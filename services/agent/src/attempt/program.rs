@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use conductor_protocol::event::AttemptUsage;
+use conductor_protocol::event::{AttemptThrottled, AttemptUsage};
+use conductor_protocol::terms::SandboxKind;
 use tokio::io::AsyncReadExt;
 use tokio::process::{ChildStderr, ChildStdout};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -74,10 +75,13 @@ impl Course {
             assigned: &attempt.assigned,
             paths: &paths,
             host: &self.reach.host,
+            is_boxed: boxing.in_use().kind != SandboxKind::None,
+            session: self.session.as_deref(),
         };
         let mut launch = runtime.prepare(&job)?;
         launch.env.extend(self.reach.env.clone());
         let placed = dirs.place(&launch.stdin);
+        let placed = placed.and_then(|()| dirs.furnish(&launch.files));
         let voice = placed.and_then(|()| launch.stdin.voice(&dirs.stdin));
         let voice = voice.map_err(|e| no_room(&attempt.base, &e))?;
         let started = Process::start(&launch, dirs, boxing)?;
@@ -98,6 +102,8 @@ impl Course {
         let mut polls = tokio::time::interval(files::POLL_EVERY);
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = self.of.stop.clone();
+        let mut waiting = self.of.people.waiting();
+        watch.pause(*waiting.borrow_and_update() > 0);
         while out_open || err_open {
             tokio::select! {
                 read = stdout.read(&mut out), if out_open => {
@@ -114,6 +120,8 @@ impl Course {
                     watch.begin_stop(Why::Stopped(reason));
                     watch.step(runtime, &mut process).await;
                 }
+                Some(word) = self.of.words.recv() => self.hear(runtime, word, &mut watch, inside),
+                Ok(()) = waiting.changed() => watch.pause(*waiting.borrow_and_update() > 0),
                 notice = self.reach.line.next() => self.notice(notice, &mut watch),
                 () = tokio::time::sleep_until(watch.next()) => {
                     watch.on_time(runtime, &mut process).await;
@@ -135,6 +143,8 @@ impl Course {
                 }
             }
         };
+        // Waiting for people takes nothing from what runs after it.
+        self.run_deadline = watch.run_deadline();
         Ended::of(watch.why, end)
     }
 
@@ -154,16 +164,30 @@ impl Course {
         watch: &mut Watch,
         inside: &mut Inside,
     ) {
-        for signal in signals.unwrap_or_else(|| runtime.end(channel)) {
+        let signals = signals.unwrap_or_else(|| runtime.end(channel));
+        self.act(signals, watch, inside);
+    }
+
+    /// Does what a runtime says is to be done.
+    pub(super) fn act(&self, signals: Vec<Signal>, watch: &mut Watch, inside: &mut Inside) {
+        for signal in signals {
             match signal {
                 Signal::Text(channel, text) => self.of.output.write(channel, Bytes::from(text)),
                 // What is metered needs no figures of the program's own.
                 Signal::Usage(_) if self.reach.line.is_metered() => {}
-                Signal::Usage(usage) => self.of.tell(AttemptUsage {
+                Signal::Usage(usage) if watch.may_tell_usage() => self.of.tell(AttemptUsage {
                     lease: self.of.lease,
                     usage,
                 }),
+                Signal::Usage(_) | Signal::Waiting => {}
+                Signal::Throttled(until_ms) => self.of.tell(AttemptThrottled {
+                    lease: self.of.lease,
+                    until_ms,
+                }),
                 Signal::Say(bytes) => watch.say(bytes),
+                Signal::Ask(name, question, summary) => {
+                    self.of.people.ask_for_runtime(name, question, &summary);
+                }
                 Signal::Final => watch.on_final(),
                 Signal::Moment(moment) => inside.saw(moment),
             }
@@ -180,8 +204,11 @@ fn read_by(
     watch: &mut Watch,
 ) -> Option<Vec<Signal>> {
     let bytes = read.ok().filter(|n| *n > 0).and_then(|n| buffer.get(..n))?;
-    watch.heard();
-    Some(runtime.read(channel, bytes))
+    let signals = runtime.read(channel, bytes);
+    if !signals.contains(&Signal::Waiting) {
+        watch.heard();
+    }
+    Some(signals)
 }
 
 /// Why it shall stop, once it shall.

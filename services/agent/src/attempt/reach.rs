@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use conductor_protocol::event::{AttemptThrottled, AttemptUsage};
-use conductor_protocol::terms::Answer;
+use conductor_protocol::event::{AttemptThrottled, AttemptUsage, Question};
 
 use super::end::End;
 use super::watch::{Watch, Why};
@@ -14,6 +13,9 @@ use crate::models::{Line, Notice, Plan};
 use crate::runtime::Host;
 use crate::sandbox::Boxing;
 use crate::secrets::{self, Granted};
+
+/// By what name people are asked about a budget: no runtime has one like it.
+pub(super) const BUDGET: &str = "conductor-budget";
 
 /// What its programs are given.
 #[derive(Debug)]
@@ -94,7 +96,10 @@ impl Course {
         match notice {
             Notice::Usage(usage) => self.of.tell(AttemptUsage { lease, usage }),
             Notice::Throttled(until_ms) => self.of.tell(AttemptThrottled { lease, until_ms }),
-            Notice::Ask(_) => self.reach.line.decide(Answer::Deny),
+            Notice::Ask(account) => {
+                let people = &self.of.people;
+                people.ask_for_runtime(BUDGET.to_owned(), Question::Budget, &account);
+            }
             Notice::Over => watch.on_refusal(),
         }
     }

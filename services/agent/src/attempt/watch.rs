@@ -18,6 +18,9 @@ const GRACE_AFTER_REFUSAL: Duration = Duration::from_secs(10);
 /// How long a reaper may take to end its tree before it is killed itself.
 const REAPING_MAX: Duration = Duration::from_secs(10);
 
+/// How often, at most, it is told what an attempt that goes on has used.
+const USAGE_EVERY: Duration = Duration::from_secs(30);
+
 /// Far enough to mean never.
 const NEVER: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -41,9 +44,12 @@ pub(super) struct Watch {
     pub(super) why: Why,
     ladder: std::slice::Iter<'static, Step>,
     step_deadline: Option<Instant>,
+    usage_told: Option<Instant>,
     /// When it must have ended by itself, since nothing it asks is answered.
     refused_until: Option<Instant>,
     voice: Voice,
+    /// Since when it waits for people: that is neither running nor silence.
+    paused: Option<Instant>,
 }
 
 impl Watch {
@@ -56,13 +62,42 @@ impl Watch {
             why: Why::Ended,
             ladder: runtime.ladder().iter(),
             step_deadline: None,
+            usage_told: None,
             refused_until: None,
             voice,
+            paused: None,
         }
+    }
+
+    /// It waits for people from now on, or does no longer.
+    pub(super) fn pause(&mut self, is_waiting: bool) {
+        let now = Instant::now();
+        if is_waiting {
+            self.paused.get_or_insert(now);
+        } else if let Some(since) = self.paused.take() {
+            self.run_deadline = self.run_deadline.map(|at| at + (now - since));
+            self.heard = now;
+        }
+    }
+
+    /// Until when it may run, by what it has waited.
+    pub(super) fn run_deadline(&self) -> Option<Instant> {
+        let waits = self.paused.map_or(Duration::ZERO, |since| since.elapsed());
+        self.run_deadline.map(|at| at + waits)
     }
 
     pub(super) fn heard(&mut self) {
         self.heard = Instant::now();
+    }
+
+    /// Whether what was used is told now; what is known at the end is told then in any case.
+    pub(super) fn may_tell_usage(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = self.usage_told.is_none_or(|at| now >= at + USAGE_EVERY);
+        if is_due {
+            self.usage_told = Some(now);
+        }
+        is_due
     }
 
     pub(super) fn on_final(&mut self) {
@@ -95,7 +130,9 @@ impl Watch {
 
     /// When something is due next.
     pub(super) fn next(&self) -> Instant {
-        let clocks = if self.why == Why::Ended {
+        let clocks = if self.why == Why::Ended && self.paused.is_some() {
+            [None, None]
+        } else if self.why == Why::Ended {
             [self.run_deadline, self.silent_at().map(|(at, _)| at)]
         } else {
             [self.step_deadline, None]
@@ -109,6 +146,9 @@ impl Watch {
 
     pub(super) async fn on_time(&mut self, runtime: &mut dyn Runtime, process: &mut Process) {
         let now = Instant::now();
+        if self.why == Why::Ended && self.paused.is_some() {
+            return;
+        }
         if self.why == Why::Ended {
             match self.silent_at() {
                 _ if self.run_deadline.is_some_and(|at| at <= now) => {

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use conductor_domain::planted::{Bug, is_planted};
 use conductor_protocol::CellId;
-use conductor_protocol::event::{AttemptStopped, Event};
+use conductor_protocol::event::{AttemptStopped, AttemptTold, Event, Word as Told};
 use conductor_protocol::frame;
 use conductor_protocol::ids::{Lease, Position};
 use conductor_protocol::subject::{Role, Subject};
@@ -18,6 +19,15 @@ pub enum Word {
     Elected(u64),
     /// The scheduler of this epoch said this, there in the log.
     Said(Position, u64, Event),
+}
+
+/// What an attempt was told: by this it is known should it come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Heard {
+    /// The answer to its question of this number.
+    Answer(u32),
+    /// What somebody said there.
+    Text(Position),
 }
 
 /// What a record on one of those subjects says, as far as it can be read.
@@ -109,12 +119,29 @@ impl Duty {
             Event::AttemptRevoked(e) if e.incarnation == ours => {
                 self.revoked(e.lease, reports, effects);
             }
+            Event::AttemptTold(e) if e.incarnation == ours => self.hand_on(e, effects),
             Event::AgentDismissed(e) if e.incarnation == ours => {
                 tracing::warn!(agent = %self.id, "declared lost; joining anew");
                 self.is_rejoining = true;
                 self.stop_all(Stop::Revoked, effects);
             }
             _ => {}
+        }
+    }
+
+    /// Hands what people said on to the attempt it is for, once.
+    fn hand_on(&mut self, told: AttemptTold, effects: &mut Vec<Effect>) {
+        let at = told.lease.assigned;
+        let Some(running) = self.running.get_mut(&at) else {
+            return;
+        };
+        let heard = match &told.word {
+            Told::Decision { approval, .. } => Heard::Answer(*approval),
+            Told::Text { control, .. } => Heard::Text(*control),
+        };
+        let is_new = running.told.insert(heard) || is_planted(Bug::SeenForgotten);
+        if running.lease == told.lease && is_new {
+            effects.push(Effect::Tell(at, told.word));
         }
     }
 

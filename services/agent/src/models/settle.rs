@@ -11,14 +11,19 @@ use conductor_protocol::event::{AttemptAssigned, Usage};
 pub(super) fn total(before: &Usage, metered: &Usage, said: Option<Usage>) -> Usage {
     let said = said.unwrap_or_default();
     Usage {
-        model: said.model.clone().or_else(|| metered.model.clone()),
+        model: said
+            .model
+            .or_else(|| metered.model.clone())
+            .or_else(|| before.model.clone()),
+        session: said.session.or_else(|| before.session.clone()),
         turns: before.turns.saturating_add(metered.turns),
         input_tokens: before.input_tokens + metered.input_tokens,
         cached_tokens: before.cached_tokens + metered.cached_tokens,
         cache_write_tokens: before.cache_write_tokens + metered.cache_write_tokens,
         output_tokens: before.output_tokens + metered.output_tokens,
         cost_usd: before.cost_usd + metered.cost_usd,
-        ..said
+        // Metered, nothing is counted twice, whatever sessions count.
+        base: None,
     }
 }
 

@@ -1,22 +1,23 @@
 //! The Claude Code CLI, headless, with the safe flags of agent-facts 2.1.
 
+mod control;
 mod decode;
 
-use std::path::Path;
-use std::process::Stdio;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use conductor_protocol::ids::Lease;
 use conductor_protocol::spec::{ClaudeSpec, PermissionMode};
-use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::stream::JsonLines;
 use super::{Job, Runtime, Signal, Step, Verdict, base_env, cwd};
 use crate::input::Input;
-use crate::lines::{Line, Lines};
-use crate::output::{Channel, Tail};
+use crate::output::Channel;
+use crate::people::Reply;
 use crate::process::Launch;
 use crate::reaper::Status;
+use crate::usage::Meter;
 use decode::Decoder;
 
 /// Tools that reach other agents, outlive the attempt, or leave the workspace.
@@ -36,9 +37,8 @@ const NEVER: [&str; 10] = [
 pub(super) struct ClaudeRuntime {
     spec: ClaudeSpec,
     silence: Duration,
-    lines: Lines,
+    lines: JsonLines,
     decoder: Decoder,
-    last_words: Tail,
 }
 
 impl ClaudeRuntime {
@@ -47,13 +47,13 @@ impl ClaudeRuntime {
         Self {
             spec,
             silence,
-            lines: Lines::default(),
+            lines: JsonLines::default(),
             decoder,
-            last_words: Tail::default(),
         }
     }
 
-    fn args(&self, lease: &Lease) -> Vec<String> {
+    /// Its arguments; `asks` says whether people are asked before tools are used.
+    fn args(&self, session: &str, resumes: bool, asks: bool) -> Vec<String> {
         let spec = &self.spec;
         let mut args: Vec<String> = [
             "-p",
@@ -63,6 +63,8 @@ impl ClaudeRuntime {
             "stream-json",
             "--verbose",
             "--include-partial-messages",
+            // So that it is known which words the model has read.
+            "--replay-user-messages",
             // Hooks and servers of the repository would run otherwise (finding 4).
             "--setting-sources",
             "user",
@@ -77,10 +79,8 @@ impl ClaudeRuntime {
                 args.extend([flag.to_owned(), value]);
             }
         };
-        match &spec.resume {
-            Some(session) => add("--resume", Some(session.clone())),
-            None => add("--session-id", Some(session_id(lease))),
-        }
+        let flag = if resumes { "--resume" } else { "--session-id" };
+        add(flag, Some(session.to_owned()));
         add("--model", spec.model.clone());
         add("--max-turns", spec.max_turns.map(|n| n.to_string()));
         add(
@@ -89,7 +89,13 @@ impl ClaudeRuntime {
         );
         add("--append-system-prompt", spec.append_system_prompt.clone());
         add("--json-schema", spec.json_schema.clone());
-        let mode = spec.permission_mode.unwrap_or(PermissionMode::DontAsk);
+        let usual = if asks {
+            add("--permission-prompt-tool", Some("stdio".to_owned()));
+            PermissionMode::Default
+        } else {
+            PermissionMode::DontAsk
+        };
+        let mode = spec.permission_mode.unwrap_or(usual);
         add("--permission-mode", Some(mode.as_str().to_owned()));
         if !spec.allowed_tools.is_empty() {
             args.push("--allowedTools".to_owned());
@@ -116,30 +122,14 @@ pub fn session_id(lease: &Lease) -> String {
         .to_string()
 }
 
-/// The version of the CLI, if it is there.
-pub async fn probe(binary: &Path, path: &str) -> Option<String> {
-    let mut command = tokio::process::Command::new(binary);
-    command
-        .arg("--version")
-        .env_clear()
-        .env("PATH", path)
-        .env("HOME", "/nonexistent");
-    command
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    let output = tokio::time::timeout(Duration::from_secs(10), command.output())
-        .await
-        .ok()?
-        .ok()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let version = text.split_whitespace().next()?.to_owned();
-    (output.status.success() && version.starts_with(|c: char| c.is_ascii_digit()))
-        .then_some(version)
-}
-
 impl Runtime for ClaudeRuntime {
-    fn prepare(&self, job: &Job<'_>) -> Result<Launch, String> {
+    fn prepare(&mut self, job: &Job<'_>) -> Result<Launch, String> {
+        let earlier = self.spec.resume.as_deref().or(job.session);
+        let meter = Meter::new(job.assigned.before.as_deref(), earlier);
+        self.decoder.begin(meter);
+        let session = earlier.map_or_else(|| session_id(&job.lease), str::to_owned);
+        let asks = control::asks_for_tools(job.assigned.terms.as_deref());
+        let args = self.args(&session, earlier.is_some(), asks);
         let mut env = base_env(job);
         env.extend(job.host.claude_env.clone());
         for (name, value) in [
@@ -158,43 +148,44 @@ impl Runtime for ClaudeRuntime {
             env.insert("IS_SANDBOX".to_owned(), "1".to_owned());
         }
         env.extend(self.spec.env.clone());
-        let message = json!({
-            "type": "user",
-            "message": {"role": "user", "content": [{"type": "text", "text": self.spec.prompt}]},
-        });
         Ok(Launch {
             program: job.host.claude.display().to_string(),
-            args: self.args(&job.lease),
+            args,
             env,
-            stdin: Input::Closed(format!("{message}\n").into_bytes()),
+            stdin: Input::Open(control::first_words(asks, &self.spec.prompt)),
             cwd: cwd(job, self.spec.cwd.as_ref()),
+            files: BTreeMap::new(),
         })
     }
 
     fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal> {
-        if channel == Channel::Stderr {
-            self.last_words.push(bytes, 512);
-            return vec![Signal::Text(channel, bytes.to_vec())];
-        }
-        let (decoder, mut out) = (&mut self.decoder, Vec::new());
-        self.lines
-            .push(bytes, |line| read_line(decoder, line, &mut out));
-        out
+        let decoder = &mut self.decoder;
+        let each = |value: &_, line: &[u8], out: &mut _| decoder.line(value, line, out);
+        self.lines.read(channel, bytes, each)
     }
 
     fn end(&mut self, channel: Channel) -> Vec<Signal> {
-        let mut out = Vec::new();
-        if channel == Channel::Stdout
-            && let Some(line) = self.lines.finish()
-        {
-            read_line(&mut self.decoder, line, &mut out);
-        }
-        out
+        let decoder = &mut self.decoder;
+        let each = |value: &_, line: &[u8], out: &mut _| decoder.line(value, line, out);
+        self.lines.end(channel, each)
+    }
+
+    fn answered(&mut self, name: &str, reply: &Reply) -> Vec<Signal> {
+        self.decoder.answered(name, reply)
+    }
+
+    fn told(&mut self, text: &str) -> Option<Vec<Signal>> {
+        Some(self.decoder.told(text))
+    }
+
+    fn interrupt(&mut self) -> Option<Vec<u8>> {
+        Some(control::interrupt())
     }
 
     fn ladder(&self) -> &'static [Step] {
         // SIGTERM first would lose the result event, and with it the cost.
         const LADDER: &[Step] = &[
+            Step::Say(Duration::from_secs(5)),
             Step::Interrupt(Duration::from_secs(5)),
             Step::Terminate(Duration::from_secs(5)),
         ];
@@ -206,18 +197,8 @@ impl Runtime for ClaudeRuntime {
     }
 
     fn judge(&mut self, status: &Status) -> Verdict {
-        self.decoder
-            .judge(status, std::mem::take(&mut self.last_words).text())
-    }
-}
-
-fn read_line(decoder: &mut Decoder, line: Line, out: &mut Vec<Signal>) {
-    match line {
-        Line::Whole(line) => decoder.line(&line, out),
-        Line::TooLong { bytes, .. } => {
-            let text = format!("[a line of {bytes} bytes was left out]\n");
-            out.push(Signal::Text(Channel::Stdout, text.into_bytes()));
-        }
+        let last_words = self.lines.last_words();
+        self.decoder.judge(status, last_words)
     }
 }
 

@@ -31,7 +31,7 @@ impl CommandRuntime {
 }
 
 impl Runtime for CommandRuntime {
-    fn prepare(&self, job: &Job<'_>) -> Result<Launch, String> {
+    fn prepare(&mut self, job: &Job<'_>) -> Result<Launch, String> {
         let (program, args) = self.spec.argv.split_first().ok_or("it names no program")?;
         let mut env = base_env(job);
         env.extend(self.spec.env.clone());
@@ -41,13 +41,14 @@ impl Runtime for CommandRuntime {
             env,
             stdin: Input::Closed(self.spec.stdin.clone().unwrap_or_default().into_bytes()),
             cwd: cwd(job, self.spec.cwd.as_ref()),
+            files: std::collections::BTreeMap::new(),
         })
     }
 
     fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal> {
         match channel {
             Channel::Stdout => self.result.push(bytes, RESULT_KEPT_MAX),
-            Channel::Stderr => self.last_words.push(bytes, LAST_WORDS),
+            _ => self.last_words.push(bytes, LAST_WORDS),
         }
         vec![Signal::Text(channel, bytes.to_vec())]
     }

@@ -254,6 +254,7 @@ impl Trial<'_> {
         dirs.create(&name)
             .map_err(|e| format!("no directories to try it in: {e}"))?;
         let launch = Launch {
+            files: BTreeMap::new(),
             program: "true".to_owned(),
             args: Vec::new(),
             env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),

@@ -79,6 +79,7 @@ fn boxing(sandbox: Sandbox) -> Boxing {
 
 fn launch(boxing: &Boxing) -> Launch {
     Launch {
+        files: BTreeMap::new(),
         program: "sh".into(),
         args: vec!["-c".into(), "echo secret argument".into()],
         env: [("KEY".into(), "secret value".into())].into(),

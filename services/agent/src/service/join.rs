@@ -8,7 +8,6 @@ use conductor_eventlog::{AppendError, EventLog};
 use conductor_protocol::event::{AgentJoined, Event};
 use conductor_protocol::frame::FrameHead;
 use conductor_protocol::limits::{FORMAT_KNOWN, SLOTS_MAX};
-use conductor_protocol::spec::Runtime;
 use conductor_replica::Bid;
 use conductor_replica::appender::{Appender, AppenderArgs, AppenderMsg, Load, append_until_known};
 use conductor_telemetry::metrics;
@@ -21,7 +20,8 @@ use crate::dirs::AttemptDirs;
 use crate::duty::Input;
 use crate::process::marker;
 use crate::reaper;
-use crate::runtime::probe_claude;
+use crate::runtime::probe;
+use crate::sessions;
 use crate::workspace;
 
 /// So many bids may be lost to what an earlier life of ours had under way.
@@ -54,9 +54,11 @@ pub(super) async fn clear_leftovers(options: &AgentOptions) {
             while reaper::sweep(&marker(&lease)) > 0 {}
         }
         workspace::rescue_left(&entry.path(), &options.kept, &options.host.path).await;
+        sessions::salvage(&options.kept, &entry.path());
         // What cannot be removed now is met again when its place is needed.
         let _ = std::fs::remove_dir_all(entry.path());
     }
+    sessions::prune(&options.kept);
 }
 
 impl AgentState {
@@ -68,6 +70,7 @@ impl AgentState {
         if let Some(old) = self.membership.take() {
             old.end();
         }
+        self.options.host.versions = probe(&self.options.host).await;
         let incarnation = self.take_name().await?;
         let load = Arc::new(Load::default());
         let args = AppenderArgs {
@@ -140,22 +143,14 @@ impl AgentState {
 
     async fn introduce(&self, process: String) -> Result<AgentJoined, ActorProcessingErr> {
         let found = self.options.boxes.found().await?;
-        let host = &self.options.host;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let mut runtimes: std::collections::BTreeMap<Runtime, String> =
-            [Runtime::Command, Runtime::Noop]
-                .map(|r| (r, version.clone()))
-                .into();
-        if let Some(found) = probe_claude(&host.claude, &host.path).await {
-            runtimes.insert(Runtime::Claude, found);
-        }
         Ok(AgentJoined {
             version: format!("{version} (format {FORMAT_KNOWN})"),
             host: hostname(),
             process,
             slots: self.options.slots.min(SLOTS_MAX),
             labels: self.options.labels.clone(),
-            runtimes,
+            runtimes: self.options.host.versions.clone(),
             sandboxes: found.offers(),
             sandbox: Some(found.default),
             format: FORMAT_KNOWN,

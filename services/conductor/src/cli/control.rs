@@ -104,6 +104,13 @@ fn explain(reason: VoidReason) -> String {
         VoidReason::UnknownTask => "no such task, or it has left the state".to_owned(),
         VoidReason::UnknownAgent => "no such agent".to_owned(),
         VoidReason::Duplicate => "it was asked for already".to_owned(),
+        VoidReason::NotAsked => "it asks no such question, or no longer".to_owned(),
+        VoidReason::Answered => "somebody has answered that already".to_owned(),
+        VoidReason::WorkspaceBusy => "a task works in it".to_owned(),
+        VoidReason::NotPending => "the task is not in a state for it".to_owned(),
+        VoidReason::FormatNotReached => {
+            "an agent is there that does not know it yet; update all agents".to_owned()
+        }
         other => other.to_string(),
     }
 }

@@ -17,8 +17,8 @@ use conductor_protocol::frame::Encoding;
 use conductor_protocol::human::{DurationMs, TimeMs, parse_duration, parse_time};
 use conductor_protocol::ids::QueueName;
 use conductor_protocol::spec::{
-    ClaudeSpec, CommandSpec, Concurrency, NeedPolicy, NoopSpec, PermissionMode, RetryPolicy,
-    RunSpec, Timeouts,
+    AcpSpec, ClaudeSpec, CodexSpec, CommandSpec, Concurrency, NeedPolicy, NoopSpec, PermissionMode,
+    RetryPolicy, RunSpec, Timeouts,
 };
 use conductor_protocol::submission::{Context, Submission, resolve_all};
 use serde::de::DeserializeOwned;
@@ -34,11 +34,17 @@ pub(crate) struct SubmitArgs {
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
     /// Tasks from a file: YAML, JSON or JSON lines; - for standard input
-    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["command", "claude", "noop"])]
+    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["command", "claude", "codex", "acp", "noop"])]
     file: Option<PathBuf>,
     /// Run the Claude Code CLI with this prompt
-    #[arg(long, value_name = "PROMPT", conflicts_with_all = ["command", "noop"])]
+    #[arg(long, value_name = "PROMPT", group = "cli", conflicts_with_all = ["command", "noop"])]
     claude: Option<String>,
+    /// Run the Codex CLI with this prompt
+    #[arg(long, value_name = "PROMPT", group = "cli", conflicts_with_all = ["command", "noop"])]
+    codex: Option<String>,
+    /// Give this prompt to the agent that COMMAND starts (Agent Client Protocol)
+    #[arg(long, value_name = "PROMPT", requires = "command", conflicts_with_all = ["cli", "noop"])]
+    acp: Option<String>,
     /// Run nothing
     #[arg(long)]
     noop: bool,
@@ -127,8 +133,8 @@ pub(crate) struct SubmitArgs {
     boxed: boxed::BoxedArgs,
     #[command(flatten)]
     works: works::WorksArgs,
-    /// Model of the Claude Code CLI
-    #[arg(long, requires = "claude")]
+    /// Model of the Claude Code CLI or the Codex CLI
+    #[arg(long, requires = "cli")]
     model: Option<String>,
     /// Most turns
     #[arg(long, requires = "claude")]
@@ -136,6 +142,9 @@ pub(crate) struct SubmitArgs {
     /// Tools that run without being asked for
     #[arg(long, requires = "claude", value_delimiter = ',')]
     allowed_tools: Vec<String>,
+    /// Answer with yes when an agent asks whether a tool may run
+    #[arg(long, requires = "acp")]
+    allow_tools: bool,
     /// default, acceptEdits, dontAsk, plan or bypassPermissions
     #[arg(long, requires = "claude", value_parser = wire::<PermissionMode>)]
     permission_mode: Option<PermissionMode>,
@@ -215,31 +224,7 @@ fn from_flags(args: &SubmitArgs) -> Outcome<Order> {
     let ms = |d: Option<Duration>| {
         d.map(|d| DurationMs(u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
     };
-    let env: BTreeMap<_, _> = args.env.iter().cloned().collect();
-    let run = if let Some(prompt) = &args.claude {
-        RunSpec::Claude(Box::new(ClaudeSpec {
-            prompt: prompt.clone(),
-            model: args.model.clone(),
-            max_turns: args.max_turns,
-            allowed_tools: args.allowed_tools.clone(),
-            permission_mode: args.permission_mode,
-            env,
-            cwd: args.cwd.clone(),
-            ..ClaudeSpec::default()
-        }))
-    } else if args.noop {
-        RunSpec::Noop(NoopSpec {})
-    } else if args.command.is_empty() {
-        return Err(Failure::usage("nothing to submit")
-            .hint("conductor submit -- sh -c 'echo hi', or -f tasks.yaml, or --claude PROMPT"));
-    } else {
-        RunSpec::Command(Box::new(CommandSpec {
-            argv: args.command.clone(),
-            env,
-            stdin: args.stdin.clone(),
-            cwd: args.cwd.clone(),
-        }))
-    };
+    let run = run_from_flags(args)?;
     let wants_retry = args.max_attempts.is_some() || !args.retry_on.is_empty();
     let base = RetryPolicy::default();
     let retry = wants_retry.then(|| RetryPolicy {
@@ -285,6 +270,53 @@ fn from_flags(args: &SubmitArgs) -> Outcome<Order> {
         queue: args.queue.clone(),
         submission,
         origin: "the flags".to_owned(),
+    })
+}
+
+/// What the flags say is run.
+fn run_from_flags(args: &SubmitArgs) -> Outcome<RunSpec> {
+    let env: BTreeMap<_, _> = args.env.iter().cloned().collect();
+    let cwd = args.cwd.clone();
+    Ok(if let Some(prompt) = args.claude.clone() {
+        RunSpec::Claude(Box::new(ClaudeSpec {
+            prompt,
+            model: args.model.clone(),
+            max_turns: args.max_turns,
+            allowed_tools: args.allowed_tools.clone(),
+            permission_mode: args.permission_mode,
+            env,
+            cwd,
+            ..ClaudeSpec::default()
+        }))
+    } else if let Some(prompt) = args.codex.clone() {
+        RunSpec::Codex(Box::new(CodexSpec {
+            prompt,
+            model: args.model.clone(),
+            env,
+            cwd,
+            ..CodexSpec::default()
+        }))
+    } else if let Some(prompt) = args.acp.clone() {
+        RunSpec::Acp(Box::new(AcpSpec {
+            argv: args.command.clone(),
+            prompt,
+            allow_tools: args.allow_tools,
+            env,
+            cwd,
+            ..AcpSpec::default()
+        }))
+    } else if args.noop {
+        RunSpec::Noop(NoopSpec {})
+    } else if args.command.is_empty() {
+        return Err(Failure::usage("nothing to submit")
+            .hint("conductor submit -- sh -c 'echo hi', or -f tasks.yaml, or --claude PROMPT"));
+    } else {
+        RunSpec::Command(Box::new(CommandSpec {
+            argv: args.command.clone(),
+            env,
+            stdin: args.stdin.clone(),
+            cwd,
+        }))
     })
 }
 

@@ -1,7 +1,6 @@
 //! `conductor task …`, and `why`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use conductor_domain::record::Submissions;
 use conductor_domain::state::Phase;
@@ -9,10 +8,9 @@ use conductor_eventlog::EventLog;
 use conductor_eventlog::jetstream::Connection;
 use conductor_protocol::submission::Submission;
 use conductor_protocol::{Control, Position, TaskId};
-use futures::StreamExt;
 use serde_json::{Value, json};
 
-use super::{artifact, control, read};
+use super::{approvals, artifact, control, logs, read};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out::{self, Format};
 use crate::settings::Settings;
@@ -46,15 +44,13 @@ pub(crate) enum TaskCommand {
         task: String,
     },
     /// Show what a task's attempts printed
-    Logs {
+    Logs(logs::LogsArgs),
+    /// Say something to the model of a running task, which goes on with it in mind
+    Tell {
         /// Id, beginning of one, or name
         task: String,
-        /// Go on while it runs
-        #[arg(long, short)]
-        follow: bool,
-        /// Only this attempt
-        #[arg(long)]
-        attempt: Option<u32>,
+        /// What to say
+        text: String,
     },
     /// Cancel a task, whatever it is doing
     Cancel {
@@ -119,11 +115,8 @@ pub(crate) async fn run(command: TaskCommand, settings: &Settings) -> Outcome {
             }
             control::wait_for_end(&mut reader, id, None, |e| write(settings.output, e)).await
         }
-        TaskCommand::Logs {
-            task,
-            follow,
-            attempt,
-        } => logs(&connection, &task, follow, attempt).await,
+        TaskCommand::Logs(args) => logs::run(&connection, args).await,
+        TaskCommand::Tell { task, text } => tell(&connection, settings, &task, text).await,
         TaskCommand::Cancel { task, reason } => {
             let reader = read::now(&connection).await?;
             let id = read::find(&reader.state, &task)?;
@@ -148,37 +141,25 @@ pub(crate) async fn run(command: TaskCommand, settings: &Settings) -> Outcome {
     }
 }
 
-async fn logs(
+/// Says something to the model of a running task, where there is one that can be told.
+async fn tell(
     connection: &Arc<Connection>,
+    settings: &Settings,
     task: &str,
-    follow: bool,
-    attempt: Option<u32>,
+    text: String,
 ) -> Outcome {
-    let mut reader = read::now(connection).await?;
+    approvals::check_text(Some(&text))?;
+    let reader = read::now(connection).await?;
     let id = read::find(&reader.state, task)?;
-    let mut chunks = connection.read_output(id, follow).await?;
-    let ended = control::wait_for_end(&mut reader, id, None, |_| {});
-    let ended = async {
-        // What was printed last may still be on its way when the end is known.
-        let code = ended.await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        code
-    };
-    let print = async {
-        while let Some(chunk) = chunks.next().await {
-            if attempt.is_none_or(|a| a == chunk.attempt) {
-                out::bytes(&chunk.bytes);
-            }
-        }
-    };
-    if follow {
-        tokio::select! {
-            () = print => {}
-            _ = ended => {}
-        }
-    } else {
-        print.await;
+    let runtime = reader.state.tasks.get(&id).map(|t| t.spec.runtime);
+    if let Some(runtime) = runtime.filter(|r| !r.can_be_told()) {
+        let message = format!("a task of runtime {runtime} cannot be told anything while it runs");
+        return Err(Failure::new(Exit::Conflict, message).hint(
+            "tell tasks of the runtimes claude and acp; cancel this one and submit another",
+        ));
     }
+    control::say_one(connection, Control::Tell { task: id, text }).await?;
+    out::one(settings.output, &json!({"task": id, "told": true}));
     Ok(Exit::Ok)
 }
 

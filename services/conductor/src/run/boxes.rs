@@ -62,7 +62,7 @@ impl BoxArgs {
             kind: self.sandbox.0,
             read_only: self.sandbox_ro.clone(),
             image: self.container_image.clone(),
-            tools: vec![host.claude.clone(), "node".into()],
+            tools: vec![host.claude.clone(), host.codex.clone(), "node".into()],
             path: host.path.clone(),
             reaper: std::env::current_exe()?,
             data: data.to_owned(),

@@ -8,6 +8,7 @@ use conductor_protocol::ids::Position;
 use conductor_protocol::spec::NeedPolicy;
 use conductor_protocol::{OutcomeClass, TaskId, UnixMs};
 
+use crate::planted::{Bug, is_planted};
 use crate::state::{Phase, Task};
 
 /// The agent enforces the run timeout itself and reports what the program left; the
@@ -33,6 +34,10 @@ pub enum Due {
     TimeOut(TaskTimeout),
     /// A timeout ends its attempt.
     RunTimeout,
+    /// Somebody answered this question of its attempt.
+    Answer(u32),
+    /// Nobody answered this question of its attempt in time.
+    Expire(u32),
 }
 
 /// What `task` needs next and from when on; 0 for at once.
@@ -49,10 +54,7 @@ pub fn next(task: &Task) -> Option<(UnixMs, Due)> {
             Due::TimeOut(TaskTimeout::Total),
         )
     });
-    match (in_phase(task), total) {
-        (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
-        (a, b) => a.or(b),
-    }
+    soonest(in_phase(task), total)
 }
 
 fn in_phase(task: &Task) -> Option<(UnixMs, Due)> {
@@ -84,12 +86,36 @@ fn in_phase(task: &Task) -> Option<(UnixMs, Due)> {
         }
         Phase::Ready { since_ms, .. } => queue(*since_ms),
         Phase::Leased(assigned) => queue(assigned.ready_ms),
-        Phase::Running { started_ms, .. } => timeouts.run.map(|t| {
-            let at = started_ms
-                .saturating_add(t.0)
-                .saturating_add(RUN_TIMEOUT_GRACE_MS);
-            (at, Due::RunTimeout)
-        }),
+        Phase::Running { started_ms, .. } => {
+            let run = run_timeout(task, *started_ms).map(|at| (at, Due::RunTimeout));
+            soonest(people(task), run)
+        }
         Phase::Ended(_) => None,
+    }
+}
+
+/// When the attempt has run too long; not while it waits for people.
+fn run_timeout(task: &Task, started_ms: UnixMs) -> Option<UnixMs> {
+    let limit = task.spec.timeouts.run?;
+    let allowed = [limit.0, RUN_TIMEOUT_GRACE_MS, task.aside.paused_ms];
+    let at = allowed.into_iter().fold(started_ms, u64::saturating_add);
+    task.aside.paused_since.is_none().then_some(at)
+}
+
+/// What the questions of an attempt need next.
+fn people(task: &Task) -> Option<(UnixMs, Due)> {
+    let undecided = task.aside.approvals.iter().filter(|(_, a)| !a.is_decided);
+    let due = undecided.map(|(number, approval)| match approval.reply {
+        Some(_) => (0, Due::Answer(*number)),
+        None if is_planted(Bug::ExpiryForgotten) => (UnixMs::MAX, Due::Expire(*number)),
+        None => (approval.expires_ms, Due::Expire(*number)),
+    });
+    due.min_by_key(|(at, _)| *at)
+}
+
+fn soonest(a: Option<(UnixMs, Due)>, b: Option<(UnixMs, Due)>) -> Option<(UnixMs, Due)> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(if b.0 < a.0 { b } else { a }),
+        (a, b) => a.or(b),
     }
 }

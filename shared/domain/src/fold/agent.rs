@@ -1,10 +1,10 @@
 //! Reports of agents. A report counts only under the task's current lease.
 
 use conductor_protocol::OutcomeClass;
-use conductor_protocol::event::{AgentJoined, Event, Usage};
+use conductor_protocol::event::{AgentJoined, AttemptStarted, Event, Usage};
 use conductor_protocol::ids::{AgentId, Lease};
 
-use super::{At, Notice, Ruling, end};
+use super::{At, Notice, Ruling, end, people};
 use crate::planted::{Bug, is_planted};
 use crate::state::{Agent, AgentStatus, LeaseState, Outcome, Phase, Slots, State, Task};
 use crate::void::VoidReason;
@@ -37,20 +37,30 @@ pub(super) fn apply(
             end::agent_gone(state, at, id, AgentStatus::Left);
             Ok(())
         }
-        Event::AttemptStarted(e) => started(state, at, id, e.lease),
+        Event::AttemptStarted(e) => started(state, at, id, e),
         Event::AttemptProgress(e) => current(state, id, e.lease),
         // What was made and changed stands in the log; no decision depends on it.
         Event::AttemptArtifact(e) => current(state, id, e.lease),
         Event::AttemptChanged(e) => current(state, id, e.lease),
-        Event::AttemptThrottled(e) => current(state, id, e.lease),
+        Event::AttemptThrottled(e) => {
+            current(state, id, e.lease)?;
+            let noted = state.change_task(e.lease.task, |task| {
+                task.aside.throttled_ms = e.until_ms.or(task.aside.throttled_ms);
+            });
+            noted.ok_or(VoidReason::UnknownTask)
+        }
+        Event::ApprovalRequested(e) => {
+            current(state, id, e.lease)?;
+            people::requested(state, at, e)
+        }
         Event::AttemptUsage(e) => {
             current(state, id, e.lease)?;
-            note_usage(state, e.lease, Some(&e.usage));
+            note_usage(state, id, e.lease, Some(&e.usage));
             Ok(())
         }
         Event::AttemptSucceeded(e) => {
             current(state, id, e.lease)?;
-            note_usage(state, e.lease, e.usage.as_ref());
+            note_usage(state, id, e.lease, e.usage.as_ref());
             let result = e.result.as_deref();
             end::finish(
                 state,
@@ -65,7 +75,7 @@ pub(super) fn apply(
         }
         Event::AttemptFailed(e) => {
             current(state, id, e.lease)?;
-            note_usage(state, e.lease, e.usage.as_ref());
+            note_usage(state, id, e.lease, e.usage.as_ref());
             end::attempt_failed(state, at, e.lease, e.class, end::Slot::Free);
             Ok(())
         }
@@ -133,7 +143,8 @@ fn is_current(task: &Task, id: &AgentId, lease: Lease) -> Ruling {
     }
 }
 
-fn started(state: &mut State, at: At, id: &AgentId, lease: Lease) -> Ruling {
+fn started(state: &mut State, at: At, id: &AgentId, e: &AttemptStarted) -> Ruling {
+    let lease = e.lease;
     let changed = state.change_task(lease.task, |task| {
         is_current(task, id, lease)?;
         let Phase::Leased(assigned) = &task.phase else {
@@ -143,19 +154,26 @@ fn started(state: &mut State, at: At, id: &AgentId, lease: Lease) -> Ruling {
             assigned: assigned.clone(),
             started_ms: at.time_ms,
         };
+        if let Some(session) = &e.session {
+            task.note_session(session, id);
+        }
         Ok(())
     });
     changed.unwrap_or(Err(VoidReason::UnknownTask))
 }
 
-/// Usage is cumulative within an attempt; what earlier attempts used is kept in the
-/// event log and summed by those who ask, so that nothing is counted twice here.
-fn note_usage(state: &mut State, lease: Lease, usage: Option<&Usage>) {
-    if let Some(usage) = usage
-        && let Some(task) = state.tasks.get_mut(&lease.task)
-    {
-        task.aside.usage = Some(usage.clone());
+/// Usage is cumulative over all attempts of a task: who reports it was told what was before.
+fn note_usage(state: &mut State, id: &AgentId, lease: Lease, usage: Option<&Usage>) {
+    let Some(usage) = usage else { return };
+    let Some(task) = state.tasks.get_mut(&lease.task) else {
+        return;
+    };
+    let more = task.note_usage(usage);
+    if let Some(session) = &usage.session {
+        task.note_session(session, id);
     }
+    let namespace = task.spec.namespace.clone();
+    state.spend(&namespace, more);
 }
 
 fn stopped(state: &mut State, at: At, id: &AgentId, lease: Lease) -> Ruling {

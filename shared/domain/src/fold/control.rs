@@ -2,9 +2,12 @@
 
 use conductor_protocol::Control;
 
-use super::{At, Ruling};
-use crate::state::State;
+use super::{At, Ruling, people};
+use crate::state::{State, WORKSPACES_SINCE};
 use crate::void::VoidReason;
+
+/// The format that budgets of namespaces came with.
+const BUDGETS_SINCE: u32 = 2;
 
 pub(super) fn apply(state: &mut State, at: At, control: &Control) -> Ruling {
     match control {
@@ -30,8 +33,6 @@ pub(super) fn apply(state: &mut State, at: At, control: &Control) -> Ruling {
             state.change_task(*task, |t| t.aside.redrive = Some(at.position));
             Ok(())
         }
-        // Nobody is asked anything yet.
-        Control::Decide { .. } | Control::Tell { .. } => Err(VoidReason::NotRequested),
         Control::PauseQueue { queue } => changed(state.paused.insert(queue.clone())),
         Control::ResumeQueue { queue } => changed(state.paused.remove(queue)),
         Control::DrainAgent { agent } => {
@@ -42,13 +43,39 @@ pub(super) fn apply(state: &mut State, at: At, control: &Control) -> Ruling {
             let was = state.change_agent(agent, |a| std::mem::replace(&mut a.is_drained, false));
             changed(was.ok_or(VoidReason::UnknownAgent)?)
         }
+        Control::Decide {
+            task,
+            approval,
+            answer,
+            text,
+        } => people::answered(state, at, *task, *approval, *answer, text.as_deref()),
+        Control::Tell { task, text } => people::said(state, at, *task, text),
+        Control::ReleaseWorkspace { namespace, name } => {
+            since(state, WORKSPACES_SINCE)?;
+            let key = (namespace.clone(), name.clone());
+            match state.workspaces.get(&key) {
+                Some(workspace) if workspace.task.is_some() => Err(VoidReason::WorkspaceBusy),
+                _ => changed(state.release_workspace(&key)),
+            }
+        }
         Control::PutConfig(change) => {
+            if !change.namespace_budget.is_empty() {
+                since(state, BUDGETS_SINCE)?;
+            }
             state.config.change(change);
             // The order of the ready depends on the aging interval.
             state.rebuild_index();
             Ok(())
         }
     }
+}
+
+/// Whether the log has reached the format that something came with.
+fn since(state: &State, format: u32) -> Ruling {
+    if state.format < format {
+        return Err(VoidReason::FormatNotReached);
+    }
+    Ok(())
 }
 
 fn changed(has_changed: bool) -> Ruling {

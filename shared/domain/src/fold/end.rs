@@ -7,7 +7,9 @@ use conductor_protocol::{OutcomeClass, TaskId};
 
 use super::{At, Notice, Passed, PastAttempt, PastTask, Word};
 use crate::planted::{Bug, is_planted};
-use crate::state::{AgentStatus, Ended, Failure, LeaseState, Outcome, Phase, State, Task};
+use crate::state::{
+    AgentStatus, Ended, Failure, LeaseState, Outcome, Phase, State, Task, WorkspaceKey,
+};
 
 /// Most agents remembered after they are gone.
 const GONE_AGENTS_MAX: usize = 1_000;
@@ -27,11 +29,12 @@ pub(super) enum Slot {
 struct Held {
     attempt: PastAttempt,
     key: Option<String>,
+    workspace: Option<(TaskId, WorkspaceKey)>,
 }
 
 impl Held {
     /// What the lease in force holds, if there is one.
-    fn by(task: &Task) -> Option<Self> {
+    fn by(id: TaskId, task: &Task) -> Option<Self> {
         let started_ms = match &task.phase {
             Phase::Running { started_ms, .. } => Some(*started_ms),
             _ => None,
@@ -47,6 +50,7 @@ impl Held {
                 agent_was_leaving: false,
             },
             key: task.spec.concurrency.as_ref().map(|c| c.key.clone()),
+            workspace: task.workspace().map(|key| (id, key)),
         })
     }
 
@@ -67,6 +71,9 @@ impl Held {
             if *n == 0 {
                 state.key_running.remove(&key);
             }
+        }
+        if let Some((task, workspace)) = self.workspace {
+            state.leave_workspace(&workspace, task);
         }
         free_slot(state, &self.attempt.agent, self.attempt.assigned, slot);
         self.attempt
@@ -104,7 +111,10 @@ pub(super) fn attempt_failed(
     slot: Slot,
 ) {
     let held = state.change_task(lease.task, |task| {
-        let held = Held::by(task);
+        let held = Held::by(lease.task, task);
+        task.end_talk(at.time_ms, false);
+        task.session_failed(class);
+        task.forget_throttle(class, at.time_ms);
         task.aside.last_failure = Some(Failure {
             class,
             attempt: task.attempts,
@@ -153,7 +163,8 @@ pub(super) fn finish(
     let mut accepted_ms = 0;
     state.change_task(id, |task| {
         accepted_ms = task.accepted_ms;
-        held = Held::by(task);
+        held = Held::by(id, task);
+        task.end_talk(at.time_ms, outcome == Outcome::Succeeded);
         task.phase = Phase::Ended(ended);
         reply.clone_from(&task.spec.reply);
         // A task that has ended no longer waits for those it needs.
@@ -275,6 +286,7 @@ pub(super) fn expire(state: &mut State) {
             }
         }
     }
+    state.expire_workspaces();
     while state.index.gone.len() > GONE_AGENTS_MAX {
         if let Some((_, agent)) = state.index.gone.pop_first() {
             state.agents.remove(&agent);

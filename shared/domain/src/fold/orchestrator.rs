@@ -7,7 +7,7 @@ use conductor_protocol::ids::Lease;
 use conductor_protocol::spec::NeedPolicy;
 use conductor_protocol::{OutcomeClass, TaskId};
 
-use super::{At, Notice, Ruling, end, intake};
+use super::{At, Notice, Ruling, end, intake, people};
 use crate::planted::{Bug, is_planted};
 use crate::state::{AgentStatus, Outcome, Phase, State, Task};
 use crate::void::VoidReason;
@@ -34,6 +34,7 @@ pub(super) fn apply(state: &mut State, at: At, event: &Event, notices: &mut Vec<
         Event::TaskCancelled(e) => cancelled(state, at, e, notices),
         Event::TaskRedriven(e) => redriven(state, at, e.task),
         Event::AttemptTimedOut(e) => attempt_timed_out(state, at, e.lease, e.timeout),
+        Event::ApprovalDecided(e) => people::decided(state, e),
         Event::AgentLost(e) => {
             let agent = state
                 .agents
@@ -96,6 +97,11 @@ fn retry_set(state: &mut State, id: TaskId, attempt: u32, not_before_ms: u64) ->
     state.counters.retries += 1;
     state.change_task(id, |task| {
         task.attempts += u32::from(is_planted(Bug::RetryCountedTwice));
+        // Waiting for the model service is no try of the task's.
+        if task.aside.throttled_ms.is_some() {
+            task.aside.throttled_ms = None;
+            task.aside.attempts_before += 1;
+        }
         task.phase = Phase::Pending { not_before_ms };
     });
     Ok(())
@@ -200,6 +206,10 @@ fn attempt_timed_out(state: &mut State, at: At, lease: Lease, timeout: AttemptTi
     let task = open(state, lease.task)?;
     if task.lease(lease.task) != Some(lease) {
         return Err(VoidReason::LeaseNotCurrent);
+    }
+    // It began to wait for people while that was on its way.
+    if timeout == AttemptTimeout::Run && task.aside.paused_since.is_some() {
+        return Err(VoidReason::NotPending);
     }
     let class = match timeout {
         AttemptTimeout::Run => OutcomeClass::Timeout,

@@ -3,9 +3,9 @@
 use conductor_protocol::event::{AttemptAssigned, Event};
 use conductor_protocol::ids::{AgentId, Position};
 
-use super::{At, Ruling};
+use super::{At, Ruling, people};
 use crate::planted::{Bug, is_planted};
-use crate::state::{Agent, Assigned, LeaseState, Phase, SlotUse, State, Task};
+use crate::state::{Agent, Assigned, LeaseState, Phase, SlotUse, State, Task, WORKSPACES_SINCE};
 use crate::void::VoidReason;
 
 pub(super) fn apply(state: &mut State, at: At, agent: &AgentId, event: &Event) -> Ruling {
@@ -39,6 +39,7 @@ pub(super) fn apply(state: &mut State, at: At, agent: &AgentId, event: &Event) -
                 }
             }
         }
+        Event::AttemptTold(e) => people::told(state, at, agent, e),
         Event::AgentDismissed(e) => {
             let a = state
                 .agents
@@ -75,7 +76,7 @@ fn assigned(state: &mut State, at: At, agent: &AgentId, e: &AttemptAssigned) -> 
     if !a.status.is_there() {
         return Err(VoidReason::AgentGone);
     }
-    let verdict = may_assign(state, a, e);
+    let verdict = may_assign(state, at, (agent, a), e);
     let slot = SlotUse {
         task: e.task,
         attempt: e.attempt,
@@ -97,7 +98,12 @@ fn assigned(state: &mut State, at: At, agent: &AgentId, e: &AttemptAssigned) -> 
     Ok(())
 }
 
-fn may_assign(state: &State, agent: &Agent, e: &AttemptAssigned) -> Ruling {
+fn may_assign(
+    state: &State,
+    at: At,
+    (id, agent): (&AgentId, &Agent),
+    e: &AttemptAssigned,
+) -> Ruling {
     let task = state.tasks.get(&e.task).ok_or(VoidReason::UnknownTask)?;
     if task.is_final() {
         return Err(VoidReason::AlreadyFinal);
@@ -129,6 +135,21 @@ fn may_assign(state: &State, agent: &Agent, e: &AttemptAssigned) -> Ruling {
     {
         return Err(VoidReason::KeySaturated);
     }
+    if state.is_over_budget(task, at.time_ms) {
+        return Err(VoidReason::BudgetReached);
+    }
+    may_enter(state, id, agent, task)
+}
+
+/// Whether a task may work in its workspace there.
+fn may_enter(state: &State, id: &AgentId, agent: &Agent, task: &Task) -> Ruling {
+    let held = state.workspace_of(task);
+    if held.is_some_and(|w| w.task.is_some()) {
+        return Err(VoidReason::WorkspaceBusy);
+    }
+    if held.is_some() && !state.may_run(id, agent, task) {
+        return Err(VoidReason::WorkspaceElsewhere);
+    }
     Ok(())
 }
 
@@ -144,17 +165,24 @@ pub(crate) fn is_capable(agent: &Agent, task: &Task) -> bool {
 
 fn take(state: &mut State, at: At, agent: &AgentId, e: &AttemptAssigned) {
     state.counters.attempts += 1;
-    let key = state.change_task(e.task, |task| {
+    let taken = state.change_task(e.task, |task| {
         let ready_ms = match task.phase {
             Phase::Ready { since_ms, .. } => since_ms,
             _ => at.time_ms,
         };
         task.attempts += 1;
         task.phase = Phase::Leased(new_assignment(agent, at, ready_ms));
-        task.spec.concurrency.as_ref().map(|c| c.key.clone())
+        let key = task.spec.concurrency.as_ref().map(|c| c.key.clone());
+        (key, task.workspace())
     });
-    if let Some(key) = key.flatten() {
+    let Some((key, workspace)) = taken else {
+        return;
+    };
+    if let Some(key) = key {
         *state.key_running.entry(key).or_default() += 1;
+    }
+    if let Some(workspace) = workspace.filter(|_| state.format >= WORKSPACES_SINCE) {
+        state.enter_workspace(workspace, agent, e.task);
     }
 }
 

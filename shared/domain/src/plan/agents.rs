@@ -7,7 +7,6 @@ use std::iter::{Peekable, Rev};
 use conductor_protocol::ids::AgentId;
 
 use super::Overlay;
-use crate::fold::is_capable;
 use crate::state::{Agent, Phase, State, Task};
 
 /// An agent and its room.
@@ -120,7 +119,7 @@ impl<'s> FreeAgents<'s> {
                 agent,
                 left,
             };
-            is_capable(agent, task).then_some(found)
+            self.state.may_run(id, agent, task).then_some(found)
         })
     }
 
@@ -136,15 +135,13 @@ impl<'s> FreeAgents<'s> {
 
     /// Takes the slots `task` costs from the agent with most room that can run it.
     pub(super) fn take(&mut self, task: &Task) -> Option<(AgentId, u64)> {
-        let opened = self.first(self.opened(), task);
-        let other = self.first(self.others(), task);
-        let found = match (opened, other) {
-            (Some(opened), Some(other)) if self.is_better(&other, &opened) => other,
-            (Some(found), _) | (None, Some(found)) => found,
-            (None, None) => {
-                self.reserve(task);
-                return None;
-            }
+        let found = match self.keeper(task) {
+            Some(keeper) => Some(keeper),
+            None => self.best(task),
+        };
+        let Some(found) = found else {
+            self.reserve(task);
+            return None;
         };
         if !self.opened.remove(&(found.room, found.id)) {
             self.may_open = self.may_open.saturating_sub(1);
@@ -153,6 +150,34 @@ impl<'s> FreeAgents<'s> {
         }
         self.put(found.agent, found.left, found.id);
         Some((found.id.clone(), found.agent.incarnation))
+    }
+
+    /// The agent that has the session in which the task goes on, if it can take it now.
+    fn keeper(&self, task: &Task) -> Option<Found<'s>> {
+        let session = task.session_to_resume()?;
+        let (id, agent) = self.state.agents.get_key_value(&session.agent)?;
+        let left = self.left.get(id).copied();
+        if left.is_none() && self.may_open == 0 {
+            return None;
+        }
+        let free = left.unwrap_or_else(|| agent.slots_free());
+        let found = Found {
+            room: agent.room(free),
+            id,
+            agent,
+            left: free.checked_sub(task.spec.slots)?,
+        };
+        self.state.may_run(id, agent, task).then_some(found)
+    }
+
+    /// The agent with most room that can run a task.
+    fn best(&self, task: &Task) -> Option<Found<'s>> {
+        let opened = self.first(self.opened(), task);
+        let other = self.first(self.others(), task);
+        match (opened, other) {
+            (Some(opened), Some(other)) if self.is_better(&other, &opened) => Some(other),
+            (opened, other) => opened.or(other),
+        }
     }
 
     /// Keeps the capable agent with most room that is large enough, but too busy now, from
@@ -167,7 +192,8 @@ impl<'s> FreeAgents<'s> {
         }
         let is_large = |(_, id): &Room<'_>| {
             let agent = self.state.agents.get(*id);
-            agent.is_some_and(|a| a.joined.slots >= task.spec.slots && is_capable(a, task))
+            let is_large = |a: &Agent| a.joined.slots >= task.spec.slots;
+            agent.is_some_and(|a| is_large(a) && self.state.may_run(id, a, task))
         };
         let opened = self.opened().find(is_large);
         let candidate = self.others().find(is_large).max(opened);

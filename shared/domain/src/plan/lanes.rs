@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::iter::{Flatten, Peekable};
 use std::option::IntoIter;
 
-use conductor_protocol::TaskId;
 use conductor_protocol::ids::{Namespace, QueueName};
+use conductor_protocol::{TaskId, UnixMs};
 
 use super::Overlay;
 use crate::planted::{Bug, is_planted};
 use crate::state::index::{Lane, ReadyKey};
-use crate::state::{State, Task};
+use crate::state::{State, Task, needs_a_model};
 
 /// Shares are compared in millionths of a slot per weight.
 const SCALE: u64 = 1_000_000;
@@ -97,6 +97,7 @@ impl<'s> Lanes<'s> {
         state: &'s State,
         overlay: &Overlay,
         in_flight: &'s BTreeMap<Lane, BTreeSet<ReadyKey>>,
+        now_ms: UnixMs,
     ) -> Self {
         let mut lanes = Self {
             heads: Vec::new(),
@@ -105,7 +106,8 @@ impl<'s> Lanes<'s> {
         };
         for (lane, ready) in &state.index.ready {
             let is_paused = state.paused.contains(&lane.queue) && !is_planted(Bug::PauseIgnored);
-            if is_paused || is_saturated(state, overlay, lane) {
+            let is_spent = needs_a_model(lane.runtime) && state.is_spent(&lane.namespace, now_ms);
+            if is_paused || is_spent || is_saturated(state, overlay, lane) {
                 continue;
             }
             lanes.heads.push(Head {
@@ -248,7 +250,16 @@ fn load_of(
         .sum()
 }
 
+/// Whether nothing more of a lane may run now: its concurrency key is at its limit, or somebody
+/// works in its workspace.
 fn is_saturated(state: &State, overlay: &Overlay, lane: &Lane) -> bool {
+    let is_entered = lane.workspace().is_some_and(|key| {
+        let held = state.workspaces.get(key);
+        held.is_some_and(|w| w.task.is_some()) || overlay.workspaces.contains(key)
+    });
+    if is_entered {
+        return true;
+    }
     lane.special
         .as_ref()
         .and_then(|s| s.key.as_ref())

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use conductor_protocol::compact::Pairs;
 use conductor_protocol::ids::{AgentId, Namespace, Position, QueueName};
 use conductor_protocol::spec::Runtime;
+use conductor_protocol::terms::{Level, SandboxKind, Terms};
 use conductor_protocol::{TaskId, UnixMs};
 
-use super::{Agent, AgentStatus, LeaseState, Phase, State, Task};
+use super::{Agent, AgentStatus, LeaseState, Phase, State, Task, WorkspaceKey};
 use crate::decide::due;
 use crate::planted::{Bug, is_planted};
 
@@ -34,8 +35,14 @@ pub struct Index {
     pub key_expiry: BTreeSet<(UnixMs, Namespace, Arc<str>)>,
     /// Agents that may be assigned something, by their room.
     pub free: BTreeSet<(u32, AgentId)>,
+    /// Named workspaces that nobody works in, longest left first.
+    pub workspaces: BTreeSet<(UnixMs, WorkspaceKey)>,
     /// Leases that are over and whose agents are to be told.
     pub revocations: BTreeSet<(AgentId, Position)>,
+    /// Tasks whose attempts wait for people to answer.
+    pub asking: BTreeSet<TaskId>,
+    /// Tasks whose attempts are to be told something people said.
+    pub to_tell: BTreeSet<TaskId>,
     /// Agents that are to be told that they were declared lost.
     pub dismissals: BTreeSet<AgentId>,
     /// Agents that are gone, longest gone first.
@@ -64,6 +71,29 @@ pub struct Special {
     pub key: Option<(String, u32)>,
     /// Slots required of the agent: a task too large for any must hold up no smaller one.
     pub slots: u32,
+    /// What the sandbox has to be.
+    pub sandbox: Sandbox,
+    /// The named workspace required.
+    pub workspace: Option<WorkspaceKey>,
+}
+
+/// What a task's sandbox has to be, as far as agents differ in that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sandbox {
+    /// Which one.
+    pub kind: Option<SandboxKind>,
+    /// What it has to promise.
+    pub level: Option<Level>,
+}
+
+impl Sandbox {
+    fn of(task: &Task) -> Self {
+        let terms = task.spec.terms.as_deref();
+        Self {
+            kind: terms.and_then(Terms::sandbox_kind),
+            level: terms.and_then(Terms::level),
+        }
+    }
 }
 
 /// Order within a lane: by rank, then by who became ready first.
@@ -76,7 +106,12 @@ impl Lane {
     /// The lane of a task.
     pub fn of(task: &Task) -> Self {
         let spec = &task.spec;
-        let is_special = !spec.labels.is_empty() || spec.concurrency.is_some() || spec.slots != 1;
+        let (sandbox, workspace) = (Sandbox::of(task), task.workspace());
+        let is_special = !spec.labels.is_empty()
+            || spec.concurrency.is_some()
+            || spec.slots != 1
+            || sandbox != Sandbox::default()
+            || workspace.is_some();
         Self {
             namespace: spec.namespace.clone(),
             queue: spec.queue.clone(),
@@ -86,9 +121,18 @@ impl Lane {
                     labels: spec.labels.clone(),
                     key: spec.concurrency.as_ref().map(|c| (c.key.clone(), c.limit)),
                     slots: spec.slots,
+                    sandbox,
+                    workspace,
                 })
             }),
         }
+    }
+}
+
+impl Lane {
+    /// The named workspace that its tasks work in.
+    pub fn workspace(&self) -> Option<&WorkspaceKey> {
+        self.special.as_ref()?.workspace.as_ref()
     }
 }
 
@@ -118,6 +162,8 @@ struct Places {
     waits: bool,
     slots: u32,
     ended: Option<UnixMs>,
+    asks: bool,
+    has_words: bool,
 }
 
 impl Places {
@@ -131,6 +177,8 @@ impl Places {
                 Phase::Ended(e) => Some(e.at_ms),
                 _ => None,
             },
+            asks: task.is_asking(),
+            has_words: task.has_words(),
         }
     }
 }
@@ -154,6 +202,8 @@ impl Index {
         if from.ready != to.ready {
             self.moved_ready(task, from.ready, to.ready);
         }
+        mark(&mut self.asking, id, from.asks, to.asks);
+        mark(&mut self.to_tell, id, from.has_words, to.has_words);
         match (from.waits, to.waits) {
             (true, false) => subtract(&mut self.backlog, &spec.queue, 1),
             (false, true) => add(&mut self.backlog, &spec.queue, 1),
@@ -191,6 +241,18 @@ impl Index {
                 self.ready.remove(&lane);
             }
         }
+    }
+}
+
+fn mark(set: &mut BTreeSet<TaskId>, id: TaskId, from: bool, to: bool) {
+    match (from, to) {
+        (false, true) => {
+            set.insert(id);
+        }
+        (true, false) => {
+            set.remove(&id);
+        }
+        _ => {}
     }
 }
 
@@ -267,6 +329,12 @@ impl State {
             }
             for need in &task.aside.open_needs {
                 self.index.dependents.entry(*need).or_default().insert(*id);
+            }
+        }
+        for (key, workspace) in &self.workspaces {
+            if workspace.task.is_none() {
+                let at = (workspace.since_ms, key.clone());
+                self.index.workspaces.insert(at);
             }
         }
         for ((namespace, key), used) in &self.keys {

@@ -1,6 +1,6 @@
 //! A task as the state knows it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use conductor_protocol::compact::{Rare, Usual};
@@ -8,6 +8,9 @@ use conductor_protocol::event::Usage;
 use conductor_protocol::ids::{AgentId, Lease, Position};
 use conductor_protocol::{OutcomeClass, TaskId, TaskSpec, UnixMs};
 use serde::{Deserialize, Serialize};
+
+use super::people::Approval;
+use super::session::Session;
 
 /// How a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,8 +74,50 @@ pub struct Aside {
     pub cancel: Option<Position>,
     /// Where somebody asked to run it again.
     pub redrive: Option<Position>,
-    /// What its last attempt that said so has used.
+    /// What its attempts have used in all, as the last that said so counts it; no figure ever
+    /// goes back.
     pub usage: Option<Usage>,
+    /// How long attempts that are over ran, in milliseconds; waiting for people is not running.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ran_ms: u64,
+    /// The session of the last attempt that said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
+    /// Whether that session was there before the attempt that runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_session_before: bool,
+    /// Until when the model service has no more, where that is why the last attempt ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled_ms: Option<UnixMs>,
+    /// Questions of the attempt that runs, by number, until it was told the answer.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub approvals: BTreeMap<u32, Approval>,
+    /// The highest number of a question of that attempt.
+    #[serde(default, skip_serializing_if = "is_zero_u32")]
+    pub asked: u32,
+    /// Lower numbers that it has not used: what is void for its format is asked again, and by
+    /// then later questions may have counted.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unasked: BTreeSet<u32>,
+    /// What people say to that attempt and it has not been told, by where they said it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub words: BTreeMap<Position, String>,
+    /// How long that attempt has waited for people, until it last went on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub paused_ms: u64,
+    /// Since when it waits for people now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_since: Option<UnixMs>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero_u32(n: &u32) -> bool {
+    *n == 0
 }
 
 impl Usual for Aside {
@@ -205,6 +250,7 @@ impl Task {
             Phase::Pending { .. } | Phase::Undecided => "pending",
             Phase::Ready { .. } => "ready",
             Phase::Leased(_) => "leased",
+            Phase::Running { .. } if self.is_asking() => "awaiting_approval",
             Phase::Running { .. } => "running",
             Phase::Ended(e) => e.outcome.as_str(),
         }

@@ -90,7 +90,7 @@ fn only_agents_with_the_labels_the_runtime_and_the_slots_are_asked() {
     };
     for cannot in [
         json!({"labels": {"os": "plan9"}}),
-        json!({"run": {"claude": {"prompt": "hi"}}}),
+        json!({"run": {"codex": {"prompt": "hi"}}}),
         json!({"slots": 3}),
     ] {
         world.task(cannot.clone());

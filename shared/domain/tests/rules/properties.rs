@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use conductor_domain::state::{LeaseState, Phase, State};
 use conductor_domain::{Record, fold, plan, record};
 use conductor_protocol::event::{AgentJoined, AgentLeft, Event};
+use conductor_protocol::ids::Lease;
 use conductor_protocol::subject::Role;
+use conductor_protocol::terms::Answer;
 use conductor_protocol::{Control, OutcomeClass, TaskId};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::world::{World, failed, succeeded};
+use super::world::{World, failed, question, succeeded};
 
 const SUBJECTS: [&str; 9] = [
     "submit.q",
@@ -104,7 +106,7 @@ fn history(steps: &[(u8, u8)]) -> World {
         let holder = pick
             .and_then(|id| Some(world.state.tasks.get(&id)?.assigned()?.agent.to_string()))
             .unwrap_or_else(|| "a1".into());
-        match step % 14 {
+        match step % 17 {
             0 | 1 => {
                 let needs: Vec<TaskId> = pick.into_iter().filter(|_| choice % 3 == 0).collect();
                 let fields = json!({
@@ -162,6 +164,7 @@ fn history(steps: &[(u8, u8)]) -> World {
                 };
                 world.agent_says("a2", event);
             }
+            13..=15 => talk(&mut world, lease.map(|l| (l, holder.as_str())), *choice),
             _ => {
                 world.now_ms += u64::from(*choice) * 100;
                 world.elect(if choice % 2 == 0 {
@@ -176,10 +179,31 @@ fn history(steps: &[(u8, u8)]) -> World {
     world
 }
 
+/// An attempt asks, or somebody answers and says something.
+fn talk(world: &mut World, running: Option<(Lease, &str)>, choice: u8) {
+    let Some((lease, holder)) = running else {
+        return;
+    };
+    let number = u32::from(choice % 4);
+    if choice.is_multiple_of(3) {
+        world.agent_says(holder, question(lease, number));
+        return;
+    }
+    let answer = if choice.is_multiple_of(2) {
+        Answer::Allow
+    } else {
+        Answer::Deny
+    };
+    world.answer(lease.task, number, answer);
+    world.tell(lease.task, "go on");
+}
+
 /// The scheduler's other words, and the agents' answers to them.
 fn tell_agents(world: &mut World) {
-    let told = plan::revocations(&world.state, &mut plan::Overlay::default(), 100);
-    for (to, event) in told {
+    let mut overlay = plan::Overlay::default();
+    let told = plan::revocations(&world.state, &mut overlay, 100);
+    let words = plan::words(&world.state, &mut overlay, 100);
+    for (to, event) in told.into_iter().chain(words) {
         world.scheduler(to.as_str(), event.clone());
         if let Event::AttemptRevoked(e) = event {
             let stopped = conductor_protocol::event::AttemptStopped { lease: e.lease };
@@ -200,6 +224,13 @@ fn story() -> Vec<Record> {
 fn check(state: &State) {
     let mut keys: BTreeMap<&str, u32> = BTreeMap::new();
     for (id, task) in &state.tasks {
+        let aside = &task.aside;
+        let is_talking = !aside.approvals.is_empty() || !aside.words.is_empty();
+        assert!(
+            !is_talking || matches!(task.phase, Phase::Running { .. }),
+            "what is asked and said is of the attempt that runs"
+        );
+        assert_eq!(aside.paused_since.is_some(), !aside.approvals.is_empty());
         if let Some(lease) = task.lease(*id) {
             let assigned = task.assigned().unwrap();
             let slot = &state.agents[&assigned.agent]

@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::world::World;
 
-/// A history with every kind of event, made anew only when `RECORD_LOG` is set.
-fn recorded() -> Vec<Record> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rules/recorded.jsonl");
-    if std::env::var_os("RECORD_LOG").is_some() {
+/// A history that is recorded under this name; made anew only when `RECORD_LOG` names it.
+fn recorded(name: &str, make: fn() -> Vec<Record>) -> Vec<Record> {
+    let path = format!("{}/tests/rules/{name}.jsonl", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("RECORD_LOG").is_some_and(|wanted| wanted == name) {
         let lines: Vec<String> = make().iter().map(|r| line(r).to_string()).collect();
-        std::fs::write(path, lines.join("\n") + "\n").unwrap();
+        std::fs::write(&path, lines.join("\n") + "\n").unwrap();
     }
     let text = std::fs::read_to_string(path).unwrap();
     text.lines()
@@ -47,7 +47,8 @@ fn parse(line: &Value) -> Record {
     }
 }
 
-fn make() -> Vec<Record> {
+/// A history of the first format: no software writes it any more, every one reads it.
+fn first_format() -> Vec<Record> {
     use conductor_protocol::subject::Role;
     use conductor_protocol::{Control, OutcomeClass};
     let mut world = World::new();
@@ -101,11 +102,53 @@ fn make() -> Vec<Record> {
     world.log
 }
 
-#[test]
-fn the_recorded_log_means_what_it_always_meant() {
+/// A history with what came with the second format.
+fn second_format() -> Vec<Record> {
+    use conductor_protocol::OutcomeClass;
+    use conductor_protocol::subject::Role;
+    use conductor_protocol::terms::Answer;
+    let mut world = World::new();
+    let task = world.task(json!({
+        "name": "careful", "timeouts": {"run": "10s"},
+        "retry": {"max_attempts": 3, "backoff": "1s", "jitter": 0.0, "on": ["failed"]},
+    }));
+    let lease = world.run(task, "a1");
+    world.ask(lease, "a1");
+    world.now_ms += 20_000;
+    world.answer(task, 1, Answer::Allow);
+    world.answer(task, 1, Answer::Deny);
+    world.settle();
+    world.tell(task, "mind the tests");
+    say_all(&mut world);
+    world.ask(lease, "a1");
+    world.now_ms += 60_000;
+    world.settle();
+    say_all(&mut world);
+    world.now_ms += 3_000;
+    world.fail(lease, "a1", OutcomeClass::Failed);
+    world.settle();
+    world.now_ms += 1_000;
+    world.settle();
+    world.elect(Role::Scheduler);
+    let lease = world.run(task, "a1");
+    world.ask(lease, "a1");
+    world.tell(task, "nobody will hear this");
+    world.join("a1", 4);
+    world.settle();
+    world.log
+}
+
+fn say_all(world: &mut World) {
+    for (to, event) in world.words() {
+        world.scheduler(to.as_str(), event);
+    }
+}
+
+/// The verdicts, and the state's version and digest.
+fn read(log: Vec<Record>) -> (String, String) {
     let mut state = State::new("test".parse().unwrap());
     let mut verdicts = String::new();
-    for entry in recorded() {
+    for entry in log {
         let decoded = record::decode(&state.cell, &entry);
         let folded = fold::apply(&mut state, &decoded);
         verdicts += &format!(
@@ -113,10 +156,25 @@ fn the_recorded_log_means_what_it_always_meant() {
             entry.seq, entry.subject, folded.verdicts
         );
     }
-    expect_file!["recorded.txt"].assert_eq(&verdicts);
-    // A new digest for the same state version would make every live system disagree with
-    // its own replay during an upgrade: raise STATE_VERSION with it, and say so in CHANGELOG.
     let digest = format!("state version {STATE_VERSION}: {}", state.digest());
-    expect!["state version 3: fb131891e1e03e6fb4da0f52c6b8623d5f995ebbaea1800f484833d854b462c9"]
+    (verdicts, digest)
+}
+
+// A new digest for the same state version would make every live system disagree with its own
+// replay during an upgrade: raise STATE_VERSION with it, and say so in CHANGELOG.
+
+#[test]
+fn the_recorded_log_means_what_it_always_meant() {
+    let (verdicts, digest) = read(recorded("recorded", first_format));
+    expect_file!["recorded.txt"].assert_eq(&verdicts);
+    expect!["state version 4: 990eeb4283f0acdae04a269d1b79a9b731563f14a3f112c37ac6f51e96199686"]
+        .assert_eq(&digest);
+}
+
+#[test]
+fn the_recorded_log_of_the_second_format_means_what_it_always_meant() {
+    let (verdicts, digest) = read(recorded("recorded-2", second_format));
+    expect_file!["recorded-2.txt"].assert_eq(&verdicts);
+    expect!["state version 4: d27e7ef735fd31601cbebfc77139889c38f35c0781df7e3e108d9e7dda8e5342"]
         .assert_eq(&digest);
 }

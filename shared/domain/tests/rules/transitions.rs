@@ -2,17 +2,18 @@
 
 use conductor_domain::Verdict;
 use conductor_protocol::event::{
-    AgentJoined, AgentLeft, AgentLost, AttemptProgress, AttemptRevoked, AttemptStarted,
-    AttemptStopped, AttemptTimedOut, AttemptTimeout, AttemptUsage, CancelCause, RevokeReason,
-    TaskCancelled, TaskFailed, TaskReady, TaskRedriven, TaskRetrySet, TaskTimedOut, TaskTimeout,
-    Usage,
+    AgentJoined, AgentLeft, AgentLost, ApprovalDecided, AttemptProgress, AttemptRevoked,
+    AttemptStarted, AttemptStopped, AttemptTimedOut, AttemptTimeout, AttemptTold, AttemptUsage,
+    CancelCause, RevokeReason, TaskCancelled, TaskFailed, TaskReady, TaskRedriven, TaskRetrySet,
+    TaskTimedOut, TaskTimeout, Usage, Word,
 };
 use conductor_protocol::ids::{Lease, Position, TaskId};
+use conductor_protocol::terms::Answer;
 use conductor_protocol::{Control, OutcomeClass};
 use expect_test::expect;
 use serde_json::json;
 
-use super::world::{World, agent, failed, succeeded};
+use super::world::{World, agent, failed, question, succeeded};
 
 /// A world with one task of interest, and the lease it has or last had.
 struct Given {
@@ -21,7 +22,7 @@ struct Given {
     lease: Lease,
 }
 
-const PHASES: [&str; 12] = [
+const PHASES: [&str; 15] = [
     "unknown",
     "waits for need",
     "need failed",
@@ -30,6 +31,9 @@ const PHASES: [&str; 12] = [
     "cancel asked",
     "leased",
     "running",
+    "asking",
+    "answered",
+    "told something",
     "undecided",
     "succeeded",
     "failed",
@@ -79,6 +83,10 @@ fn given(phase: &str) -> Given {
         }
         "leased" => lease = world.assign(task, "a1"),
         "running" => lease = world.run(task, "a1"),
+        "asking" | "answered" | "told something" => {
+            lease = world.run(task, "a1");
+            talk(&mut world, lease, phase);
+        }
         "undecided" | "failed" | "retry asked" => {
             lease = world.run(task, "a1");
             world.fail(lease, "a1", OutcomeClass::Failed);
@@ -98,10 +106,23 @@ fn given(phase: &str) -> Given {
     Given { world, task, lease }
 }
 
+fn talk(world: &mut World, lease: Lease, phase: &str) {
+    if phase == "told something" {
+        assert_eq!(world.tell(lease.task, "be quick"), Verdict::Applied);
+        return;
+    }
+    assert_eq!(world.ask(lease, "a1"), Verdict::Applied);
+    if phase == "answered" {
+        let answered = world.answer(lease.task, 1, Answer::Allow);
+        assert_eq!(answered, Verdict::Applied);
+        world.settle();
+    }
+}
+
 type When = fn(&mut Given) -> Verdict;
 
 /// Everything that can be said of a task.
-const EVENTS: [(&str, When); 25] = [
+const EVENTS: [(&str, When); 34] = [
     ("task.ready", |g| {
         g.world.orchestrator(TaskReady { task: g.task })
     }),
@@ -195,6 +216,30 @@ const EVENTS: [(&str, When); 25] = [
             },
         )
     }),
+    ("approval.requested", |g| {
+        g.world.agent_says("a1", question(g.lease, 2))
+    }),
+    ("same question", |g| {
+        g.world.agent_says("a1", question(g.lease, 1))
+    }),
+    ("decided as given", |g| decided(g, Answer::Allow, true)),
+    ("decided otherwise", |g| decided(g, Answer::Deny, true)),
+    ("expired", |g| decided(g, Answer::Deny, false)),
+    ("told the answer", |g| {
+        let (approval, answer, text) = (1, Answer::Allow, None);
+        told(
+            g,
+            Word::Decision {
+                approval,
+                answer,
+                text,
+            },
+        )
+    }),
+    ("told a text", |g| {
+        let (control, text) = (Position::new(g.world.state.seq, 0), "be quick".to_owned());
+        told(g, Word::Text { control, text })
+    }),
     ("attempt.succeeded", |g| {
         g.world.agent_says("a1", succeeded(g.lease))
     }),
@@ -229,7 +274,40 @@ const EVENTS: [(&str, When); 25] = [
     ("control retry", |g| {
         g.world.control(&Control::Retry { task: g.task })
     }),
+    ("control decide", |g| {
+        g.world.answer(g.task, 1, Answer::Deny)
+    }),
+    ("control tell", |g| g.world.tell(g.task, "be quick")),
 ];
+
+/// The orchestrator decides the first question: as it was answered last, or because nobody did.
+fn decided(g: &mut Given, answer: Answer, is_answered: bool) -> Verdict {
+    let given = g.world.state.tasks.get(&g.task).and_then(|task| {
+        let asked = task.aside.approvals.get(&1)?;
+        asked.reply.as_ref()?.control
+    });
+    let control = is_answered.then(|| given.unwrap_or(Position::new(1, 0)));
+    g.world.orchestrator(ApprovalDecided {
+        lease: g.lease,
+        approval: 1,
+        answer,
+        control,
+        text: None,
+    })
+}
+
+fn told(g: &mut Given, word: Word) -> Verdict {
+    let incarnation = g.world.state.agents[&agent("a1")].incarnation;
+    let lease = g.lease;
+    g.world.scheduler(
+        "a1",
+        AttemptTold {
+            lease,
+            incarnation,
+            word,
+        },
+    )
+}
 
 fn timed_out(g: &mut Given, timeout: TaskTimeout) -> Verdict {
     g.world.orchestrator(TaskTimedOut {

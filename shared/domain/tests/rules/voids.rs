@@ -6,6 +6,7 @@ use conductor_protocol::event::{
     TaskCancelled, TaskReady, TaskRejected, TaskRetrySet,
 };
 use conductor_protocol::ids::Position;
+use conductor_protocol::terms::Answer;
 use conductor_protocol::{Control, OutcomeClass};
 use serde_json::json;
 
@@ -139,6 +140,29 @@ fn case(reason: VoidReason) -> Case {
             let assignment = w.assignment(second, "a1");
             w.scheduler("a1", assignment)
         },
+        VoidReason::BudgetReached => |w| {
+            let change = json!({"namespace_budget": {"default": {"tokens_per_day": 0}}});
+            w.control(&Control::PutConfig(serde_json::from_value(change).unwrap()));
+            let task = w.task(json!({"run": {"claude": {"prompt": "p"}}}));
+            let assignment = w.assignment(task, "a1");
+            w.scheduler("a1", assignment)
+        },
+        VoidReason::WorkspaceElsewhere => |w| {
+            let named = json!({"workspace": {"name": "site"}});
+            let (first, second) = (w.task(named.clone()), w.task(named));
+            let lease = w.run(first, "a1");
+            w.succeed(lease, "a1");
+            w.join("a2", 1);
+            let assignment = w.assignment(second, "a2");
+            w.scheduler("a2", assignment)
+        },
+        VoidReason::WorkspaceBusy => |w| {
+            let named = json!({"workspace": {"name": "site"}});
+            let (first, second) = (w.task(named.clone()), w.task(named));
+            w.run(first, "a1");
+            let assignment = w.assignment(second, "a1");
+            w.scheduler("a1", assignment)
+        },
         VoidReason::LeaseNotCurrent => |w| {
             let task =
                 w.task(json!({"retry": {"max_attempts": 2, "on": ["failed"], "backoff": "1ms"}}));
@@ -159,6 +183,18 @@ fn case(reason: VoidReason) -> Case {
                     reason,
                 },
             )
+        },
+        VoidReason::NotAsked => |w| {
+            let task = w.task(json!({}));
+            w.run(task, "a1");
+            w.answer(task, 1, Answer::Allow)
+        },
+        VoidReason::Answered => |w| {
+            let task = w.task(json!({}));
+            let lease = w.run(task, "a1");
+            w.ask(lease, "a1");
+            w.answer(task, 1, Answer::Allow);
+            w.answer(task, 1, Answer::Deny)
         },
         VoidReason::NoChange => |w| {
             w.control(&Control::ResumeQueue {

@@ -6,14 +6,16 @@ use conductor_domain::plan;
 use conductor_domain::state::{Phase, State, Task};
 use conductor_domain::{Decoded, Record, Verdict, fold, record};
 use conductor_protocol::event::{
-    AgentJoined, AttemptAssigned, AttemptFailed, AttemptStarted, AttemptSucceeded, Event,
-    LeaderElected, TaskReady,
+    AgentJoined, ApprovalRequested, AttemptAssigned, AttemptFailed, AttemptStarted,
+    AttemptSucceeded, Event, LeaderElected, LogFormat, Question, TaskReady,
 };
 use conductor_protocol::frame::{self, FrameHead};
+use conductor_protocol::human::DurationMs;
 use conductor_protocol::ids::{AgentId, CellId, Lease, Position, TaskId};
 use conductor_protocol::spec::{RunSpec, Runtime};
 use conductor_protocol::subject::{Role, Subject};
-use conductor_protocol::{Control, OutcomeClass};
+use conductor_protocol::terms::Answer;
+use conductor_protocol::{Control, OutcomeClass, limits::FORMAT_KNOWN};
 use serde_json::{Value, json};
 
 pub(super) const START_MS: u64 = 1_800_000_000_000;
@@ -31,6 +33,7 @@ pub(super) struct World {
 pub(super) fn bounds(assignments: usize) -> plan::Bounds {
     plan::Bounds {
         assignments,
+        now_ms: START_MS,
         agents: 16,
     }
 }
@@ -51,12 +54,14 @@ impl World {
         }
     }
 
-    /// Both roles led, and an agent `a1` of four slots.
+    /// Both roles led, and an agent `a1` of four slots; the format is the newest.
     pub(super) fn new() -> Self {
         let mut world = Self::empty();
         world.elect(Role::Orchestrator);
         world.elect(Role::Scheduler);
         world.join("a1", 4);
+        let format = FORMAT_KNOWN;
+        world.orchestrator(LogFormat { format });
         world
     }
 
@@ -81,6 +86,7 @@ impl World {
         let runtimes = [
             (Runtime::Command, "1".to_owned()),
             (Runtime::Noop, "1".to_owned()),
+            (Runtime::Claude, "1".to_owned()),
         ];
         let joined = AgentJoined {
             version: "1".into(),
@@ -89,7 +95,7 @@ impl World {
             slots,
             labels: [("os".to_owned(), os.to_owned())].into(),
             runtimes: runtimes.into(),
-            format: conductor_protocol::limits::FORMAT_KNOWN,
+            format: FORMAT_KNOWN,
             ..AgentJoined::default()
         };
         self.agent_says(name, joined)
@@ -291,6 +297,33 @@ impl World {
         lease
     }
 
+    /// The attempt of a lease asks its next question, to be answered within a minute.
+    pub(super) fn ask(&mut self, lease: Lease, on: &str) -> Verdict {
+        let approval = self.of(lease.task).aside.asked + 1;
+        self.agent_says(on, question(lease, approval))
+    }
+
+    /// Somebody answers.
+    pub(super) fn answer(&mut self, task: TaskId, approval: u32, answer: Answer) -> Verdict {
+        self.control(&Control::Decide {
+            task,
+            approval,
+            answer,
+            text: None,
+        })
+    }
+
+    /// Somebody says something to a task.
+    pub(super) fn tell(&mut self, task: TaskId, text: &str) -> Verdict {
+        let text = text.to_owned();
+        self.control(&Control::Tell { task, text })
+    }
+
+    /// What the scheduler would tell attempts now.
+    pub(super) fn words(&self) -> Vec<(AgentId, Event)> {
+        plan::words(&self.state, &mut plan::Overlay::default(), 100)
+    }
+
     pub(super) fn succeed(&mut self, lease: Lease, on: &str) -> Verdict {
         self.agent_says(on, succeeded(lease))
     }
@@ -301,6 +334,18 @@ impl World {
 
     pub(super) fn ready(&mut self, task: TaskId) -> Verdict {
         self.orchestrator(TaskReady { task })
+    }
+}
+
+/// A question of an attempt, to be answered within a minute.
+pub(super) fn question(lease: Lease, approval: u32) -> ApprovalRequested {
+    ApprovalRequested {
+        lease,
+        approval,
+        question: Question::Tool,
+        summary: "Bash: make".into(),
+        expires: DurationMs(60_000),
+        default: Answer::Deny,
     }
 }
 

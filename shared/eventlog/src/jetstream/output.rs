@@ -30,8 +30,11 @@ pub struct OutputChunk {
     pub task: TaskId,
     /// Of which try.
     pub attempt: u32,
-    /// `stdout` or `stderr`.
+    /// `stdout`, `stderr`, `tools` or `thinking`.
     pub channel: String,
+    /// Where in the output of its attempt it stands, in bytes of all channels: what is missing
+    /// before it was lost. Absent where its agent did not say.
+    pub offset: Option<u64>,
     /// When the server got it.
     pub time_ms: UnixMs,
     /// The bytes, as the program wrote them.
@@ -85,12 +88,13 @@ impl Connection {
         &self,
         agent: &AgentId,
         lease: Lease,
-        channel: &str,
+        (channel, offset): (&str, u64),
         bytes: Bytes,
     ) -> Result<(), LogError> {
         let mut headers = HeaderMap::new();
         headers.insert("Conductor-Attempt", lease.attempt.to_string());
         headers.insert("Conductor-Channel", channel);
+        headers.insert("Conductor-Offset", offset.to_string());
         let subject = output(&self.cell, agent.as_str(), &lease.task.to_string());
         self.publish_beside(subject, headers, bytes, self.ensure_output())
             .await
@@ -154,6 +158,7 @@ fn chunk(
             .and_then(|a| a.parse().ok())
             .unwrap_or(0),
         channel: header("Conductor-Channel").unwrap_or_default(),
+        offset: header("Conductor-Offset").and_then(|o| o.parse().ok()),
         time_ms,
         bytes: message.payload.clone(),
     };

@@ -191,7 +191,8 @@ pub struct AttemptProgress {
     pub message: Option<String>,
 }
 
-/// What an attempt has used so far: cumulative, never to be summed within an attempt.
+/// What a task has used so far, in this attempt and those before it: each figure counted once,
+/// never to be summed over what is said of the same task.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {
     /// Model name.
@@ -218,6 +219,23 @@ pub struct Usage {
     /// Money, in US dollars, as the runtime reports it.
     #[serde(default)]
     pub cost_usd: f64,
+    /// What of it was used before this session of the model began; the rest is what the session
+    /// counts, so that nothing is counted twice when it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Box<Usage>>,
+}
+
+impl Usage {
+    /// Tokens that count against budgets: read, written to a cache, and written. Those read from
+    /// a cache cost little, and would make every long session look expensive.
+    pub fn counted_tokens(&self) -> u64 {
+        let counted = [
+            self.input_tokens,
+            self.cache_write_tokens,
+            self.output_tokens,
+        ];
+        counted.into_iter().fold(0, u64::saturating_add)
+    }
 }
 
 /// What an attempt has used so far.

@@ -63,6 +63,11 @@ impl Runtime {
             Self::Acp => "acp",
         }
     }
+
+    /// Whether its model can be told something while it runs.
+    pub fn can_be_told(self) -> bool {
+        matches!(self, Self::Claude | Self::Acp)
+    }
 }
 
 impl fmt::Display for Runtime {

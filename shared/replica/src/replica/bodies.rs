@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use conductor_domain::Record;
 use conductor_domain::record::Submissions;
-use conductor_eventlog::EventLog;
+use conductor_eventlog::{EventLog, LogError};
 use conductor_protocol::TaskId;
 use conductor_protocol::frame::Elements;
 use ractor::{ActorRef, ActorStatus};
@@ -20,9 +21,9 @@ const READS_AT_ONCE: usize = 8;
 /// Bytes of records that are kept for further tasks in them.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// Pause before a record is asked for again; doubled before each further time.
-const PAUSE_MIN: Duration = Duration::from_millis(20);
+pub(super) const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Longest such pause.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// The task of a decision, and how to complete it.
 type Decision = (TaskId, Complete);
@@ -31,7 +32,7 @@ type Decision = (TaskId, Complete);
 #[derive(Clone)]
 pub(super) struct Bodies {
     log: Arc<dyn EventLog>,
-    appender: ActorRef<AppenderMsg>,
+    pub(super) appender: ActorRef<AppenderMsg>,
     reads: Arc<Semaphore>,
     shelf: Arc<Mutex<Shelf>>,
 }
@@ -93,12 +94,7 @@ impl Bodies {
     async fn read(self, seq: u64) {
         let mut pause = PAUSE_MIN;
         while (self.appender.get_status() as u8) < ActorStatus::Stopping as u8 {
-            let Ok(permit) = self.reads.acquire().await else {
-                return;
-            };
-            let read = self.log.read(seq).await;
-            drop(permit);
-            match read {
+            match self.read_one(seq).await {
                 Ok(Some(record)) => {
                     self.has_read(seq, Submissions::of(&record));
                     return;
@@ -117,6 +113,13 @@ impl Bodies {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// Reads a record, once few enough others are read.
+    pub(super) async fn read_one(&self, seq: u64) -> Result<Option<Record>, LogError> {
+        // Nobody closes the semaphore.
+        let _permit = self.reads.acquire().await;
+        self.log.read(seq).await
     }
 
     /// The tasks that cannot be told to run before this record is read.

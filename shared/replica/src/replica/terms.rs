@@ -155,6 +155,7 @@ impl Terms {
                     let of_record = bodies.entry(seq).or_insert_with(Vec::new);
                     of_record.push((task, complete));
                 }
+                Draft::WithRecords(gather) => term.bodies.gather(gather),
             }
         }
         if !events.is_empty() {

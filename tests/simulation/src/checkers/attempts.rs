@@ -60,7 +60,11 @@ fn is_heard(ledger: &Ledger, seen: &Seen<'_>) -> bool {
 
 /// Whether it may be said again to no effect.
 fn is_repeatable(event: &Event) -> bool {
-    matches!(event, Event::AttemptStarted(_))
+    // The agent does not know what the log's format is, and repeats what it asks.
+    matches!(
+        event,
+        Event::AttemptStarted(_) | Event::ApprovalRequested(_) | Event::AttemptThrottled(_)
+    )
 }
 
 fn reported(event: &Event) -> Option<Lease> {
@@ -71,6 +75,8 @@ fn reported(event: &Event) -> Option<Lease> {
         Event::AttemptSucceeded(e) => Some(e.lease),
         Event::AttemptFailed(e) => Some(e.lease),
         Event::AttemptTimedOut(e) => Some(e.lease),
+        Event::ApprovalRequested(e) => Some(e.lease),
+        Event::AttemptThrottled(e) => Some(e.lease),
         _ => None,
     }
 }

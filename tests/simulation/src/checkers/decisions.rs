@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use conductor_domain::State;
-use conductor_protocol::event::Event;
+use conductor_protocol::event::{Event, Word};
 use conductor_protocol::subject::Role;
 
 use super::{Checker, Ruling};
@@ -212,6 +212,13 @@ impl Checker for DecidedOnce {
             Event::TaskDuplicate(e) => format!("submission {}", e.submission),
             Event::AttemptTimedOut(e) => format!("lease {}", e.lease.assigned),
             Event::AttemptRevoked(e) => format!("lease {}", e.lease.assigned),
+            Event::ApprovalDecided(e) => format!("question {} {}", e.lease.assigned, e.approval),
+            Event::AttemptTold(e) => match &e.word {
+                Word::Decision { approval, .. } => {
+                    format!("answer {} {approval}", e.lease.assigned)
+                }
+                Word::Text { control, .. } => format!("text {} {control}", e.lease.assigned),
+            },
             Event::AgentLost(e) => format!("{} {}", e.agent, e.incarnation),
             Event::AgentDismissed(e) => format!("{agent:?} {} {}", e.incarnation, e.replaced),
             Event::AttemptAssigned(e) => format!("attempt {} of {}", e.attempt, e.task),

@@ -1,6 +1,6 @@
 //! What the operator says.
 
-use conductor_protocol::control::ConfigChange;
+use conductor_protocol::control::{ConfigChange, NamespaceBudget};
 use conductor_protocol::human::DurationMs;
 use conductor_protocol::{AgentId, Control, TaskId};
 
@@ -26,6 +26,7 @@ pub(super) fn draw(o: &Options, known: &[(u64, TaskId)], actions: &mut Vec<(u64,
         ..ConfigChange::default()
     };
     actions.push((0, Action::Say(Control::PutConfig(first))));
+    budgets(o, actions);
     for _ in 0..o.commands {
         let at = r.below(o.trouble_ms);
         let queue = r.pick(&QUEUES).and_then(|q| q.parse().ok());
@@ -54,5 +55,25 @@ pub(super) fn draw(o: &Options, known: &[(u64, TaskId)], actions: &mut Vec<(u64,
             _ => None,
         };
         actions.push((near.unwrap_or(at), Action::Say(control)));
+    }
+}
+
+/// What namespaces may spend, set before much happens and changed later.
+fn budgets(o: &Options, actions: &mut Vec<(u64, Action)>) {
+    let mut r = Random::stream(o.seed, "budgets");
+    if o.is_narrow || !r.chance(400) {
+        return;
+    }
+    for at in [r.below(5_000), r.below(o.trouble_ms)] {
+        let budget = NamespaceBudget {
+            tokens_per_day: Some(r.below(3_000)),
+            ..NamespaceBudget::default()
+        };
+        let namespace = r.pick(&["default", "ns0", "ns1"]).copied();
+        let change = ConfigChange {
+            namespace_budget: [(namespace.unwrap_or("default").to_owned(), budget)].into(),
+            ..ConfigChange::default()
+        };
+        actions.push((at, Action::Say(Control::PutConfig(change))));
     }
 }

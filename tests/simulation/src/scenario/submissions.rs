@@ -37,7 +37,11 @@ pub(super) fn draw(o: &Options, actions: &mut Vec<(u64, Action)>) -> Vec<(u64, T
         let size = if r.chance(600) { 1 } else { r.between(2, 6) };
         let mut items: Vec<Value> = Vec::new();
         for n in 0..size {
-            let item = submission(&mut r, at, n, &mut known);
+            let mut item = submission(&mut r, at, n, &mut known);
+            share(
+                &mut Random::stream(o.seed, &format!("share {at} {n}")),
+                &mut item,
+            );
             items.push(item);
         }
         let queue = (*r.pick(&QUEUES).unwrap_or(&"default")).to_owned();
@@ -144,6 +148,22 @@ fn submission(r: &mut Random, at: u64, n: u64, known: &mut Vec<(u64, TaskId)>) -
     }
     set("timeouts", Value::Object(timeouts));
     task
+}
+
+/// Some need a model, and some share a workspace.
+fn share(r: &mut Random, task: &mut Value) {
+    if task.pointer("/run/command/0").is_some()
+        && r.chance(400)
+        && let Some(run) = task.get_mut("run")
+    {
+        *run = json!({"claude": {"prompt": "work"}});
+    }
+    if r.chance(200)
+        && let Some(fields) = task.as_object_mut()
+    {
+        let name = format!("w{}", r.below(2));
+        fields.insert("workspace".to_owned(), json!({"name": name}));
+    }
 }
 
 fn run(r: &mut Random) -> Value {

@@ -3,6 +3,7 @@
 use conductor_agent::duty::Input;
 use conductor_eventlog::Append;
 use conductor_protocol::Control;
+use conductor_protocol::control::{ConfigChange, NamespaceBudget};
 use conductor_protocol::subject::Subject;
 use serde_json::Value;
 
@@ -13,6 +14,8 @@ use crate::scenario::{Action, Node};
 
 /// How long a draining agent's attempts may go on, in milliseconds.
 const DRAIN_MS: u64 = 20_000;
+/// Numbers of what people say begin so far behind the actions.
+const REMARKS_FROM: usize = 1_000;
 
 impl World {
     /// An action of the scenario.
@@ -117,6 +120,14 @@ impl World {
         self.post(n, Subject::Submit(queue), payload);
     }
 
+    /// Somebody says something about what they read.
+    pub(super) fn person_says(&mut self, control: &Control) {
+        self.remarks += 1;
+        // Behind all that the scenario says, and what the operator says at the end.
+        let n = self.scenario.actions.len() + REMARKS_FROM + self.remarks;
+        self.say_control(n, control);
+    }
+
     fn say_control(&mut self, n: usize, control: &Control) {
         let payload = serde_json::to_vec(control).unwrap_or_default();
         self.post(n, Subject::Control, payload);
@@ -180,6 +191,7 @@ impl World {
         }
         self.presence_restored()?;
         // Whoever lied did so in the name of all processes of that name.
+        self.update_agents();
         let liars = std::mem::take(&mut self.liars);
         let names: Vec<_> = liars.iter().map(|n| self.agents[*n].id.clone()).collect();
         for n in 0..self.agents.len() {
@@ -203,6 +215,31 @@ impl World {
         Ok(())
     }
 
+    /// Agents that know the first format alone are started anew, and know more then.
+    fn update_agents(&mut self) {
+        for n in 0..self.agents.len() {
+            let is_old = self.agents.get(n).is_some_and(|p| p.life <= 1);
+            if is_old && self.scenario.options.are_agents_old {
+                self.end_agent(n);
+            }
+        }
+    }
+
+    /// The operator releases workspaces whose agents are gone.
+    pub(super) fn release_workspaces(&mut self) {
+        let state = &self.referee.state;
+        let is_lost = |w: &&conductor_domain::state::Workspace| {
+            let agent = state.agents.get(&w.agent);
+            let is_up = agent.is_some_and(conductor_domain::state::Agent::takes_work);
+            w.task.is_none() && !is_up
+        };
+        let lost = state.workspaces.iter().filter(|(_, w)| is_lost(w));
+        let lost: Vec<_> = lost.map(|(key, _)| key.clone()).collect();
+        for (namespace, name) in lost {
+            self.person_says(&Control::ReleaseWorkspace { namespace, name });
+        }
+    }
+
     /// The operator lets everything go on that was paused.
     pub(super) fn resume(&mut self) -> Result<(), Violation> {
         let queues = ["default", "fast", "slow"].map(str::parse);
@@ -213,7 +250,15 @@ impl World {
         let agents = self.agents.iter().map(|p| Control::ResumeAgent {
             agent: p.id.clone(),
         });
-        let controls: Vec<Control> = resumed.chain(agents).collect();
+        // And nobody has to save any more.
+        let unlimited =
+            ["default", "ns0", "ns1"].map(|n| (n.to_owned(), NamespaceBudget::default()));
+        let change = ConfigChange {
+            namespace_budget: unlimited.into(),
+            ..ConfigChange::default()
+        };
+        let rest = [Control::PutConfig(change)];
+        let controls: Vec<Control> = resumed.chain(agents).chain(rest).collect();
         for (i, control) in controls.iter().enumerate() {
             let n = self.scenario.actions.len() + i;
             self.say_control(n, control);

@@ -222,6 +222,7 @@ impl World {
                     self.push_in(dying, Next::Program(life, at, Box::new(Step::Killed)));
                 }
             }
+            Effect::Tell(at, word) => return self.program_hears(n, life, at, &word),
             Effect::Beat(beat) => {
                 let lost = if self.is_calm {
                     0

@@ -5,6 +5,7 @@ use conductor_eventlog::group_commit::repeat_pause;
 use conductor_eventlog::{AppendError, GroupCommit};
 use conductor_protocol::event::AgentJoined;
 use conductor_protocol::frame::FrameHead;
+use conductor_protocol::limits::FORMAT_KNOWN;
 use conductor_protocol::spec::Runtime;
 use conductor_protocol::subject::Subject;
 use conductor_replica::Bid;
@@ -31,10 +32,14 @@ impl World {
             process: format!("{n}-{}-{}", life.number, agent.joins),
             slots: process.slots,
             labels: [("zone".to_owned(), format!("z{}", process.zone))].into(),
-            runtimes: [Runtime::Command, Runtime::Noop]
+            runtimes: [Runtime::Command, Runtime::Noop, Runtime::Claude]
                 .map(|r| (r, version.clone()))
                 .into(),
-            format: conductor_protocol::limits::FORMAT_KNOWN,
+            format: if self.scenario.options.are_agents_old && life.number == 1 && !self.is_calm {
+                1
+            } else {
+                FORMAT_KNOWN
+            },
             ..AgentJoined::default()
         };
         let subject = Subject::Agent(process.id.clone()).render(&self.cell);

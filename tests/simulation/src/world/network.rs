@@ -158,6 +158,7 @@ impl World {
             }
         }
         seen?;
+        self.people_read();
         for n in 0..self.replicas.len() {
             self.expect_delivery(Node::Replica(n));
         }

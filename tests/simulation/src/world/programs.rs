@@ -2,11 +2,14 @@
 
 use conductor_agent::attempt::Stop;
 use conductor_agent::duty::Input;
-use conductor_protocol::OutcomeClass;
-use conductor_protocol::event::{AttemptAssigned, AttemptUsage, Usage};
+use conductor_protocol::event::{
+    AttemptAssigned, AttemptStarted, AttemptThrottled, AttemptUsage, Event, Usage,
+};
 use conductor_protocol::ids::{Lease, Position};
+use conductor_protocol::{OutcomeClass, RunSpec};
 
-use super::reports::{failed, started, succeeded};
+use super::reports::{failed, succeeded};
+use super::talk::Talk;
 use super::{Life, Next, World};
 use crate::checkers::{self, Violation};
 use crate::scenario::Node;
@@ -18,6 +21,11 @@ const RUN_MS_MAX: u64 = 60_000;
 pub(super) struct Program {
     pub(super) lease: Lease,
     pub(super) stop: Stop,
+    pub(super) talk: Talk,
+    /// Its model's session, where it has one.
+    session: Option<String>,
+    /// What its task has used so far.
+    used: Usage,
 }
 
 #[derive(Debug)]
@@ -26,6 +34,10 @@ pub(super) enum Step {
     Started,
     /// It used something.
     Used,
+    /// It asks people something.
+    Asks,
+    /// It asks again what nobody reacted to.
+    Reminds(u32),
     /// It ends by itself, so.
     Ends(Option<OutcomeClass>),
     /// It is gone because it was stopped.
@@ -55,7 +67,7 @@ impl World {
         let class = luck.pick(&class).copied().filter(|_| fails);
         let hangs = luck.chance(hanging) && run_timeout.is_some();
         let is_watched = luck.chance(700);
-        let uses = luck.chance(200);
+        let spends = luck.chance(200);
         let Some(agent) = self.agent(n) else {
             return Ok(());
         };
@@ -71,17 +83,27 @@ impl World {
                 what: format!("process {n} runs {lease:?} again"),
             });
         }
-        let stop = Stop::No;
-        agent
-            .programs
-            .insert(lease.assigned, Program { lease, stop });
+        let before = assigned.before.as_deref();
+        let is_model = matches!(*assigned.run, RunSpec::Claude(_));
+        let session = before.and_then(|b| b.session.clone());
+        let session = session.unwrap_or_else(|| format!("session of {}", lease.assigned));
+        let session = is_model.then_some(session);
+        let used = before.and_then(|b| b.usage.clone()).unwrap_or_default();
+        let program = Program {
+            lease,
+            stop: Stop::No,
+            talk: Talk::default(),
+            session,
+            used,
+        };
+        agent.programs.insert(lease.assigned, program);
         self.say(|| format!("process {n} runs {} of {}", lease.attempt, lease.task));
         let at = lease.assigned;
         let then = |world: &mut Self, ms: u64, step: Step| {
             world.push_in(ms, Next::Program(life, at, Box::new(step)));
         };
         then(self, begins, Step::Started);
-        if uses {
+        if spends {
             then(self, begins + 1, Step::Used);
         }
         let timeout = run_timeout.filter(|t| hangs || *t < takes);
@@ -97,7 +119,20 @@ impl World {
             Some(_) if hangs => {}
             _ => then(self, begins + takes, Step::Ends(class)),
         }
+        self.plan_questions(life, lease, begins, takes);
         Ok(())
+    }
+
+    /// Some services say until when they have no more.
+    fn throttled(&mut self, lease: Lease, class: OutcomeClass) -> Option<Event> {
+        let mut luck = self.luck(&format!("throttled {}", lease.assigned));
+        if class != OutcomeClass::RateLimited || !luck.chance(600) {
+            return None;
+        }
+        let until_ms = luck
+            .chance(900)
+            .then(|| self.server_ms() + luck.around(20_000));
+        Some(AttemptThrottled { lease, until_ms }.into())
     }
 
     pub(super) fn program(
@@ -109,19 +144,39 @@ impl World {
         let Node::Agent(n) = life.node else {
             return Ok(());
         };
-        let Some(program) = self.agent(n).and_then(|a| a.programs.get(&at)) else {
+        let Some(program) = self.agent(n).and_then(|a| a.programs.get_mut(&at)) else {
             return Ok(());
         };
         let (lease, reason) = (program.lease, program.stop);
+        let step = match step {
+            Step::Asks => return self.asks(life, at),
+            Step::Reminds(number) => return self.ask(life, at, number),
+            // Whoever waits for people does not run: it ends after that.
+            end @ Step::Ends(_) if reason == Stop::No => match program.talk.puts_off(end) {
+                Some(end) => end,
+                None => return Ok(()),
+            },
+            step => step,
+        };
         let (fact, is_over) = match step {
-            Step::Started => (Some(started(lease)), false),
+            Step::Asks | Step::Reminds(_) => (None, false),
+            Step::Started => {
+                let session = program.session.clone();
+                (Some(AttemptStarted::new(lease, session).into()), false)
+            }
             Step::Used => {
-                let usage = Usage::default();
+                program.used.input_tokens += 500;
+                let usage = program.used.clone();
                 (Some(AttemptUsage { lease, usage }.into()), false)
             }
             // Stopped already: its end comes from that.
             Step::Ends(_) if reason != Stop::No => (None, false),
-            Step::Ends(Some(class)) => (Some(failed(lease, class)), true),
+            Step::Ends(Some(class)) => {
+                if let Some(throttled) = self.throttled(lease, class) {
+                    self.tell_agent(life, Input::Fact(throttled))?;
+                }
+                (Some(failed(lease, class)), true)
+            }
             Step::Ends(None) => (Some(succeeded(lease)), true),
             Step::Killed => match reason {
                 Stop::No | Stop::Revoked => (None, true),

@@ -12,7 +12,7 @@ use conductor_protocol::frame::FrameHead;
 use conductor_protocol::subject::Role;
 use conductor_replica::follow::Batch;
 use conductor_replica::host::{Effect, Host, Input};
-use conductor_replica::role::{Complete, Draft, Role as Decider};
+use conductor_replica::role::{Complete, Draft, Gather, Role as Decider};
 use conductor_scheduler::Scheduler;
 
 use super::elections::{Candidacy, LOCK_TTL_MS};
@@ -26,8 +26,13 @@ use crate::scenario::Node;
 pub(super) struct Fetch {
     role: Role,
     epoch: u64,
-    seq: u64,
-    complete: Complete,
+    what: Wanted,
+}
+
+/// What is read, and for what.
+enum Wanted {
+    Body(u64, Complete),
+    Records(Gather),
 }
 
 /// A process that stands for roles.
@@ -230,13 +235,21 @@ impl World {
                         Draft::WithBody { seq, complete, .. } => fetches.push(Fetch {
                             role,
                             epoch,
-                            seq,
-                            complete,
+                            what: Wanted::Body(seq, complete),
+                        }),
+                        Draft::WithRecords(gather) => fetches.push(Fetch {
+                            role,
+                            epoch,
+                            what: Wanted::Records(gather),
                         }),
                     }
                 }
                 for fetch in fetches {
-                    let way = 2 * self.latency(&format!("body {}", fetch.seq));
+                    let about = match &fetch.what {
+                        Wanted::Body(seq, _) => format!("body {seq}"),
+                        Wanted::Records(gather) => format!("records {:?}", gather.seqs),
+                    };
+                    let way = 2 * self.latency(&about);
                     self.push_in(way, Next::Fetched(life, Box::new(fetch)));
                 }
                 self.pump(n, role);
@@ -281,8 +294,16 @@ impl World {
             self.push(self.down_until_ms + 1, Next::Fetched(life, Box::new(fetch)));
             return Ok(());
         }
-        let record = self.log.read(fetch.seq).and_then(Submissions::of);
-        let event = record.and_then(|record| (fetch.complete)(&record));
+        let event = match fetch.what {
+            Wanted::Body(seq, complete) => {
+                let record = self.log.read(seq).and_then(Submissions::of);
+                record.and_then(|record| complete(&record))
+            }
+            Wanted::Records(gather) => {
+                let read = |seq: &u64| Some((*seq, self.log.read(*seq)?.clone()));
+                (gather.complete)(&gather.seqs.iter().filter_map(read).collect())
+            }
+        };
         let term = self.replica(n).and_then(|r| r.terms.get_mut(&fetch.role));
         if let (Some((epoch, commit)), Some((subject, event))) = (term, event)
             && *epoch == fetch.epoch

@@ -5,23 +5,48 @@ use conductor_protocol::OutcomeClass;
 use conductor_protocol::event::Usage;
 use serde_json::Value;
 
+use super::control::Talk;
 use crate::inside::Moment;
 use crate::output::Channel;
+use crate::people::Reply;
 use crate::reaper::Status;
-use crate::runtime::{RESULT_KEPT_MAX, Signal, Verdict};
+use crate::runtime::stream::{count, cut, items, keep, say, say_tool, text, unfinished};
+use crate::runtime::{Signal, Verdict};
+use crate::usage::{Counts, Meter, plus};
 
-/// How much of a line that is not understood goes into the output.
-const RAW_KEPT: usize = 4096;
+/// What the CLI says of itself, and nothing follows from here.
+const KNOWN: [&str; 8] = [
+    "control_response",
+    "control_cancel_request",
+    "keep_alive",
+    "auth_status",
+    "tool_progress",
+    "tool_use_summary",
+    "prompt_suggestion",
+    "conversation_reset",
+];
 
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     allows_denials: bool,
+    meter: Meter,
+    /// Turns of all results: each counts its own.
+    turns: u32,
     session: Option<String>,
     model: Option<String>,
     /// Whether partial messages bring the text: then whole ones would repeat it.
     has_partials: bool,
+    /// What the main loop used, by its partial messages: known before there is a result.
+    seen: Usage,
+    /// What the answer that is under way uses.
+    answer: Usage,
+    /// What the CLI's own figures count; decided by its first result.
+    counts: Option<Counts>,
     result: Option<Value>,
     broken_servers: Vec<String>,
+    is_throttled: bool,
+    /// What it asked people, and the words it has not read yet.
+    talk: Talk,
 }
 
 impl Decoder {
@@ -32,33 +57,47 @@ impl Decoder {
         }
     }
 
-    pub(super) fn line(&mut self, line: &[u8], out: &mut Vec<Signal>) {
-        if line.iter().all(u8::is_ascii_whitespace) {
-            return;
-        }
-        let Ok(value) = serde_json::from_slice::<Value>(line) else {
-            let mut raw = line
-                .get(..RAW_KEPT.min(line.len()))
-                .unwrap_or_default()
-                .to_vec();
-            raw.push(b'\n');
-            out.push(Signal::Text(Channel::Stdout, raw));
-            return;
-        };
-        match text(&value, "/type") {
-            Some("system") => self.system(&value, out),
-            Some("stream_event") => self.partial(&value, out),
-            Some("assistant") => self.assistant(&value, out),
-            Some("user") => answers(&value, out),
+    /// An attempt begins.
+    pub(super) fn begin(&mut self, meter: Meter) {
+        self.meter = meter;
+    }
+
+    pub(super) fn line(&mut self, value: &Value, line: &[u8], out: &mut Vec<Signal>) {
+        match text(value, "/type") {
+            Some("system") => self.system(value, out),
+            Some("stream_event") => self.partial(value, out),
+            Some("assistant") => self.assistant(value, out),
+            Some("user") if value.pointer("/isReplay") == Some(&Value::Bool(true)) => {
+                self.talk.has_read();
+            }
+            Some("user") => answers(value, out),
+            Some("control_request") => self.talk.requested(value, out),
+            Some("rate_limit_event") => self.limit(value, out),
             Some("result") => {
-                out.push(Signal::Usage(self.usage(&value)));
+                self.turns = self.turns.saturating_add(turns(value));
+                let used = self.used(value);
+                self.counts
+                    .get_or_insert_with(|| self.meter.counts(&used, &own(value)));
                 // A later result replaces an earlier one: the last word counts.
-                self.result = Some(value);
-                out.push(Signal::Final);
+                self.result = Some(value.clone());
+                out.push(Signal::Usage(self.usage()));
+                // Words it has not read yet have it go on.
+                if !self.talk.has_unread() {
+                    out.push(Signal::Final);
+                }
             }
             // Whatever a newer CLI may say is no fact of ours.
-            _ => {}
+            Some(kind) if KNOWN.contains(&kind) => {}
+            _ => keep(line, out),
         }
+    }
+
+    pub(super) fn answered(&mut self, name: &str, reply: &Reply) -> Vec<Signal> {
+        self.talk.answered(name, reply)
+    }
+
+    pub(super) fn told(&mut self, text: &str) -> Vec<Signal> {
+        self.talk.told(text)
     }
 
     fn system(&mut self, value: &Value, out: &mut Vec<Signal>) {
@@ -66,10 +105,7 @@ impl Decoder {
             Some("init") => {
                 self.session = text(value, "/session_id").map(str::to_owned);
                 self.model = text(value, "/model").map(str::to_owned);
-                let servers = value.pointer("/mcp_servers").and_then(Value::as_array);
-                self.broken_servers = servers
-                    .into_iter()
-                    .flatten()
+                self.broken_servers = items(value, "/mcp_servers")
                     .filter(|s| text(s, "/status") == Some("failed"))
                     .filter_map(|s| text(s, "/name").map(str::to_owned))
                     .collect();
@@ -82,6 +118,11 @@ impl Decoder {
                     out,
                     &format!("[the model service answered {status}; trying again]\n"),
                 );
+                out.push(Signal::Waiting);
+                if matches!(count(value, "/error_status"), 429 | 529) && !self.is_throttled {
+                    self.is_throttled = true;
+                    out.push(Signal::Throttled(None));
+                }
             }
             Some("permission_denied") => {
                 say(
@@ -96,18 +137,47 @@ impl Decoder {
         }
     }
 
+    /// A limit of the subscription; only one that is reached matters.
+    fn limit(&mut self, value: &Value, out: &mut Vec<Signal>) {
+        if text(value, "/rate_limit_info/status") == Some("rejected") {
+            // In seconds since 1970.
+            let until = value
+                .pointer("/rate_limit_info/resetsAt")
+                .and_then(Value::as_f64);
+            let until = until.filter(|s| s.is_finite() && *s > 0.0);
+            self.is_throttled = true;
+            out.push(Signal::Throttled(until.map(|s| (s * 1000.0) as u64)));
+        }
+    }
+
     fn partial(&mut self, value: &Value, out: &mut Vec<Signal>) {
         let event = value.pointer("/event").unwrap_or(&Value::Null);
         match text(event, "/type") {
-            Some("message_start") => out.push(Signal::Moment(Moment::TurnBegan)),
+            Some("message_start") => {
+                self.answer = tokens(event, "/message/usage");
+                out.push(Signal::Moment(Moment::TurnBegan));
+            }
+            // Only here it is said what an answer took in all.
+            Some("message_delta") => {
+                let output = count(event, "/usage/output_tokens");
+                self.answer.output_tokens = output.max(self.answer.output_tokens);
+            }
             Some("content_block_delta") => {
+                if let Some(delta) = text(event, "/delta/thinking") {
+                    out.push(Signal::Text(Channel::Thinking, delta.as_bytes().to_vec()));
+                }
                 if let Some(delta) = text(event, "/delta/text") {
                     self.has_partials = true;
                     say(out, delta);
                 }
             }
             Some("message_stop") => {
+                self.seen = plus(&self.seen, &std::mem::take(&mut self.answer));
+                self.seen.turns = self.seen.turns.saturating_add(1);
                 out.push(Signal::Moment(Moment::TurnEnded));
+                if self.result.is_none() {
+                    out.push(Signal::Usage(self.usage()));
+                }
                 if self.has_partials {
                     say(out, "\n");
                 }
@@ -117,21 +187,16 @@ impl Decoder {
     }
 
     fn assistant(&mut self, value: &Value, out: &mut Vec<Signal>) {
-        let blocks = value.pointer("/message/content").and_then(Value::as_array);
-        for block in blocks.into_iter().flatten() {
+        for block in items(value, "/message/content") {
             match text(block, "/type") {
                 Some("text") if !self.has_partials => {
                     say(out, text(block, "/text").unwrap_or_default());
                     say(out, "\n");
                 }
                 Some("tool_use") => {
-                    let input = block
-                        .pointer("/input")
-                        .map(Value::to_string)
-                        .unwrap_or_default();
-                    let input: String = input.chars().take(200).collect();
+                    let input = block.pointer("/input").map(Value::to_string);
                     let tool = text(block, "/name").unwrap_or("tool");
-                    say(out, &format!("[{tool} {input}]\n"));
+                    say_tool(out, tool, &input.unwrap_or_default());
                     if let Some(call) = text(block, "/id") {
                         let began = Moment::ToolBegan(call.to_owned(), tool.to_owned());
                         out.push(Signal::Moment(began));
@@ -142,17 +207,28 @@ impl Decoder {
         }
     }
 
+    /// What the task has used, as far as it is known.
+    fn usage(&self) -> Usage {
+        let said = match &self.result {
+            Some(result) => self.used(result),
+            None => Usage {
+                session: self.session.clone(),
+                model: self.model.clone(),
+                ..self.seen.clone()
+            },
+        };
+        self.meter
+            .total(&said, self.counts.unwrap_or(Counts::Process))
+    }
+
     /// `modelUsage` has everything, sub-agents included; `usage` only the main loop.
-    fn usage(&self, result: &Value) -> Usage {
+    fn used(&self, result: &Value) -> Usage {
         let mut usage = Usage {
             session: text(result, "/session_id")
                 .map(str::to_owned)
                 .or(self.session.clone()),
             model: self.model.clone(),
-            turns: result
-                .pointer("/num_turns")
-                .and_then(Value::as_u64)
-                .unwrap_or(0) as u32,
+            turns: self.turns,
             cost_usd: result
                 .pointer("/total_cost_usd")
                 .and_then(Value::as_f64)
@@ -160,47 +236,31 @@ impl Decoder {
             ..Usage::default()
         };
         let models = result.pointer("/modelUsage").and_then(Value::as_object);
-        let count = |v: &Value, key: &str| v.get(key).and_then(Value::as_u64).unwrap_or(0);
         for used in models.into_iter().flat_map(serde_json::Map::values) {
-            usage.input_tokens += count(used, "inputTokens");
-            usage.cached_tokens += count(used, "cacheReadInputTokens");
-            usage.cache_write_tokens += count(used, "cacheCreationInputTokens");
-            usage.output_tokens += count(used, "outputTokens");
+            let more = Usage {
+                input_tokens: count(used, "/inputTokens"),
+                cached_tokens: count(used, "/cacheReadInputTokens"),
+                cache_write_tokens: count(used, "/cacheCreationInputTokens"),
+                output_tokens: count(used, "/outputTokens"),
+                ..Usage::default()
+            };
+            usage = plus(&usage, &more);
         }
         usage
     }
 
     pub(super) fn judge(&self, status: &Status, last_words: Option<String>) -> Verdict {
         let Some(result) = &self.result else {
-            let (class, what) = match status {
-                Status::NotStarted(problem) => (OutcomeClass::NotStarted, problem.clone()),
-                Status::Signalled(n) => (
-                    OutcomeClass::Crashed,
-                    format!("ended by signal {n} without a result"),
-                ),
-                Status::Exited(0) => (OutcomeClass::BadOutput, "ended without a result".to_owned()),
-                Status::Exited(n) => (
-                    OutcomeClass::Crashed,
-                    format!("exit code {n} without a result"),
-                ),
-            };
-            let message = last_words.map_or(what.clone(), |words| format!("{what}: {words}"));
-            let usage = self.session.as_ref().map(|session| Usage {
-                session: Some(session.clone()),
-                model: self.model.clone(),
-                ..Usage::default()
-            });
             return Verdict {
-                failure: Some((class, message)),
+                failure: Some(unfinished(status, last_words)),
                 result: None,
-                usage,
+                usage: self.session.is_some().then(|| self.usage()),
             };
         };
-        let said = text(result, "/result").map(cut);
         Verdict {
             failure: self.failure(result),
-            result: said,
-            usage: Some(self.usage(result)),
+            result: text(result, "/result").map(cut),
+            usage: Some(self.usage()),
         }
     }
 
@@ -218,7 +278,13 @@ impl Decoder {
             "success" => match text(result, "/stop_reason") {
                 Some("refusal") => Some(OutcomeClass::Refused),
                 _ if is_error => Some(api_class(result)),
-                _ => None,
+                _ => match text(result, "/terminal_reason") {
+                    None | Some("completed") => None,
+                    Some("blocking_limit") => Some(OutcomeClass::RateLimited),
+                    Some("max_turns") => Some(OutcomeClass::MaxTurns),
+                    Some("budget_exhausted") => Some(OutcomeClass::Budget),
+                    Some(_) => Some(OutcomeClass::Crashed),
+                },
             },
             _ => Some(if is_error {
                 api_class(result)
@@ -229,12 +295,7 @@ impl Decoder {
         if let Some(class) = class {
             return Some((class, message()));
         }
-        let denials = result
-            .pointer("/permission_denials")
-            .and_then(Value::as_array);
-        let denied: Vec<&str> = denials
-            .into_iter()
-            .flatten()
+        let denied: Vec<&str> = items(result, "/permission_denials")
             .filter_map(|d| text(d, "/tool_name"))
             .collect();
         if !denied.is_empty() && !self.allows_denials {
@@ -253,6 +314,10 @@ impl Decoder {
     }
 }
 
+fn turns(result: &Value) -> u32 {
+    u32::try_from(count(result, "/num_turns")).unwrap_or(u32::MAX)
+}
+
 /// Why the model service did not answer.
 fn api_class(result: &Value) -> OutcomeClass {
     let said = text(result, "/result").unwrap_or_default();
@@ -269,32 +334,26 @@ fn api_class(result: &Value) -> OutcomeClass {
     }
 }
 
-fn text<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
-    value.pointer(pointer).and_then(Value::as_str)
+/// What this turn's main loop used, without what sub-agents did.
+fn own(result: &Value) -> Usage {
+    tokens(result, "/usage")
 }
 
-fn say(out: &mut Vec<Signal>, text: &str) {
-    if !text.is_empty() {
-        out.push(Signal::Text(Channel::Stdout, text.as_bytes().to_vec()));
+/// Tokens as the model service counts them, at a pointer.
+fn tokens(value: &Value, at: &str) -> Usage {
+    let of = |name: &str| count(value, &format!("{at}/{name}"));
+    Usage {
+        input_tokens: of("input_tokens"),
+        cached_tokens: of("cache_read_input_tokens"),
+        cache_write_tokens: of("cache_creation_input_tokens"),
+        output_tokens: of("output_tokens"),
+        ..Usage::default()
     }
-}
-
-/// A text cut at `RESULT_KEPT_MAX`, its cut marked.
-fn cut(text: &str) -> String {
-    if text.len() <= RESULT_KEPT_MAX {
-        return text.to_owned();
-    }
-    let end = (0..=RESULT_KEPT_MAX - 4)
-        .rev()
-        .find(|i| text.is_char_boundary(*i))
-        .unwrap_or(0);
-    format!("{}…", text.get(..end).unwrap_or_default())
 }
 
 /// What tools answered: only that they did is of interest.
 fn answers(value: &Value, out: &mut Vec<Signal>) {
-    let blocks = value.pointer("/message/content").and_then(Value::as_array);
-    for block in blocks.into_iter().flatten() {
+    for block in items(value, "/message/content") {
         if text(block, "/type") == Some("tool_result")
             && let Some(call) = text(block, "/tool_use_id")
         {

@@ -2,6 +2,7 @@ use super::*;
 use crate::output::Channel;
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
+use serde_json::{Value, json};
 
 fn fixture(name: &str) -> Vec<u8> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/");
@@ -126,7 +127,7 @@ fn the_session_is_known_before_the_start() {
         })
     );
     let runtime = ClaudeRuntime::new(ClaudeSpec::default(), Duration::from_secs(1));
-    let args = runtime.args(&lease).join(" ");
+    let args = runtime.args(&session_id(&lease), false, false).join(" ");
     for safe in [
         "--strict-mcp-config",
         "--setting-sources user",
@@ -156,4 +157,136 @@ proptest! {
         runtime.read(Channel::Stdout, format!("{line}\n").as_bytes());
         let _ = runtime.judge(&Status::Exited(0));
     }
+}
+
+/// What the CLI wrote while somebody was asked, said no, and said something else besides.
+#[test]
+fn what_it_asks_is_asked_of_people_and_their_answer_is_said_to_it() {
+    use conductor_protocol::event::Question;
+    use conductor_protocol::terms::Answer;
+    let mut runtime = ClaudeRuntime::new(ClaudeSpec::default(), Duration::from_secs(1));
+    let text = String::from_utf8(fixture("-2.1.316-approval")).unwrap();
+    let (mut finals, mut asked) = (0, Vec::new());
+    for line in text.lines() {
+        for signal in runtime.read(Channel::Stdout, format!("{line}\n").as_bytes()) {
+            match signal {
+                Signal::Final => finals += 1,
+                Signal::Ask(name, question, summary) => {
+                    assert_eq!(question, Question::Tool);
+                    asked.push(summary);
+                    let told = said(&runtime.told("STEER please hurry").unwrap());
+                    assert_eq!(told["message"]["content"][0]["text"], "STEER please hurry");
+                    let reply = Reply {
+                        answer: Answer::Deny,
+                        text: Some("not now".into()),
+                    };
+                    let answer = said(&runtime.answered(&name, &reply));
+                    assert_eq!(answer["response"]["request_id"], name);
+                    let decision = &answer["response"]["response"];
+                    assert_eq!(*decision, json!({"behavior": "deny", "message": "not now"}));
+                    assert_eq!(runtime.answered(&name, &reply), [], "once");
+                }
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(
+        asked,
+        [r#"Write: {"content":"hello from fake\n","file_path":"/etc/hello.txt"}"#]
+    );
+    assert_eq!(finals, 1, "it has read all that was said to it");
+    let verdict = runtime.judge(&Status::Exited(0));
+    assert_eq!(
+        verdict.failure.map(|f| f.0),
+        Some(conductor_protocol::OutcomeClass::Denied)
+    );
+}
+
+/// The value in the only word that is to be said.
+fn said(signals: &[Signal]) -> Value {
+    let mut words = signals.iter().filter_map(|signal| match signal {
+        Signal::Say(bytes) => Some(serde_json::from_slice(bytes).unwrap()),
+        _ => None,
+    });
+    let word = words.next().unwrap();
+    assert!(words.next().is_none());
+    word
+}
+
+fn lines(runtime: &mut ClaudeRuntime, lines: &[Value]) -> Vec<Signal> {
+    let text: String = lines.iter().map(|l| format!("{l}\n")).collect();
+    runtime.read(Channel::Stdout, text.as_bytes())
+}
+
+#[test]
+fn a_result_is_its_last_word_only_once_it_has_read_all_that_was_said() {
+    let mut runtime = ClaudeRuntime::new(ClaudeSpec::default(), Duration::from_secs(1));
+    let replay = json!({"type": "user", "isReplay": true, "message": {"content": []}});
+    let result = json!({"type": "result", "subtype": "success", "num_turns": 2});
+    lines(&mut runtime, std::slice::from_ref(&replay));
+    runtime.told("and now this").unwrap();
+    let first = lines(&mut runtime, std::slice::from_ref(&result));
+    assert!(!first.contains(&Signal::Final), "{first:?}");
+    let second = lines(&mut runtime, &[replay, result]);
+    assert!(second.contains(&Signal::Final), "{second:?}");
+    let usage = runtime.judge(&Status::Exited(0)).usage.unwrap();
+    assert_eq!(usage.turns, 4, "each result counts its own");
+}
+
+#[test]
+fn the_model_asks_people_itself_and_hears_what_they_say() {
+    use conductor_protocol::event::Question;
+    use conductor_protocol::terms::Answer;
+    let mut runtime = ClaudeRuntime::new(ClaudeSpec::default(), Duration::from_secs(1));
+    let input = json!({"questions": [{"question": "Which branch?", "options": []}]});
+    let request =
+        json!({"subtype": "can_use_tool", "tool_name": "AskUserQuestion", "input": input});
+    let asks = json!({"type": "control_request", "request_id": "r1", "request": request});
+    let signals = lines(&mut runtime, &[asks]);
+    let asked = Signal::Ask("r1".into(), Question::Human, "Which branch?".into());
+    assert!(signals.contains(&asked), "{signals:?}");
+    let reply = Reply {
+        answer: Answer::Allow,
+        text: Some("main".into()),
+    };
+    let answer = said(&runtime.answered("r1", &reply));
+    let input = &answer["response"]["response"]["updatedInput"];
+    assert_eq!(input["answers"], json!({"Which branch?": "main"}));
+    // What it asks otherwise is refused, or it would wait for ever.
+    let other = json!({"type": "control_request", "request_id": "r2", "request": {"subtype": "x"}});
+    let refused = said(&lines(&mut runtime, &[other]));
+    assert_eq!(refused["response"]["subtype"], "error");
+}
+
+#[test]
+fn people_are_asked_where_the_task_says_so() {
+    use conductor_protocol::terms::{ApprovalSpec, Terms};
+    let approvals = Some(ApprovalSpec {
+        tools: true,
+        ..ApprovalSpec::default()
+    });
+    let terms = Terms {
+        approvals,
+        ..Terms::default()
+    };
+    assert!(control::asks_for_tools(Some(&terms)));
+    assert!(!control::asks_for_tools(None));
+    let runtime = ClaudeRuntime::new(ClaudeSpec::default(), Duration::from_secs(1));
+    let lease = Lease {
+        task: conductor_protocol::TaskId::from_parts(0, [0; 10]),
+        attempt: 1,
+        assigned: conductor_protocol::ids::Position::new(1, 0),
+    };
+    let asking = runtime.args(&session_id(&lease), false, true).join(" ");
+    assert!(asking.contains("--permission-prompt-tool stdio --permission-mode default"));
+    let alone = runtime.args(&session_id(&lease), false, false).join(" ");
+    assert!(!alone.contains("--permission-prompt-tool"));
+    let words = String::from_utf8(control::first_words(true, "go")).unwrap();
+    let [first, second] = words.lines().collect::<Vec<_>>()[..] else {
+        panic!("{words}")
+    };
+    assert!(
+        first.contains("initialize") && second.contains(r#""text":"go""#),
+        "{words}"
+    );
 }

@@ -18,6 +18,7 @@ pub(crate) fn json(view: &View) -> Value {
             "undecided": tasks.undecided, "accepted": tasks.accepted,
             "succeeded": tasks.succeeded, "failed": tasks.failed,
             "timed_out": tasks.timed_out, "cancelled": tasks.cancelled,
+            "asking": tasks.asking,
         },
         "throughput": {
             "over_s": rates.over_s, "accepted_per_s": rates.accepted,

@@ -108,6 +108,12 @@ fn none() -> String {
 /// What stands above the tables, line by line.
 pub(crate) fn head(view: &View) -> Vec<String> {
     let mut lines = vec![place(view), leaders(view), tasks(view)];
+    if view.tasks.asking > 0 {
+        let asking = view.tasks.asking;
+        lines.push(format!(
+            "people       {asking} task(s) wait for an answer: `conductor approvals`"
+        ));
+    }
     let rates = &view.rates;
     lines.push(format!(
         "per second   {:.1} accepted, {:.1} started, {:.1} ended (over {} s)",

@@ -74,6 +74,8 @@ pub(crate) struct Tasks {
     pub(crate) timed_out: u64,
     /// Tasks that were cancelled, or skipped.
     pub(crate) cancelled: u64,
+    /// Tasks whose attempts wait for people to answer.
+    pub(crate) asking: u64,
 }
 
 /// A queue.
@@ -147,6 +149,7 @@ impl Tasks {
             failed: ended(Outcome::Failed),
             timed_out: ended(Outcome::TimedOut),
             cancelled: ended(Outcome::Cancelled),
+            asking: state.index.asking.len() as u64,
         }
     }
 }

@@ -1,0 +1,104 @@
+//! Any agent that speaks the Agent Client Protocol, version 1, over its standard input and output:
+//! JSON-RPC, a message a line, in both directions (agent-facts 2.4).
+
+mod client;
+mod update;
+
+use std::time::Duration;
+
+use conductor_protocol::spec::AcpSpec;
+
+use super::stream::JsonLines;
+use super::{Job, Runtime, Signal, Step, Verdict, base_env, cwd};
+use crate::input::Input;
+use crate::output::Channel;
+use crate::process::Launch;
+use crate::reaper::Status;
+use crate::usage::Meter;
+use client::{Client, Plan};
+
+pub(super) struct AcpRuntime {
+    spec: AcpSpec,
+    silence: Duration,
+    lines: JsonLines,
+    client: Client,
+}
+
+impl AcpRuntime {
+    pub(super) fn new(spec: AcpSpec, silence: Duration) -> Self {
+        Self {
+            spec,
+            silence,
+            lines: JsonLines::default(),
+            client: Client::default(),
+        }
+    }
+}
+
+impl Runtime for AcpRuntime {
+    fn prepare(&mut self, job: &Job<'_>) -> Result<Launch, String> {
+        let (program, args) = self.spec.argv.split_first().ok_or("it names no program")?;
+        let mut env = base_env(job);
+        // Whoever names an agent knows which service it asks.
+        env.extend(job.host.claude_env.clone());
+        env.extend(job.host.codex_env.clone());
+        env.extend(self.spec.env.clone());
+        let begin = cwd(job, self.spec.cwd.as_ref());
+        let named = self.spec.resume.clone();
+        let session = named.as_deref().or(job.session);
+        let plan = Plan {
+            prompt: self.spec.prompt.clone(),
+            cwd: begin.display().to_string(),
+            allows_tools: self.spec.allow_tools,
+            must_resume: named.is_some(),
+            meter: Meter::new(job.assigned.before.as_deref(), session),
+            session: session.map(str::to_owned),
+        };
+        let (client, first) = Client::begin(plan);
+        self.client = client;
+        Ok(Launch {
+            program: program.clone(),
+            args: args.to_vec(),
+            env,
+            stdin: Input::Open(first),
+            cwd: begin,
+            files: std::collections::BTreeMap::new(),
+        })
+    }
+
+    fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal> {
+        let client = &mut self.client;
+        let each = |value: &_, line: &[u8], out: &mut _| client.line(value, line, out);
+        self.lines.read(channel, bytes, each)
+    }
+
+    fn end(&mut self, channel: Channel) -> Vec<Signal> {
+        let client = &mut self.client;
+        let each = |value: &_, line: &[u8], out: &mut _| client.line(value, line, out);
+        self.lines.end(channel, each)
+    }
+
+    fn interrupt(&mut self) -> Option<Vec<u8>> {
+        self.client.cancel()
+    }
+
+    fn ladder(&self) -> &'static [Step] {
+        const LADDER: &[Step] = &[
+            Step::Say(Duration::from_secs(5)),
+            Step::Terminate(Duration::from_secs(5)),
+        ];
+        LADDER
+    }
+
+    fn silence(&self) -> Option<Duration> {
+        Some(self.silence)
+    }
+
+    fn judge(&mut self, status: &Status) -> Verdict {
+        let last_words = self.lines.last_words();
+        self.client.judge(status, last_words)
+    }
+}
+
+#[cfg(test)]
+mod tests;

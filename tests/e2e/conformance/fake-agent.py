@@ -1,0 +1,289 @@
+#!/usr/bin/env python3
+"""Speaks the stream of an agent's program, and misbehaves on demand.
+
+As `claude` and `codex` by the name it is started under, as an agent of the Agent Client
+Protocol with the argument `acp`. What it does stands in the prompt, as [[name]].
+"""
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+import uuid
+
+
+def write(data):
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def line(**value):
+    write(json.dumps(value).encode() + b"\n")
+
+
+def read():
+    text = sys.stdin.readline()
+    if not text:
+        sys.exit(0)
+    return json.loads(text)
+
+
+def after(flag):
+    args = sys.argv
+    return args[args.index(flag) + 1] if flag in args else None
+
+
+def keep(folder, name):
+    """Keeps a session where the real one does, for another run to find."""
+    os.makedirs(folder, exist_ok=True)
+    open(os.path.join(folder, name), "w").close()
+
+
+class Claude:
+    version = "9.9.1 (Claude Code)"
+
+    def begin(self):
+        self.resumed = after("--resume")
+        self.session = self.resumed or after("--session-id")
+        message = read()["message"]["content"][0]["text"]
+        keep(os.path.join(os.environ["HOME"], ".claude/projects/-w"), f"{self.session}.jsonl")
+        line(type="system", subtype="init", session_id=self.session, model="fake-model")
+        return message
+
+    def text(self, text):
+        line(type="assistant", message={"content": [{"type": "text", "text": text}]})
+
+    def tool(self, call, command):
+        use = {"type": "tool_use", "id": call, "name": "Bash", "input": {"command": command}}
+        line(type="assistant", message={"content": [use]})
+
+    def tool_ended(self, call, said, denied=False):
+        answer = {"type": "tool_result", "tool_use_id": call, "content": said, "is_error": denied}
+        line(type="user", message={"content": [answer]})
+
+    def retry(self):
+        line(type="system", subtype="api_retry", attempt=1, max_retries=4, error_status=503)
+
+    def result(self, text, denied=(), **fields):
+        usage = {"inputTokens": 10, "outputTokens": 5}
+        value = {
+            "type": "result", "subtype": "success", "is_error": False, "result": text,
+            "session_id": self.session, "num_turns": 1, "total_cost_usd": 0.5,
+            "usage": {"input_tokens": 10, "output_tokens": 5},
+            "modelUsage": {"fake-model": usage},
+            "permission_denials": [{"tool_name": name} for name in denied],
+        }
+        line(**{**value, **fields})
+
+    def fail(self):
+        self.result("API Error: 401", is_error=True, api_error_status=401)
+        sys.exit(1)
+
+    def interrupted(self):
+        self.result("", subtype="error_during_execution", is_error=True)
+        sys.exit(0)
+
+    def wait_interrupt(self):
+        signal.signal(signal.SIGINT, lambda *_: self.interrupted())
+        while True:
+            self.text("still there")
+            time.sleep(0.5)
+
+    def unknown(self):
+        line(type="command_lifecycle", state="new")
+        line(subtype="of_tomorrow", type="system")
+        line(message={"content": [{"text": "?", "type": "new_block"}]}, type="assistant")
+
+
+class Codex:
+    version = "codex-cli 9.9.2"
+
+    def begin(self):
+        self.resumed = sys.argv[-2] if "resume" in sys.argv else None
+        self.session = self.resumed or str(uuid.uuid4())
+        self.denied = False
+        prompt = sys.stdin.read()
+        keep(os.path.join(os.environ["CODEX_HOME"], "sessions"), f"rollout-{self.session}.jsonl")
+        line(type="thread.started", thread_id=self.session)
+        line(type="turn.started")
+        return prompt
+
+    def item(self, state, **item):
+        line(type=f"item.{state}", item=item)
+
+    def text(self, text):
+        self.item("completed", id="m", type="agent_message", text=text)
+
+    def tool(self, call, command):
+        self.item("started", id=call, type="command_execution", command=command, status="in_progress")
+
+    def tool_ended(self, call, said, denied=False):
+        status = "declined" if denied else "completed"
+        self.item("completed", id=call, type="command_execution", command="", aggregated_output=said, status=status)
+
+    def retry(self):
+        line(type="error", message="Reconnecting... 1/4 (unexpected status 503)")
+
+    def result(self, text, denied=()):
+        self.text(text)
+        line(type="turn.completed", usage={"input_tokens": 10, "cached_input_tokens": 0, "output_tokens": 5})
+
+    def fail(self):
+        line(type="turn.failed", error={"message": "unexpected status 401 Unauthorized"})
+        sys.exit(1)
+
+    def interrupted(self):
+        line(type="turn.failed", error={"message": "interrupted"})
+        sys.exit(1)
+
+    wait_interrupt = Claude.wait_interrupt
+
+    def unknown(self):
+        line(type="thread.of_tomorrow", n=1)
+        line(item={"type": "new_item", "id": "x"}, type="item.completed")
+
+
+class Acp:
+    version = "9.9.3"
+
+    def begin(self):
+        self.resumed = None
+        while True:
+            ask = read()
+            if ask["method"] == "initialize":
+                self.answer(ask, protocolVersion=1, agentCapabilities={"loadSession": True})
+            elif ask["method"] == "session/new":
+                self.session = str(uuid.uuid4())
+                self.answer(ask, sessionId=self.session)
+            elif ask["method"] == "session/load":
+                self.session = self.resumed = ask["params"]["sessionId"]
+                self.update("agent_message_chunk", content={"type": "text", "text": "told before"})
+                self.answer(ask)
+            elif ask["method"] == "session/prompt":
+                self.prompt = ask
+                return ask["params"]["prompt"][0]["text"]
+
+    def answer(self, ask, **result):
+        line(jsonrpc="2.0", id=ask["id"], result=result)
+
+    def update(self, kind, **fields):
+        update = {"sessionUpdate": kind, **fields}
+        line(jsonrpc="2.0", method="session/update", params={"sessionId": self.session, "update": update})
+
+    def text(self, text):
+        self.update("agent_message_chunk", content={"type": "text", "text": text + "\n"})
+
+    def tool(self, call, command):
+        self.update("tool_call", toolCallId=call, title="Bash", rawInput={"command": command}, status="pending")
+        options = [{"optionId": "n", "kind": "reject_once"}, {"optionId": "y", "kind": "allow_once"}]
+        params = {"sessionId": self.session, "toolCall": {"toolCallId": call, "title": "Bash"}, "options": options}
+        line(jsonrpc="2.0", id=f"ask {call}", method="session/request_permission", params=params)
+        self.allowed = read()["result"]["outcome"].get("optionId") == "y"
+
+    def tool_ended(self, call, said, denied=False):
+        status = "completed" if self.allowed else "failed"
+        self.update("tool_call_update", toolCallId=call, status=status)
+
+    def retry(self):
+        self.update("usage_update", used=1, size=2)
+
+    def result(self, text, denied=()):
+        self.text(text)
+        self.answer(self.prompt, stopReason="end_turn", usage={"inputTokens": 10, "outputTokens": 5})
+
+    def fail(self):
+        line(jsonrpc="2.0", id=self.prompt["id"], error={"code": -32000, "message": "Authentication required"})
+
+    def wait_interrupt(self):
+        while not select.select([sys.stdin], [], [], 0.5)[0]:
+            self.text("still there")
+        assert read()["method"] == "session/cancel"
+        self.answer(self.prompt, stopReason="cancelled")
+
+    def unknown(self):
+        self.update("of_tomorrow", n=1)
+        line(jsonrpc="2.0", method="_of/tomorrow", params={})
+        line(params={}, id="q", method="x/y", jsonrpc="2.0")
+
+
+def leave_children(agent):
+    """Two that would outlive their parent: one in the background, one in a session of its own."""
+    for own_session in (False, True):
+        child = subprocess.Popen(["sleep", "300"], start_new_session=own_session)
+        agent.text(f"pid {child.pid}")
+
+
+def run(agent, case):
+    if case == "resume" and not agent.resumed:
+        agent.text("about to be killed")
+        os.kill(os.getpid(), signal.SIGKILL)
+    if case == "tool":
+        command = "echo from the tool > made.txt && cat made.txt"
+        agent.tool("c1", command)
+        made = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+        agent.tool_ended("c1", made.stdout)
+        agent.result(made.stdout.strip())
+    elif case == "denied":
+        agent.tool("c1", "rm -rf /")
+        agent.tool_ended("c1", "denied", denied=True)
+        agent.result("done without", denied=["Bash"])
+    elif case == "transient":
+        agent.retry()
+        agent.retry()
+        agent.result("recovered")
+    elif case == "permanent":
+        agent.fail()
+    elif case == "stall":
+        agent.text("partial")
+        time.sleep(300)
+    elif case == "hang":
+        agent.result("done")
+        time.sleep(300)
+    elif case == "long":
+        write(b'{"type":"' + b"x" * (17 << 20) + b'"}\n')
+        agent.result("after the line")
+    elif case == "utf8":
+        write(b"\xff\xfe not text\n")
+        agent.result("after the bytes")
+    elif case == "crash":
+        agent.tool("c1", "sleep 300")
+        leave_children(agent)
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif case == "interrupt":
+        agent.tool("c1", "sleep 300")
+        leave_children(agent)
+        agent.wait_interrupt()
+    elif case == "children":
+        leave_children(agent)
+        agent.result("left some")
+    elif case == "two":
+        agent.result("first")
+        agent.result("second")
+    elif case == "after":
+        agent.result("done")
+        agent.text("afterwards")
+        write(b"and no json\n")
+    elif case == "unknown":
+        agent.unknown()
+        agent.result("known")
+    elif case == "resume":
+        agent.result(f"resumed {agent.resumed}")
+    else:
+        agent.text("hello")
+        agent.result("hello")
+
+
+def main():
+    name = "acp" if "acp" in sys.argv[1:2] else os.path.basename(sys.argv[0])
+    agent = {"claude": Claude, "codex": Codex, "acp": Acp}[name]()
+    if "--version" in sys.argv:
+        print(agent.version)
+        return
+    case = re.search(r"\[\[(\w+)\]\]", agent.begin())
+    run(agent, case.group(1) if case else "ok")
+
+
+main()

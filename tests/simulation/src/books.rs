@@ -1,0 +1,143 @@
+//! The books about what attempts and people say to each other, and about what tasks share.
+
+use std::collections::BTreeMap;
+
+use conductor_protocol::TaskId;
+use conductor_protocol::control::ConfigChange;
+use conductor_protocol::event::{Event, Usage, Word};
+use conductor_protocol::ids::{AgentId, Namespace, Position};
+use conductor_protocol::terms::Answer;
+
+/// A question that counted.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The task whose attempt asked.
+    pub task: TaskId,
+    /// What an answer that does not come means.
+    pub default: Answer,
+    /// What somebody answered first, and where.
+    pub given: Option<(Answer, Position)>,
+    /// What was decided.
+    pub decided: Option<Answer>,
+    /// How often its attempt was told.
+    pub told: u32,
+}
+
+/// Something that people said to an attempt.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Where the attempt was assigned.
+    pub lease: Position,
+    /// How often it was told.
+    pub told: u32,
+}
+
+/// What was asked and said, by where the attempt was assigned.
+#[derive(Clone, Debug, Default)]
+pub struct Talk {
+    /// Questions, by the attempt and their number.
+    pub questions: BTreeMap<(Position, u32), Question>,
+    /// Words, by where they were said.
+    pub words: BTreeMap<Position, Said>,
+}
+
+impl Talk {
+    /// Whether the attempt assigned there has asked something and was not told the answer.
+    pub fn is_asking(&self, lease: Position) -> bool {
+        let all = self.questions.range((lease, 0)..=(lease, u32::MAX));
+        all.into_iter().any(|(_, q)| q.told == 0)
+    }
+
+    /// Somebody answers a question of the attempt assigned there.
+    pub fn answered(&mut self, at: Position, lease: Position, number: u32, answer: Answer) {
+        if let Some(question) = self.questions.get_mut(&(lease, number)) {
+            question.given.get_or_insert((answer, at));
+        }
+    }
+
+    /// Somebody says something to the attempt assigned there.
+    pub fn said(&mut self, at: Position, lease: Position) {
+        self.words.insert(at, Said { lease, told: 0 });
+    }
+
+    /// Notes an event that counted.
+    pub fn note(&mut self, event: &Event) {
+        match event {
+            Event::ApprovalRequested(e) => {
+                let question = Question {
+                    task: e.lease.task,
+                    default: e.default,
+                    given: None,
+                    decided: None,
+                    told: 0,
+                };
+                self.questions
+                    .insert((e.lease.assigned, e.approval), question);
+            }
+            Event::ApprovalDecided(e) => {
+                let key = (e.lease.assigned, e.approval);
+                if let Some(question) = self.questions.get_mut(&key) {
+                    question.decided = Some(e.answer);
+                }
+            }
+            Event::AttemptTold(e) => match &e.word {
+                Word::Decision { approval, .. } => {
+                    let key = (e.lease.assigned, *approval);
+                    if let Some(question) = self.questions.get_mut(&key) {
+                        question.told += 1;
+                    }
+                }
+                Word::Text { control, .. } => {
+                    if let Some(said) = self.words.get_mut(control) {
+                        said.told += 1;
+                    }
+                }
+            },
+            _ => {}
+        }
+    }
+}
+
+/// What tasks share.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// The log's format; 0 before it was raised.
+    pub format: u32,
+    /// Tokens that namespaces may spend in a day.
+    pub budgets: BTreeMap<String, u64>,
+    /// Tokens that they have spent; no run goes on over midnight.
+    pub spent: BTreeMap<Namespace, u64>,
+    /// Tokens of each task, the most that was said.
+    pub used: BTreeMap<TaskId, u64>,
+    /// Who has a named workspace.
+    pub workspaces: BTreeMap<(Namespace, String), AgentId>,
+    /// Who has a model's session.
+    pub sessions: BTreeMap<String, AgentId>,
+}
+
+impl Shared {
+    /// Settings change.
+    pub fn put(&mut self, change: &ConfigChange) {
+        for (namespace, budget) in &change.namespace_budget {
+            match budget.tokens_per_day {
+                Some(tokens) => self.budgets.insert(namespace.clone(), tokens),
+                None => self.budgets.remove(namespace),
+            };
+        }
+    }
+
+    /// A task says what it has used in all.
+    pub fn used(&mut self, task: TaskId, namespace: Namespace, usage: &Usage) {
+        let tokens = usage.input_tokens;
+        let before = self.used.entry(task).or_default();
+        *self.spent.entry(namespace).or_default() += tokens.saturating_sub(*before);
+        *before = (*before).max(tokens);
+    }
+
+    /// Whether a namespace has spent all it may.
+    pub fn is_spent(&self, namespace: &Namespace) -> bool {
+        let spent = self.spent.get(namespace).copied().unwrap_or(0);
+        let budget = self.budgets.get(namespace.as_str());
+        budget.is_some_and(|budget| spent >= *budget)
+    }
+}

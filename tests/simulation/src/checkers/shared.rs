@@ -1,0 +1,118 @@
+//! What tasks share: what their namespace may spend, named workspaces, and where sessions are.
+
+use conductor_domain::State;
+use conductor_protocol::event::{AttemptAssigned, Event};
+use conductor_protocol::ids::AgentId;
+use conductor_protocol::spec::Runtime;
+
+use super::{Checker, Ruling};
+use crate::ledger::{By, Ledger, Seen, Task, What, workspace_of};
+
+/// An assignment that counted, its task in the books, and its agent.
+fn assigned<'a>(
+    ledger: &'a Ledger,
+    seen: &Seen<'a>,
+) -> Option<(&'a AttemptAssigned, &'a Task, &'a AgentId)> {
+    let (By::Leader(_, _, Some(id)), What::Event(Event::AttemptAssigned(e))) = (seen.by, seen.what)
+    else {
+        return None;
+    };
+    let task = ledger.tasks.get(&e.task)?;
+    seen.is_applied().then_some((e, task, id))
+}
+
+/// Nothing that needs a model is begun in a namespace that has spent what it may.
+pub(super) struct Budgets;
+
+impl Checker for Budgets {
+    fn id(&self) -> &'static str {
+        "budgets"
+    }
+
+    fn on_event(&mut self, ledger: &Ledger, _: &State, seen: &Seen<'_>) -> Ruling {
+        let Some((e, task, _)) = assigned(ledger, seen) else {
+            return Ok(());
+        };
+        let namespace = &task.spec.namespace;
+        if task.spec.runtime == Runtime::Claude && ledger.shared.is_spent(namespace) {
+            return Err(format!("{} begins, but {namespace} has spent all", e.task));
+        }
+        Ok(())
+    }
+
+    fn on_record(&mut self, ledger: &Ledger, state: &State) -> Ruling {
+        for (namespace, spent) in &ledger.shared.spent {
+            let known = state.spent(namespace, state.time_ms).tokens;
+            if known != *spent {
+                return Err(format!("{namespace} spent {spent}, the state says {known}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One task works in a named workspace at a time, and where it is.
+pub(super) struct Workspaces;
+
+impl Checker for Workspaces {
+    fn id(&self) -> &'static str {
+        "workspaces"
+    }
+
+    fn on_event(&mut self, ledger: &Ledger, _: &State, seen: &Seen<'_>) -> Ruling {
+        let Some((e, task, agent)) = assigned(ledger, seen) else {
+            return Ok(());
+        };
+        let Some(key) = workspace_of(&task.spec).filter(|_| ledger.shared.format >= 2) else {
+            return Ok(());
+        };
+        // Whoever entered it before the format was reached is not known to have done so.
+        let Some(keeper) = ledger.shared.workspaces.get(&key) else {
+            return Ok(());
+        };
+        if keeper != agent {
+            return Err(format!(
+                "{} enters {key:?} on {agent}, it is on {keeper}",
+                e.task
+            ));
+        }
+        Ok(())
+    }
+
+    fn on_record(&mut self, ledger: &Ledger, state: &State) -> Ruling {
+        for (key, workspace) in &state.workspaces {
+            let Some(id) = workspace.task else { continue };
+            let lease = ledger.tasks.get(&id).and_then(|t| t.lease.as_ref());
+            if lease.is_none_or(|(_, agent)| *agent != workspace.agent) {
+                return Err(format!("{key:?} is entered by {id}, held by {lease:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A session is offered where it is.
+pub(super) struct Sessions;
+
+impl Checker for Sessions {
+    fn id(&self) -> &'static str {
+        "sessions"
+    }
+
+    fn on_event(&mut self, ledger: &Ledger, _: &State, seen: &Seen<'_>) -> Ruling {
+        let Some((e, _, agent)) = assigned(ledger, seen) else {
+            return Ok(());
+        };
+        let session = e.before.as_ref().and_then(|b| b.session.as_ref());
+        let Some(session) = session else {
+            return Ok(());
+        };
+        let keeper = ledger.shared.sessions.get(session);
+        if keeper != Some(agent) {
+            return Err(format!(
+                "{session} is offered to {agent}, it is on {keeper:?}"
+            ));
+        }
+        Ok(())
+    }
+}
