@@ -9,7 +9,7 @@ use std::process::Command;
 
 use conductor_domain::state::{Outcome, Phase};
 use conductor_harness::system::sh;
-use conductor_harness::{Story, System};
+use conductor_harness::{Story, System, until_asked};
 use conductor_protocol::event::{AttemptChanged, AttemptFailed, Event};
 use conductor_protocol::{OutcomeClass, TaskId};
 use serde_json::{Value, json};
@@ -324,11 +324,16 @@ async fn a_named_workspace_is_gone_on_in_and_used_by_one_at_a_time() {
     let first = world.submit(&script, named()).await;
     world.story.told(first, "attempt.started").await;
     let busy = world.submit("true", named()).await;
-    let message = world.failed(busy, OutcomeClass::NotStarted).await;
-    assert!(
-        message.contains("\"w\"") && message.contains("in use"),
-        "{message}"
-    );
+    let expected = format!("task {first} works in its workspace \"w\"");
+    until_asked(async || {
+        let why = world.system.cli(&["why", &busy.to_string()]).await;
+        if why.stdout.contains(&expected) {
+            Ok(())
+        } else {
+            Err(format!("{} {}", why.stdout, why.stderr))
+        }
+    })
+    .await;
     let other = world
         .submit(
             "test ! -e a",
@@ -338,6 +343,7 @@ async fn a_named_workspace_is_gone_on_in_and_used_by_one_at_a_time() {
     world.succeeded(other).await;
     std::fs::write(&go, "").unwrap();
     world.succeeded(first).await;
+    world.succeeded(busy).await;
     assert_eq!(world.changed(first).files, 1);
     let second = world
         .submit("test \"$(cat a)\" = a && echo b > b", named())

@@ -191,7 +191,7 @@ impl World {
         }
         self.presence_restored()?;
         // Whoever lied did so in the name of all processes of that name.
-        self.update_agents();
+        self.update_agents()?;
         let liars = std::mem::take(&mut self.liars);
         let names: Vec<_> = liars.iter().map(|n| self.agents[*n].id.clone()).collect();
         for n in 0..self.agents.len() {
@@ -216,13 +216,16 @@ impl World {
     }
 
     /// Agents that know the first format alone are started anew, and know more then.
-    fn update_agents(&mut self) {
+    fn update_agents(&mut self) -> Result<(), Violation> {
         for n in 0..self.agents.len() {
-            let is_old = self.agents.get(n).is_some_and(|p| p.life <= 1);
+            let is_old = |p: &super::AgentProcess| p.life <= 1 && p.up.is_some();
+            let is_old = self.agents.get(n).is_some_and(is_old);
             if is_old && self.scenario.options.are_agents_old {
                 self.end_agent(n);
+                self.start_agent(n)?;
             }
         }
+        Ok(())
     }
 
     /// The operator releases workspaces whose agents are gone.

@@ -131,7 +131,7 @@ impl World {
         }
         let until_ms = luck
             .chance(900)
-            .then(|| self.server_ms() + luck.around(20_000));
+            .then(|| self.server_ms() + luck.around(20_000).min(RUN_MS_MAX));
         Some(AttemptThrottled { lease, until_ms }.into())
     }
 

@@ -18,6 +18,8 @@ use crate::scenario::Node;
 
 /// A question that nobody reacted to, not even by letting it expire, is asked again so much later.
 const REMIND_MS: u64 = 30_000;
+/// Longest that an answer is waited for: everything is done half an hour after trouble.
+const EXPIRES_MS_MAX: u64 = 60_000;
 
 /// A program's side of it.
 #[derive(Default)]
@@ -58,7 +60,7 @@ impl World {
     /// A program asks something.
     pub(super) fn asks(&mut self, life: Life, at: Position) -> Result<(), Violation> {
         let mut luck = self.luck(&format!("question {at}"));
-        let expires = luck.around(20_000).max(500);
+        let expires = luck.around(20_000).clamp(500, EXPIRES_MS_MAX);
         let default = if luck.chance(500) {
             Answer::Allow
         } else {
