@@ -115,13 +115,16 @@ impl Fakes {
             _ => of_model,
         };
         if expected == End::Cancelled {
+            let is_begun = |s: &Story| s.find(id, "attempt.started");
+            self.story.patiently("its beginning", is_begun).await;
             self.has_named(id, case.leaves).await;
             self.system
                 .cli(&["task", "cancel", &id.to_string()])
                 .await
                 .ok();
         }
-        let task = self.story.ended(id).await;
+        let is_ended = |s: &Story| s.state().tasks.get(&id).filter(|t| t.is_final()).cloned();
+        let task = self.story.patiently("its end", is_ended).await;
         let Phase::Ended(ended) = &task.phase else {
             return Err("it has not ended".into());
         };

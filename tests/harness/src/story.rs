@@ -69,6 +69,22 @@ impl Story {
         found
     }
 
+    /// Reads on until something is so, for as long as the log goes on: of very much work it is not
+    /// known how long it takes, but that there is always something more.
+    pub async fn patiently<T>(&mut self, what: &str, is: impl Fn(&Self) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = is(self) {
+                return found;
+            }
+            let more = tokio::time::timeout(PATIENCE, self.read_one()).await;
+            assert!(
+                more.is_ok(),
+                "nothing goes on before {what}; the log:\n{}",
+                self.text()
+            );
+        }
+    }
+
     /// Reads on until a task has ended; returns it as it then is.
     pub async fn ended(&mut self, task: TaskId) -> Box<Task> {
         let is_final = |s: &Self| s.state().tasks.get(&task).filter(|t| t.is_final()).cloned();
