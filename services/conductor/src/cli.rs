@@ -137,7 +137,7 @@ pub(crate) fn main(cli: Cli) -> Outcome {
         .map_err(|e| Failure::from(std::io::Error::other(e)))?;
     runtime.block_on(async {
         match cli.command {
-            Command::Run(command) => run::main(command, &settings).await,
+            Command::Run(command) => Box::pin(run::main(command, &settings)).await,
             Command::Submit(args) => submit::run(*args, &settings).await,
             Command::Task(command) => task::run(command, &settings).await,
             Command::Artifact(command) => artifact::run(command, &settings).await,
@@ -149,7 +149,9 @@ pub(crate) fn main(cli: Cli) -> Outcome {
                 command: Some(command),
                 ..
             }) => cell::agents(command, &settings).await,
-            Command::Agent(AgentCommand { run, command: None }) => run::agent(run, &settings).await,
+            Command::Agent(AgentCommand { run, command: None }) => {
+                Box::pin(run::agent(run, &settings)).await
+            }
             Command::Queue(command) => cell::queues(command, &settings).await,
             Command::Workspace(command) => workspace::run(command, &settings).await,
             Command::Log(command) => log::run(command, &settings).await,

@@ -4,6 +4,8 @@
 //! event that carries the spec, for ever**: these defaults are part of the log's
 //! format, so that old logs fold to the same state under new software.
 
+mod runtime;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use crate::compact::{Pairs, Rare, Usual};
 use crate::human::DurationMs;
 use crate::ids::{Namespace, QueueName, TaskId, UnixMs};
 use crate::terms::Terms;
+
+pub use runtime::Runtime;
 
 /// What an attempt runs. Boxed, since every task that waits has one.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -44,46 +48,6 @@ impl RunSpec {
             Self::Acp(_) => Runtime::Acp,
             Self::Noop(_) => Runtime::Noop,
         }
-    }
-}
-
-/// A way to run an attempt, as agents announce it and tasks require it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Runtime {
-    /// Any program.
-    Command,
-    /// The Claude Code CLI.
-    Claude,
-    /// Nothing.
-    Noop,
-    /// The Codex CLI.
-    Codex,
-    /// Agents that speak the Agent Client Protocol.
-    Acp,
-}
-
-impl Runtime {
-    /// The wire name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Command => "command",
-            Self::Claude => "claude",
-            Self::Noop => "noop",
-            Self::Codex => "codex",
-            Self::Acp => "acp",
-        }
-    }
-
-    /// Whether its model can be told something while it runs.
-    pub fn can_be_told(self) -> bool {
-        matches!(self, Self::Claude | Self::Acp)
-    }
-}
-
-impl fmt::Display for Runtime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 
@@ -511,27 +475,4 @@ fn is_default<T: Default + PartialEq>(v: &T) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn backoff_grows_to_its_cap() {
-        let policy = RetryPolicy {
-            max_attempts: 9,
-            ..RetryPolicy::default()
-        };
-        assert_eq!(policy.delay_ms(1), 1_000);
-        assert_eq!(policy.delay_ms(2), 2_000);
-        assert_eq!(policy.delay_ms(4), 8_000);
-        assert_eq!(policy.delay_ms(60), 300_000);
-        assert_eq!(policy.delay_ms(u32::MAX), 300_000);
-    }
-
-    #[test]
-    fn an_argument_list_is_a_command() {
-        let short: RunSpec = serde_json::from_str(r#"{"command":["echo","hi"]}"#).unwrap();
-        let long: RunSpec = serde_json::from_str(r#"{"command":{"argv":["echo","hi"]}}"#).unwrap();
-        assert_eq!(short, long);
-        assert!(serde_json::from_str::<RunSpec>(r#"{"command":"echo hi"}"#).is_err());
-    }
-}
+mod tests;

@@ -4,6 +4,9 @@
 //! A task without terms runs in the agent's default sandbox, in an empty directory, and is done
 //! when its program says so. What is absent on the wire has the meaning given here for ever.
 
+mod approvals;
+mod budget;
+
 use std::fmt;
 
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
@@ -13,6 +16,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::event::Usage;
 use crate::human::{ByteSize, DurationMs};
 use crate::spec::CommandSpec;
+
+pub use approvals::{APPROVAL_EXPIRY_MS_DEFAULT, Answer, ApprovalSpec};
+pub use budget::{Budget, OnReached};
 
 /// Everything a task asks for beyond what it runs. One for the state, the assignment and whoever
 /// reads them.
@@ -365,90 +371,6 @@ pub struct GitSpec {
     /// Branch that its commits are pushed to after a success.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub push: Option<String>,
-}
-
-/// What a task may spend over all its attempts.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Budget {
-    /// Money, in US dollars.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub usd: Option<f64>,
-    /// Tokens: read, written to a cache, and written; read from a cache are not counted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tokens: Option<u64>,
-    /// Answers of a model.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub turns: Option<u64>,
-    /// Time its attempts run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub time: Option<DurationMs>,
-    /// What happens then.
-    #[serde(skip_serializing_if = "is_fail")]
-    pub on_reached: OnReached,
-}
-
-/// What happens when a budget is used up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnReached {
-    /// The attempt fails with class `budget`.
-    #[default]
-    Fail,
-    /// Somebody is asked; the attempt waits.
-    Ask,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_fail(on_reached: &OnReached) -> bool {
-    *on_reached == OnReached::Fail
-}
-
-/// When people are asked, and what holds when nobody answers.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ApprovalSpec {
-    /// Whether tools that are not allowed by name are asked for, where the runtime can.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub tools: bool,
-    /// Whether its result is shown to somebody before it counts.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub acceptance: bool,
-    /// How long an answer is waited for; an hour when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expires: Option<DurationMs>,
-    /// What an answer that does not come means.
-    #[serde(skip_serializing_if = "is_deny")]
-    pub default: Answer,
-}
-
-/// How long an answer is waited for where a task does not say, in milliseconds.
-pub const APPROVAL_EXPIRY_MS_DEFAULT: u64 = 3_600_000;
-
-/// Yes or no.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Answer {
-    /// No.
-    #[default]
-    Deny,
-    /// Yes.
-    Allow,
-}
-
-impl Answer {
-    /// The wire name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Deny => "deny",
-            Self::Allow => "allow",
-        }
-    }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_deny(answer: &Answer) -> bool {
-    *answer == Answer::Deny
 }
 
 /// What an agent offers to box attempts in by.
