@@ -328,7 +328,7 @@ async fn suite(field: &mut Field) {
     drop(attacker);
     drop(other);
     let replayed = field.revoke().await;
-    println!(
+    eprintln!(
         "attack suite: {} attempts ({trespassed} trespassing, {injected} injecting, {forged} forged, \
          {flooded} flooding, {replayed} with old credentials): none succeeded, {voids} void events",
         trespassed + injected + forged + flooded + replayed

@@ -11,6 +11,7 @@ use conductor_harness::{Story, System, until};
 use conductor_protocol::event::{Event, Usage};
 use conductor_protocol::{OutcomeClass, TaskId};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::claude::claude_cli;
 use crate::model_api::{ANTHROPIC, ModelApi};
@@ -28,6 +29,11 @@ struct Models {
 impl Models {
     /// A system whose agents have the CLI, and a key for it.
     async fn up() -> Option<Self> {
+        Self::up_with(&[]).await
+    }
+
+    /// The same, with more arguments for `conductor up`.
+    async fn up_with(args: &[&str]) -> Option<Self> {
         let Some(cli) = claude_cli() else {
             eprintln!(
                 "npm cannot install the Claude Code CLI here: the proxy is tested with clients of our own only"
@@ -41,7 +47,7 @@ impl Models {
             ("ANTHROPIC_BASE_URL".into(), api.url.clone()),
             ("ANTHROPIC_API_KEY".into(), KEY.into()),
         ];
-        system.start_up(&[]).await;
+        system.start_up(args).await;
         let (story, api_log) = (system.story().await, system.dir.path().join("api.log"));
         Some(Self {
             system,
@@ -294,6 +300,90 @@ async fn a_provider_that_has_no_more_is_a_fact_and_others_of_its_models_are_refu
     assert_eq!(class, OutcomeClass::Denied, "{message}");
     assert!(message.contains("it may use claude-haiku-3-x"), "{message}");
     assert_eq!(models.asked().len(), asked, "it was not asked");
+}
+
+#[tokio::test]
+async fn models_are_reached_from_every_sandbox() {
+    let Some(mut models) = Models::up_with(&["--sandbox", "none"]).await else {
+        return;
+    };
+    for kind in sandboxes(&models.system).await {
+        let id = models
+            .submit("[[bash]] look", json!({"sandbox": kind}))
+            .await;
+        let (outcome, failure, usage) = models.end(id).await;
+        assert_eq!(outcome, Outcome::Succeeded, "{kind}: {failure:?}");
+        assert_eq!(usage.unwrap().turns, 2, "{kind}");
+        let Some(Event::AttemptStarted(e)) =
+            models.story.find(id, "attempt.started").unwrap().event
+        else {
+            panic!("it started")
+        };
+        assert_eq!(e.sandbox.unwrap().kind.as_str(), kind);
+    }
+    assert!(models.asked().iter().all(|h| h["x-api-key"] == KEY));
+}
+
+/// Sandboxes that the agents offer, containers left out: their images hold no CLI.
+async fn sandboxes(system: &System) -> Vec<&'static str> {
+    let mut story = system.story().await;
+    let find = |s: &Story| s.state().agents.values().next().map(|a| a.joined.clone());
+    let joined = story.until("an agent", find).await;
+    let kinds = joined.sandboxes.keys().map(|kind| kind.as_str());
+    let kinds: Vec<_> = kinds
+        .filter(|k| ["none", "landlock", "bubblewrap"].contains(k))
+        .collect();
+    eprintln!("sandboxes here: {kinds:?}");
+    assert!(kinds.contains(&"none"));
+    kinds
+}
+
+#[tokio::test]
+async fn hosts_that_are_allowed_are_reached_through_the_agent_from_every_sandbox() {
+    let mut system = System::bare().await;
+    system.start_up(&["--sandbox", "none"]).await;
+    let mut story = system.story().await;
+    let (port, other) = (answering("it is reached").await, answering("never").await);
+    // As any client of an HTTP proxy would.
+    let ask = |port| {
+        format!(
+            "exec 3<>/dev/tcp/127.0.0.1/${{HTTP_PROXY##*:}}; \
+             printf 'GET http://127.0.0.1:{port}/ HTTP/1.1\\r\\nconnection: close\\r\\n\\r\\n' >&3; cat <&3"
+        )
+    };
+    for kind in sandboxes(&system).await {
+        let script = format!("{}; {}", ask(port), ask(other));
+        let sandbox = json!({"kind": kind, "network": {"hosts": [format!("127.0.0.1:{port}")]}});
+        let run = json!({"command": ["bash", "-c", script]});
+        let id = system.submit(json!({"run": run, "sandbox": sandbox})).await;
+        let outcome = story.outcome(id).await;
+        let logs = system.cli(&["task", "logs", &id.to_string()]).await.ok();
+        assert_eq!(outcome, Outcome::Succeeded, "{kind}: {logs}");
+        assert!(logs.contains("it is reached"), "{kind}: {logs}");
+        assert!(
+            logs.contains("may not reach") && !logs.contains("never"),
+            "{kind}: {logs}"
+        );
+    }
+}
+
+/// The port of a server that says this to whoever asks.
+async fn answering(text: &'static str) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 1024];
+            let _ = stream.read(&mut asked).await;
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}",
+                text.len()
+            );
+            let _ = stream.write_all(head.as_bytes()).await;
+        }
+    });
+    port
 }
 
 #[tokio::test]

@@ -116,7 +116,7 @@ impl Room {
 }
 
 /// A file tree for containers: the machine's programs are seen in it.
-fn small_image(system: &System) -> std::path::PathBuf {
+pub(super) fn small_image(system: &System) -> std::path::PathBuf {
     let root = system.dir.path().join("image");
     let dirs = "usr etc proc sys dev tmp run workspace home/agent opt/conductor var";
     for dir in dirs.split(' ') {

@@ -226,7 +226,15 @@ async fn the_number_of_series_does_not_grow_with_tasks_agents_and_queues() {
             (s.state().counters.accepted >= 150).then_some(())
         })
         .await;
-    let page = http::get(&at, "/metrics", OPEN_METRICS).await.body;
+    // The process reads the log by itself, and may be behind the test.
+    let page = until_asked(async || {
+        let page = http::get(&at, "/metrics", OPEN_METRICS).await.body;
+        match value(&page, r#"tasks_total{cell="local"}"#) {
+            Some(150.0) => Ok(page),
+            other => Err(format!("150 tasks, not {other:?}")),
+        }
+    })
+    .await;
     let queues: BTreeSet<&str> = page
         .lines()
         .filter(|l| l.starts_with("conductor_queue_backlog{"))

@@ -59,7 +59,10 @@ async fn what_an_outsider_writes_in_a_leaders_name_does_not_count() {
         reason: "forged".to_owned(),
     }
     .into();
-    let frame = join(FrameHead::epoch(1), &[forged.encode()]);
+    // Whoever was elected first: this is neither's epoch.
+    let leading = conductor_protocol::subject::Role::Orchestrator;
+    let epoch = story.state().epoch(leading) + 1_000;
+    let frame = join(FrameHead::epoch(epoch), &[forged.encode()]);
     system.append("conductor.local.orchestrator", frame).await;
     assert_eq!(story.outcome(id).await, Outcome::Succeeded);
     assert_eq!(story.void(VoidReason::StaleEpoch), 1, "{}", story.text());

@@ -36,6 +36,8 @@ pub enum Input {
     Ended(Position),
     /// The log can be reached again: a sign of life is due at once.
     LinkRestored,
+    /// Another process has its name: what is said to it cannot be heard here any more.
+    Replaced,
     /// Nothing can be heard: a sign of life is to say so at once.
     Deaf,
     /// Whether the last sign of life arrived.
@@ -152,6 +154,7 @@ impl Duty {
                 self.ended(at, &mut effects);
                 self.start_waiting(now, &mut effects);
             }
+            Input::Replaced => self.superseded(&mut effects),
             Input::LinkRestored | Input::Deaf => self.beat(now, &mut effects),
             Input::BeatDone(arrived) => self.beat_done(arrived, now),
             Input::Tick => self.tick(now, &mut effects),

@@ -180,7 +180,7 @@ pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
 /// Runs it until it is told to stop.
 pub(crate) async fn main(command: RunCommand, settings: &Settings) -> Outcome {
     match command {
-        RunCommand::Up(args) => local::up(args, settings).await,
+        RunCommand::Up(args) => Box::pin(local::up(args, settings)).await,
         RunCommand::Orchestrator(args) => {
             let roles = vec![conductor_protocol::subject::Role::Orchestrator];
             stack::serve(settings, traced(plan(args, roles, Vec::new()))).await
@@ -191,7 +191,7 @@ pub(crate) async fn main(command: RunCommand, settings: &Settings) -> Outcome {
         }
         RunCommand::Projector(args) => projector(args, settings).await,
         RunCommand::Issuer(args) => issuer::run(args, settings).await,
-        RunCommand::Demo => demo::run(settings).await,
+        RunCommand::Demo => Box::pin(demo::run(settings)).await,
     }
 }
 

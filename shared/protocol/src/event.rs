@@ -9,6 +9,7 @@ mod orchestrator;
 mod peek;
 mod quick;
 mod scheduler;
+mod usage;
 
 pub use agent::{
     AgentDraining, AgentJoined, AgentLeft, ApprovalRequested, AttemptArtifact, AttemptChanged,

@@ -4,21 +4,17 @@
 //! A task without terms runs in the agent's default sandbox, in an empty directory, and is done
 //! when its program says so. What is absent on the wire has the meaning given here for ever.
 
-mod approvals;
-mod budget;
+mod sandbox;
 
-use std::fmt;
+use serde::{Deserialize, Serialize};
 
-use serde::de::value::{MapAccessDeserializer, StrDeserializer};
-use serde::de::{self, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+pub use sandbox::{
+    Guarantee, Level, Network, SandboxInUse, SandboxKind, SandboxOffer, SandboxSpec,
+};
 
 use crate::event::Usage;
-use crate::human::{ByteSize, DurationMs};
+use crate::human::DurationMs;
 use crate::spec::CommandSpec;
-
-pub use approvals::{APPROVAL_EXPIRY_MS_DEFAULT, Answer, ApprovalSpec};
-pub use budget::{Budget, OnReached};
 
 /// Everything a task asks for beyond what it runs. One for the state, the assignment and whoever
 /// reads them.
@@ -75,278 +71,6 @@ impl Terms {
     }
 }
 
-/// What boxes an attempt in.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SandboxKind {
-    /// Nothing but directories and an environment of its own.
-    None,
-    /// Landlock rules of the kernel: files, and TCP where the kernel knows that.
-    Landlock,
-    /// bubblewrap: namespaces of its own, and a file tree of what it needs.
-    Bubblewrap,
-    /// A container by podman.
-    Podman,
-    /// A container by docker.
-    Docker,
-    /// A pod.
-    Kubernetes,
-}
-
-impl SandboxKind {
-    /// Every kind, weakest first.
-    pub const ALL: [Self; 6] = [
-        Self::None,
-        Self::Landlock,
-        Self::Bubblewrap,
-        Self::Podman,
-        Self::Docker,
-        Self::Kubernetes,
-    ];
-
-    /// The wire name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Landlock => "landlock",
-            Self::Bubblewrap => "bubblewrap",
-            Self::Podman => "podman",
-            Self::Docker => "docker",
-            Self::Kubernetes => "kubernetes",
-        }
-    }
-}
-
-impl fmt::Display for SandboxKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl std::str::FromStr for SandboxKind {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|k| k.as_str() == s).ok_or_else(|| {
-            format!("{s:?} is no sandbox; one of none, landlock, bubblewrap, podman, docker, kubernetes")
-        })
-    }
-}
-
-/// How much isolation is asked for: a set of [`Guarantee`]s.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Files outside of its own directories cannot be written, and nothing of it is left behind.
-    Minimal,
-    /// Also: it sees no other file, process, environment or network.
-    Moderate,
-    /// Also: memory and processes are limited by the kernel, and system calls are filtered or
-    /// the file tree is an image.
-    Strict,
-}
-
-impl Level {
-    /// What the level promises. A sandbox that gives all of them gives the level.
-    pub fn guarantees(self) -> &'static [Guarantee] {
-        use Guarantee::{
-            CallsFiltered, EnvironmentHidden, FilesHidden, FilesReadOnly, MemoryLimited,
-            NetworkClosed, NothingLeft, ProcessesHidden, ProcessesLimited,
-        };
-        match self {
-            Self::Minimal => &[NothingLeft, FilesReadOnly],
-            Self::Moderate => &[
-                NothingLeft,
-                FilesReadOnly,
-                FilesHidden,
-                EnvironmentHidden,
-                ProcessesHidden,
-                NetworkClosed,
-            ],
-            Self::Strict => &[
-                NothingLeft,
-                FilesReadOnly,
-                FilesHidden,
-                EnvironmentHidden,
-                ProcessesHidden,
-                NetworkClosed,
-                MemoryLimited,
-                ProcessesLimited,
-                CallsFiltered,
-            ],
-        }
-    }
-
-    /// The wire name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Minimal => "minimal",
-            Self::Moderate => "moderate",
-            Self::Strict => "strict",
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// One thing a sandbox can promise.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Guarantee {
-    /// Nothing of the attempt runs after its end.
-    NothingLeft,
-    /// Nothing outside its own directories can be written.
-    FilesReadOnly,
-    /// Nothing outside its own directories and the system's programs can be read.
-    FilesHidden,
-    /// No environment but its own can be read.
-    EnvironmentHidden,
-    /// No process but its own can be seen or signalled.
-    ProcessesHidden,
-    /// No network, but what it is allowed through the agent.
-    NetworkClosed,
-    /// The kernel limits the memory of all its processes together.
-    MemoryLimited,
-    /// The kernel limits how many processes it has.
-    ProcessesLimited,
-    /// Dangerous system calls are refused, or the file tree is an image of its own.
-    CallsFiltered,
-}
-
-impl Guarantee {
-    /// The wire name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NothingLeft => "nothing_left",
-            Self::FilesReadOnly => "files_read_only",
-            Self::FilesHidden => "files_hidden",
-            Self::EnvironmentHidden => "environment_hidden",
-            Self::ProcessesHidden => "processes_hidden",
-            Self::NetworkClosed => "network_closed",
-            Self::MemoryLimited => "memory_limited",
-            Self::ProcessesLimited => "processes_limited",
-            Self::CallsFiltered => "calls_filtered",
-        }
-    }
-}
-
-impl fmt::Display for Guarantee {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// What a task asks of its sandbox. People may write just a level or a kind.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct SandboxSpec {
-    /// Which one; absent means the agent's default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<SandboxKind>,
-    /// What it must promise; an agent that cannot give it refuses the task.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub level: Option<Level>,
-    /// What can be reached from inside.
-    #[serde(skip_serializing_if = "Network::is_none")]
-    pub network: Network,
-    /// Memory of all its processes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory: Option<ByteSize>,
-    /// Thousandths of a processor.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu_millis: Option<u32>,
-    /// Processes and threads.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub processes: Option<u32>,
-    /// Largest file it may write.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file_size: Option<ByteSize>,
-    /// Image, for containers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(default)]
-#[derive(Default)]
-struct SandboxFields {
-    kind: Option<SandboxKind>,
-    level: Option<Level>,
-    network: Network,
-    memory: Option<ByteSize>,
-    cpu_millis: Option<u32>,
-    processes: Option<u32>,
-    file_size: Option<ByteSize>,
-    image: Option<String>,
-}
-
-impl<'de> Deserialize<'de> for SandboxSpec {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        struct V;
-        impl<'de> Visitor<'de> for V {
-            type Value = SandboxSpec;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a level, a kind, or an object of what the sandbox shall be")
-            }
-            fn visit_str<E: de::Error>(self, s: &str) -> Result<SandboxSpec, E> {
-                let word = || StrDeserializer::<E>::new(s);
-                if let Ok(level) = Level::deserialize(word()) {
-                    let level = Some(level);
-                    return Ok(SandboxSpec {
-                        level,
-                        ..SandboxSpec::default()
-                    });
-                }
-                let kind = SandboxKind::deserialize(word()).map_err(|_| {
-                    E::custom(format!(
-                        "{s:?} is neither a level (minimal, moderate, strict) nor a kind of sandbox"
-                    ))
-                })?;
-                let kind = Some(kind);
-                Ok(SandboxSpec {
-                    kind,
-                    ..SandboxSpec::default()
-                })
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SandboxSpec, A::Error> {
-                let f = SandboxFields::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(SandboxSpec {
-                    kind: f.kind,
-                    level: f.level,
-                    network: f.network,
-                    memory: f.memory,
-                    cpu_millis: f.cpu_millis,
-                    processes: f.processes,
-                    file_size: f.file_size,
-                    image: f.image,
-                })
-            }
-        }
-        d.deserialize_any(V)
-    }
-}
-
-/// What can be reached over the network from inside.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Network {
-    /// Nothing.
-    #[default]
-    None,
-    /// These hosts alone, over the agent's proxy (`name` or `name:port`; 443 when absent).
-    Hosts(Vec<String>),
-    /// Whatever the agent can reach.
-    Full,
-}
-
-impl Network {
-    fn is_none(&self) -> bool {
-        *self == Self::None
-    }
-}
-
 /// What a task works on. Without one it begins in an empty directory.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -373,38 +97,88 @@ pub struct GitSpec {
     pub push: Option<String>,
 }
 
-/// What an agent offers to box attempts in by.
+/// What a task may spend over all its attempts.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Budget {
+    /// Money, in US dollars.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usd: Option<f64>,
+    /// Tokens: read, written to a cache, and written; read from a cache are not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Answers of a model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turns: Option<u64>,
+    /// Time its attempts run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<DurationMs>,
+    /// What happens then.
+    #[serde(skip_serializing_if = "is_fail")]
+    pub on_reached: OnReached,
+}
+
+/// What happens when a budget is used up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnReached {
+    /// The attempt fails with class `budget`.
+    #[default]
+    Fail,
+    /// Somebody is asked; the attempt waits.
+    Ask,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_fail(on_reached: &OnReached) -> bool {
+    *on_reached == OnReached::Fail
+}
+
+/// When people are asked, and what holds when nobody answers.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct SandboxOffer {
-    /// Version of the program, or of the kernel's interface.
-    pub version: String,
-    /// What it promises on this machine.
-    pub guarantees: Vec<Guarantee>,
+#[serde(default)]
+pub struct ApprovalSpec {
+    /// Whether tools that are not allowed by name are asked for, where the runtime can.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tools: bool,
+    /// Whether its result is shown to somebody before it counts.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub acceptance: bool,
+    /// How long an answer is waited for; an hour when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<DurationMs>,
+    /// What an answer that does not come means.
+    #[serde(skip_serializing_if = "is_deny")]
+    pub default: Answer,
 }
 
-impl SandboxOffer {
-    /// Whether it gives all that a level promises.
-    pub fn gives(&self, level: Level) -> bool {
-        self.lacks(level).next().is_none()
-    }
+/// How long an answer is waited for where a task does not say, in milliseconds.
+pub const APPROVAL_EXPIRY_MS_DEFAULT: u64 = 3_600_000;
 
-    /// What of a level it does not give.
-    pub fn lacks(&self, level: Level) -> impl Iterator<Item = Guarantee> + '_ {
-        let promised = level.guarantees().iter().copied();
-        promised.filter(|g| !self.guarantees.contains(g))
+/// Yes or no.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// No.
+    #[default]
+    Deny,
+    /// Yes.
+    Allow,
+}
+
+impl Answer {
+    /// The wire name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
     }
 }
 
-/// What an attempt was boxed in by in fact.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct SandboxInUse {
-    /// Which.
-    pub kind: SandboxKind,
-    /// What it promises.
-    pub guarantees: Vec<Guarantee>,
-    /// What limits memory and processors: `cgroup`, `rlimit`, the container engine, or nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limits: Option<String>,
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_deny(answer: &Answer) -> bool {
+    *answer == Answer::Deny
 }
 
 /// What is known of a task's earlier attempts when another is assigned.
@@ -425,6 +199,7 @@ pub struct Before {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::human::ByteSize;
 
     #[test]
     fn a_word_is_a_level_or_a_kind() {

@@ -264,7 +264,7 @@ impl Actor for Replica {
         };
         if let Input::Beat(beat) = input {
             replica.heard(&beat.agent);
-            if beat.hearing.is_deaf && replica.host.leads(RoleName::Scheduler) {
+            if beat.hearing.is_deaf && replica.is_to_hear(beat) {
                 replica.ears.make(&replica.connection, beat);
             }
         }
@@ -338,6 +338,14 @@ impl ReplicaState {
         self.terms.stop();
         let problem = self.host.stopped().map(str::to_owned);
         self.status.send_modify(|status| status.stopped = problem);
+    }
+
+    /// Whether it is ours to have an agent hear. One that was replaced by another process of its
+    /// name learns that from the other's consumer.
+    fn is_to_hear(&self, beat: &Beat) -> bool {
+        let known = self.host.state().agents.get(&beat.agent);
+        let is_replaced = known.is_some_and(|a| a.incarnation > beat.incarnation);
+        self.host.leads(RoleName::Scheduler) && !is_replaced
     }
 
     /// An agent lives. Those that are forgotten are forgotten here, too.

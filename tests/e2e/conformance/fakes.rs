@@ -1,14 +1,14 @@
 //! A system whose agents run the fake programs, and what is looked at when a task has ended.
 
 use conductor_domain::state::{Ended, Outcome, Phase};
-use conductor_harness::process::gone;
-use conductor_harness::{Story, System, binary, until_asked};
+use conductor_harness::{Story, System, binary, until, until_asked};
 use conductor_protocol::event::Event;
 use conductor_protocol::{OutcomeClass, TaskId};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::cases::{Case, End};
 use super::pairs::{Kind, Pair};
+use crate::sandbox::small_image;
 
 /// The program that plays the others.
 const SCRIPT: &str = "tests/e2e/conformance/fake-agent.py";
@@ -41,7 +41,11 @@ impl Fakes {
             ("CONDUCTOR_CODEX_BIN".into(), place("codex")),
             (
                 "CONDUCTOR_SANDBOX_RO".into(),
-                programs.display().to_string(),
+                format!("/usr:{}", programs.display()),
+            ),
+            (
+                "CONDUCTOR_CONTAINER_IMAGE".into(),
+                format!("rootfs:{}", small_image(&system).display()),
             ),
             ("CONDUCTOR_MODEL_SILENCE".into(), SILENCE.into()),
         ];
@@ -73,10 +77,13 @@ impl Fakes {
             return Ok(());
         }
         let said = self.system.process("up").said();
-        let why = said
+        let told = said
             .lines()
-            .find(|line| line.contains(sandbox) && line.contains("does not work here"));
-        Err(why.unwrap_or("no agent offers it").to_owned())
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let why = told
+            .filter(|line| line["kind"] == sandbox)
+            .find_map(|line| line["why"].as_str().map(str::to_owned));
+        Err(why.unwrap_or_else(|| "no agent offers it".to_owned()))
     }
 
     pub(super) async fn submit(&self, pair: Pair, case: &Case) -> Option<TaskId> {
@@ -108,7 +115,7 @@ impl Fakes {
             _ => of_model,
         };
         if expected == End::Cancelled {
-            self.processes(id, case.leaves).await;
+            self.has_named(id, case.leaves).await;
             self.system
                 .cli(&["task", "cancel", &id.to_string()])
                 .await
@@ -128,34 +135,29 @@ impl Fakes {
             self.has_result(id, result)?;
         }
         self.knows_its_runtime(pair.kind, id)?;
-        for pid in self.processes(id, case.leaves).await {
-            gone(pid).await;
-        }
+        self.has_named(id, case.leaves).await;
+        nothing_is_left_of(id).await;
         self.in_time(case, id)
     }
 
-    /// The processes it named, once it has named so many.
-    async fn processes(&self, id: TaskId, count: usize) -> Vec<u32> {
+    /// Waits until it has named so many processes that it started; how they are numbered is its
+    /// sandbox's business.
+    async fn has_named(&self, id: TaskId, count: usize) {
         if count == 0 {
-            return Vec::new();
+            return;
         }
         until_asked(async || {
             let logs = self.system.cli(&["task", "logs", &id.to_string()]).await;
-            let named = logs
-                .stdout
-                .lines()
-                .filter_map(|l| l.strip_prefix("pid ")?.parse().ok());
-            let named: Vec<u32> = named.collect();
-            if named.len() == count {
-                Ok(named)
+            let named = logs.stdout.lines().filter(|l| l.starts_with("pid "));
+            let named = named.count();
+            if named == count {
+                Ok(())
             } else {
-                Err(format!(
-                    "{count} processes of {id}, not {named:?} in {}",
-                    logs.stdout
-                ))
+                let said = logs.stdout;
+                Err(format!("{count} processes of {id}, not {named} in {said}"))
             }
         })
-        .await
+        .await;
     }
 
     /// Waits until a task has failed: the class and message of its attempt.
@@ -234,6 +236,26 @@ impl Fakes {
         }
         Ok(())
     }
+}
+
+/// Waits until no process of the machine has the environment of that task.
+async fn nothing_is_left_of(id: TaskId) {
+    let marker = format!("CONDUCTOR_TASK={id}");
+    until(|| {
+        let processes = std::fs::read_dir("/proc").expect("there is /proc");
+        let is_its = |process: &std::fs::DirEntry| {
+            let environ = std::fs::read(process.path().join("environ")).unwrap_or_default();
+            let mut environ = environ.split(|b| *b == 0);
+            environ.any(|v| v == marker.as_bytes())
+        };
+        let left: Vec<_> = processes.flatten().filter(is_its).collect();
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("the end of {left:?}"))
+        }
+    })
+    .await;
 }
 
 fn is_as(expected: End, ended: &Ended) -> bool {

@@ -83,22 +83,22 @@ async fn replayed(system: &System, collector: &Collector, tasks: usize) {
     assert_eq!(replayed, live);
 }
 
+/// One that is killed now and then, and goes on soon.
+const PROJECTOR: [&str; 5] = [
+    "projector",
+    "--claim-ttl",
+    "2s",
+    "--checkpoint-every",
+    "200",
+];
+
 #[tokio::test]
 async fn a_thousand_tasks_through_kills_are_a_thousand_traces() {
     const TASKS: usize = 1_000;
     let collector = Collector::start().await;
     let mut system = System::bare().await;
     export_to(&mut system, &collector.grpc);
-    system.start(
-        "projector",
-        &[
-            "projector",
-            "--claim-ttl",
-            "2s",
-            "--checkpoint-every",
-            "200",
-        ],
-    );
+    system.start("projector", &PROJECTOR);
     system.start_split().await;
     let mut story = system.story().await;
     let submitted = submit(&system, TASKS).await;
@@ -116,16 +116,7 @@ async fn a_thousand_tasks_through_kills_are_a_thousand_traces() {
             .await;
         system.process(victim).kill9();
         match victim {
-            "projector" => system.start(
-                victim,
-                &[
-                    "projector",
-                    "--claim-ttl",
-                    "2s",
-                    "--checkpoint-every",
-                    "200",
-                ],
-            ),
+            "projector" => system.start(victim, &PROJECTOR),
             role => system.start_role(role, role),
         }
     }
@@ -273,8 +264,15 @@ async fn of_a_log_that_lost_its_end_the_new_end_is_exported_too() {
         said.contains("traces go on behind the last record"),
         "{said}"
     );
-    let after = position(&system).await;
-    assert!(after.time_ms > before.time_ms, "{before:?} {after:?}");
+    until_asked(async || {
+        let after = position(&system).await;
+        if after.time_ms > before.time_ms && after.seq >= end {
+            Ok(())
+        } else {
+            Err(format!("beyond {before:?}, not {after:?}"))
+        }
+    })
+    .await;
 }
 
 /// Runs a task; its trace has arrived.

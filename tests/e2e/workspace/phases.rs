@@ -202,8 +202,8 @@ async fn commits_outlive_the_agent_that_was_killed() {
         .join("data/kept")
         .join(&agent)
         .join("git");
-    let caches = std::fs::read_dir(kept).unwrap().flatten().map(|e| e.path());
-    let cache = caches.filter(|path| path.is_dir()).next().unwrap();
+    let mut caches = std::fs::read_dir(kept).unwrap().flatten().map(|e| e.path());
+    let cache = caches.find(|path| path.is_dir()).unwrap();
     let name = format!("refs/conductor/{id}/1");
     assert_eq!(git(&cache, &["rev-parse", &name]), head.trim());
     assert_eq!(git(&cache, &["show", &format!("{name}:p")]), "precious");

@@ -95,8 +95,8 @@ impl Collector {
         }
         servers.spawn(async move {
             let incoming = tonic::transport::server::TcpIncoming::from(grpc);
-            let served = server.add_service(service).serve_with_incoming(incoming);
-            served.await.expect("it serves");
+            let serving = server.add_service(service).serve_with_incoming(incoming);
+            serving.await.expect("it serves");
         });
         let app = axum::Router::new()
             .route("/v1/traces", axum::routing::post(post))

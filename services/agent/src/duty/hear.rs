@@ -146,7 +146,7 @@ impl Duty {
     }
 
     /// Another process has our name now.
-    fn superseded(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn superseded(&mut self, effects: &mut Vec<Effect>) {
         tracing::error!(agent = %self.id, "another process joined under our name; stopping");
         self.stop_all(Stop::Revoked, effects);
         effects.push(Effect::Superseded);

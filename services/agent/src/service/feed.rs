@@ -7,7 +7,7 @@ use std::time::Duration;
 use conductor_domain::Record;
 use conductor_eventlog::Tail;
 use conductor_eventlog::jetstream::Connection;
-use conductor_eventlog::jetstream::ears::{Ear, Hearing};
+use conductor_eventlog::jetstream::ears::{Ear, Hearing, Meant};
 use conductor_protocol::AgentId;
 use ractor::ActorRef;
 
@@ -88,13 +88,17 @@ pub(super) async fn words(
         }
         let next = hears.now().seq + 1;
         match connection.listen(&agent, next).await {
-            Ok(ear) if ear.rejoins() == Some(incarnation) => {
+            Ok(ear) if ear.meant() == Some(Meant::Rejoin(incarnation)) => {
                 tracing::error!(%agent, seq = next - 1, "the log has lost its end: joining anew");
                 let _ = actor.cast(AgentMsg::Told(Input::Rejoin));
                 return;
             }
-            // Meant for a joining of ours that is over.
-            Ok(ear) if ear.rejoins().is_some() => {}
+            Ok(ear) if ear.meant().is_some_and(|m| m.incarnation() > incarnation) => {
+                let _ = actor.cast(AgentMsg::Told(Input::Replaced));
+                return;
+            }
+            // That of an earlier joining of ours: ours is still to be made.
+            Ok(ear) if ear.meant() != Some(Meant::Hear(incarnation)) => {}
             Ok(ear) => {
                 hears.is_deaf.store(false, Ordering::Release);
                 pause = DEAF_PAUSE_MIN;

@@ -100,6 +100,19 @@ impl Place {
         Ok(Arc::new(Connection::open_patiently(&connect).await?))
     }
 
+    /// Makes the streams that are not there, and looks at those that are.
+    async fn provision(&self, plan: &Plan, services: &Arc<Connection>) -> Outcome<Provisioned> {
+        let how = Provision {
+            replicas: plan.replicas,
+            accepted_risks: plan.accepted_risks.clone(),
+            monitor_url: self.monitor_url.clone(),
+        };
+        let administrator = self.administrator(services).await?;
+        let made = provision_patiently(&administrator, &how).await?;
+        tracing::info!(durability = %made.durability, replicas = made.replicas, "the log is there");
+        Ok(made)
+    }
+
     /// Where the credentials of an agent are.
     fn agent_credentials(&self, id: &AgentId) -> Option<PathBuf> {
         match &self.credentials {
@@ -219,15 +232,7 @@ impl Stack {
         let provisioned = if plan.roles.is_empty() {
             None
         } else {
-            let how = Provision {
-                replicas: plan.replicas,
-                accepted_risks: plan.accepted_risks.clone(),
-                monitor_url: place.monitor_url.clone(),
-            };
-            let administrator = place.administrator(&connection).await?;
-            let provisioned = provision_patiently(&administrator, &how).await?;
-            tracing::info!(durability = %provisioned.durability, replicas = provisioned.replicas, "the log is there");
-            Some(provisioned)
+            Some(place.provision(&plan, &connection).await?)
         };
         start_live_spans(plan.live.as_ref(), &connection);
         let (stop, _) = watch::channel(false);
@@ -275,13 +280,8 @@ impl Stack {
             let connection = place.agent(&agent.id, &connection).await?;
             if let Some(path) = place.agent_credentials(&agent.id) {
                 let renewing = renew(Arc::clone(&connection), agent.id.clone(), path);
-                let mut stop = stop.subscribe();
-                parts.spawn(async move {
-                    tokio::select! {
-                        () = renewing => {}
-                        () = stopped(&mut stop) => {}
-                    }
-                });
+                let stop = stop.subscribe();
+                parts.spawn(until_stopped(renewing, stop));
             }
             parts.spawn(keep_agent(connection, options, stop.subscribe()));
         }
@@ -396,6 +396,14 @@ fn role(name: RoleName, connection: &Connection) -> Box<dyn Role> {
 pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // The value itself is a lock that must not be held over an await.
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Does something until it is done or everything stops.
+async fn until_stopped(work: impl Future<Output = ()>, mut stop: watch::Receiver<bool>) {
+    tokio::select! {
+        () = work => {}
+        () = stopped(&mut stop) => {}
+    }
 }
 
 /// Keeps a replica running; one that ends by itself is started again.

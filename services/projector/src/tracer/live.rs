@@ -60,6 +60,9 @@ struct Attempt {
     session: Option<String>,
     usage: Option<Usage>,
     exit_code: Option<i32>,
+    /// What its task had used before: reports of it count that, too.
+    #[serde(default)]
+    before: Option<Usage>,
 }
 
 /// What is needed of the task itself: never what it runs.
@@ -221,6 +224,7 @@ impl Live {
         self.stop_waiting(Some(agent), None, now);
         self.attempt = Some(Attempt {
             slots: e.slots,
+            before: e.before.as_ref().and_then(|b| b.usage.clone()),
             ..Attempt::default()
         });
     }
@@ -252,7 +256,10 @@ impl Live {
         class: Option<OutcomeClass>,
         now: UnixMs,
     ) {
-        let said = self.attempt.take().unwrap_or_default();
+        let mut said = self.attempt.take().unwrap_or_default();
+        if let (Some(usage), Some(before)) = (&mut said.usage, &said.before) {
+            *usage = usage.since(before);
+        }
         let n = u64::from(past.number);
         let error = class.map(|c| c.as_str().into());
         let parent = self.root.id;

@@ -30,8 +30,13 @@ const KEPT: Duration = Duration::from_secs(300);
 const BATCH: usize = 256;
 /// Most records handed out at once.
 const HANDED_OUT: usize = 256;
-/// The entry of a consumer's metadata that asks an incarnation to join anew.
+/// The entry of a consumer's metadata that names the incarnation it is made for: a process that
+/// finds a later one there was replaced.
+const INCARNATION: &str = "conductor-incarnation";
+/// The entry that asks that incarnation to join anew.
 const REJOIN: &str = "conductor-rejoin";
+/// How many messages the consumer has sent, in its signs of life.
+const LAST_SENT: &str = "Nats-Last-Consumer";
 /// How long the answer to setting a consumer back is waited for: there is none where there is no
 /// consumer.
 const RESET_MAX: Duration = Duration::from_millis(500);
@@ -47,6 +52,42 @@ pub struct Hearing {
     pub is_deaf: bool,
 }
 
+/// Whom a consumer is made for, and what for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meant {
+    /// For this incarnation, to hear.
+    Hear(u64),
+    /// For this incarnation, to join anew: the log has lost what it heard.
+    Rejoin(u64),
+}
+
+impl Meant {
+    /// The incarnation.
+    pub fn incarnation(self) -> u64 {
+        match self {
+            Self::Hear(incarnation) | Self::Rejoin(incarnation) => incarnation,
+        }
+    }
+
+    fn metadata(self) -> HashMap<String, String> {
+        let mut metadata =
+            HashMap::from([(INCARNATION.to_owned(), self.incarnation().to_string())]);
+        if let Self::Rejoin(_) = self {
+            metadata.insert(REJOIN.to_owned(), String::new());
+        }
+        metadata
+    }
+
+    fn of(metadata: &HashMap<String, String>) -> Option<Self> {
+        let incarnation = metadata.get(INCARNATION)?.parse().ok()?;
+        Some(if metadata.contains_key(REJOIN) {
+            Self::Rejoin(incarnation)
+        } else {
+            Self::Hear(incarnation)
+        })
+    }
+}
+
 /// Name of the consumer of an agent.
 pub fn consumer(agent: &AgentId) -> String {
     format!("agent-{agent}")
@@ -57,14 +98,8 @@ fn unavailable(e: impl std::fmt::Display) -> LogError {
 }
 
 impl Connection {
-    /// Makes the consumer of an agent, to begin with record `from`. With `rejoin` it does nothing
-    /// but tell that incarnation to join anew.
-    pub async fn make_ear(
-        &self,
-        agent: &AgentId,
-        from: u64,
-        rejoin: Option<u64>,
-    ) -> Result<(), LogError> {
+    /// Makes the consumer of an agent, to begin with record `from`.
+    pub async fn make_ear(&self, agent: &AgentId, from: u64, meant: Meant) -> Result<(), LogError> {
         let stream = self.stream(&log_stream(&self.cell)).await;
         let stream = stream.map_err(LogError::Unavailable)?;
         let name = consumer(agent);
@@ -74,7 +109,6 @@ impl Connection {
             Subject::Scheduler(agent.clone()),
             Subject::Leader(Role::Scheduler),
         ];
-        let metadata = rejoin.map(|incarnation| (REJOIN.to_owned(), incarnation.to_string()));
         let config = pull::Config {
             name: Some(name),
             deliver_policy: DeliverPolicy::ByStartSequence {
@@ -85,7 +119,7 @@ impl Connection {
             memory_storage: true,
             num_replicas: 1,
             inactive_threshold: KEPT,
-            metadata: metadata.into_iter().collect::<HashMap<_, _>>(),
+            metadata: meant.metadata(),
             ..Default::default()
         };
         let made = stream.create_consumer(config).await;
@@ -115,7 +149,7 @@ impl Connection {
             next: from,
             heard: 0,
             outstanding: 0,
-            rejoins: None,
+            meant: None,
         };
         ear.reset().await?;
         Ok(ear)
@@ -138,7 +172,7 @@ pub struct Ear {
     heard: u64,
     /// How many more were asked for.
     outstanding: usize,
-    rejoins: Option<u64>,
+    meant: Option<Meant>,
 }
 
 /// What an answer to `CONSUMER.RESET` is looked at for.
@@ -157,9 +191,9 @@ struct ResetConfig {
 }
 
 impl Ear {
-    /// The incarnation that is to join anew: the log has lost what it heard.
-    pub fn rejoins(&self) -> Option<u64> {
-        self.rejoins
+    /// Whom it is made for.
+    pub fn meant(&self) -> Option<Meant> {
+        self.meant
     }
 
     /// Has the consumer go on with the record after the last that was handed out.
@@ -174,8 +208,7 @@ impl Ear {
         if let Some(error) = answer.error {
             return Err(unavailable(error));
         }
-        let rejoin = answer.config.metadata.get(REJOIN);
-        self.rejoins = rejoin.and_then(|incarnation| incarnation.parse().ok());
+        self.meant = Meant::of(&answer.config.metadata);
         self.heard = 0;
         Ok(())
     }
@@ -209,8 +242,12 @@ impl Ear {
     ) -> Result<bool, LogError> {
         if let Some(status) = message.status {
             match status.as_u16() {
-                // A sign of life.
-                100 => {}
+                // A sign of life: it says whether something was sent that did not come.
+                100 => {
+                    let sent = message.headers.as_ref().and_then(|h| h.get(LAST_SENT));
+                    let sent = sent.and_then(|n| n.as_str().parse().ok());
+                    return Ok(sent.is_some_and(|sent: u64| sent > self.heard));
+                }
                 // What was asked for will not come any more.
                 404 | 408 => self.outstanding = 0,
                 _ => return Err(unavailable(format!("status {status}"))),
@@ -225,8 +262,9 @@ impl Ear {
         let (count, seq) = (info.consumer_sequence, info.stream_sequence);
         self.outstanding = self.outstanding.saturating_sub(1);
         if count != self.heard + 1 {
-            // Sent before the consumer was set back, or after something that was lost.
-            return Ok(count > self.heard);
+            // Before the first it was sent before the consumer was set back. Later something was
+            // lost, or somebody else has set it back.
+            return Ok(self.heard > 0);
         }
         self.heard = count;
         if seq >= self.next {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use conductor_eventlog::jetstream::Connection;
-use conductor_eventlog::jetstream::ears::Hearing;
+use conductor_eventlog::jetstream::ears::{Hearing, Meant};
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_eventlog::{EventLog, LogError};
 use conductor_protocol::AgentId;
@@ -47,13 +47,14 @@ async fn make(connection: &Connection, beat: &Beat) -> Result<(), LogError> {
     let (agent, heard) = (&beat.agent, beat.hearing);
     for _ in 0..LOST_TIMES {
         if is_there(connection, agent, heard).await? {
-            return connection.make_ear(agent, heard.seq + 1, None).await;
+            let meant = Meant::Hear(beat.incarnation);
+            return connection.make_ear(agent, heard.seq + 1, meant).await;
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     tracing::error!(%agent, seq = heard.seq, "the log has lost what an agent has heard: it is to join anew");
     connection
-        .make_ear(agent, heard.seq + 1, Some(beat.incarnation))
+        .make_ear(agent, heard.seq + 1, Meant::Rejoin(beat.incarnation))
         .await
 }
 

@@ -37,7 +37,7 @@ pub(super) async fn run(since: Until, until: Until, settings: &Settings) -> Outc
         ("conductor.cell", connection.cell().to_string()),
     ];
     let collector = otlp.exporter(&resource)?;
-    let (traces, coming) = mpsc::channel::<Trace>(TRACES_AHEAD);
+    let (sender, coming) = mpsc::channel::<Trace>(TRACES_AHEAD);
     let exporting = tokio::spawn(export(collector, otlp.batch_max, coming));
     let mut tracer = Tracer::default();
     let mut reader = Reader::open(log, ReadFrom::Genesis, 0).await;
@@ -63,7 +63,7 @@ pub(super) async fn run(since: Until, until: Until, settings: &Settings) -> Outc
             .await?;
         for trace in found {
             // One that ended says why below.
-            if traces.send(trace).await.is_err() {
+            if sender.send(trace).await.is_err() {
                 break 'reading;
             }
         }
@@ -71,7 +71,7 @@ pub(super) async fn run(since: Until, until: Until, settings: &Settings) -> Outc
             break;
         }
     }
-    drop(traces);
+    drop(sender);
     let joined = exporting.await;
     let done = joined.map_err(|e| Failure::new(Exit::Failure, e.to_string()))??;
     let report = json!({

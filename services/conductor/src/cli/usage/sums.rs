@@ -51,7 +51,7 @@ impl Sums {
         let last = self.last.insert(lease, usage.clone()).unwrap_or_default();
         if is_in {
             let (sum, leases) = self.came.entry(of).or_default();
-            add(sum, &since(usage, &last));
+            add(sum, &usage.since(&last));
             leases.insert(lease);
         }
     }
@@ -84,21 +84,6 @@ fn add(sum: &mut Usage, usage: &Usage) {
     sum.cache_write_tokens += usage.cache_write_tokens;
     sum.output_tokens += usage.output_tokens;
     sum.cost_usd += usage.cost_usd;
-}
-
-/// What came after `last`; nothing where a figure is smaller than it was.
-fn since(now: &Usage, last: &Usage) -> Usage {
-    Usage {
-        turns: now.turns.saturating_sub(last.turns),
-        input_tokens: now.input_tokens.saturating_sub(last.input_tokens),
-        cached_tokens: now.cached_tokens.saturating_sub(last.cached_tokens),
-        cache_write_tokens: now
-            .cache_write_tokens
-            .saturating_sub(last.cache_write_tokens),
-        output_tokens: now.output_tokens.saturating_sub(last.output_tokens),
-        cost_usd: (now.cost_usd - last.cost_usd).max(0.0),
-        ..Usage::default()
-    }
 }
 
 #[cfg(test)]
