@@ -343,3 +343,35 @@ async fn a_question_of_a_cancelled_task_ends_with_it() {
     assert_eq!(list, json!([]));
     assert!(!it.has_written());
 }
+
+/// A budget that is used up asks, where the task says so: yes is as much again, no is the end.
+#[tokio::test]
+async fn a_budget_that_is_used_up_asks_before_it_ends_the_attempt() {
+    let Some(mut it) = Asking::up().await else {
+        return;
+    };
+    let claude = json!({"prompt": "[[loop]]", "allowed_tools": ["Bash"]});
+    let budget = json!({"turns": 2, "on_reached": "ask"});
+    let task = json!({"run": {"claude": claude}, "budget": budget});
+    let id = it.system.submit(task).await;
+    assert_eq!(asks(&mut it.story, id).await, 1);
+    let list = it.system.cli(&["approvals", "-o", "json"]).await.json();
+    assert_eq!(list[0]["question"], "budget", "{list:#}");
+    let task = id.to_string();
+    it.system
+        .cli(&["approvals", "approve", &task, "1"])
+        .await
+        .ok();
+    // As much again, and no more.
+    let asks_again = |s: &Story| {
+        let approvals = &s.state().tasks.get(&id)?.aside.approvals;
+        approvals.get(&2).filter(|a| a.is_open()).map(|_| ())
+    };
+    it.story.until("the next question", asks_again).await;
+    it.system.cli(&["approvals", "deny", &task, "2"]).await.ok();
+    let (outcome, class, task) = end(&mut it.story, id).await;
+    let ended = (Outcome::Failed, Some(OutcomeClass::Budget));
+    assert_eq!((outcome, class), ended);
+    let turns = task.aside.usage.as_ref().map(|u| u.turns);
+    assert_eq!(turns, Some(4), "{:?}", task.aside.usage);
+}

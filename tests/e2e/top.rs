@@ -32,7 +32,7 @@ async fn one_picture_for_scripts() {
     let picture = system.cli(&["top", "--once", "-o", "json"]).await.json();
     let tasks = json!({
         "undecided": 0, "accepted": 4, "succeeded": 1, "failed": 1, "timed_out": 0,
-        "cancelled": 0,
+        "cancelled": 0, "asking": 0,
     });
     assert_eq!(picture["tasks"], tasks, "{picture:#}");
     let queues = json!([{
