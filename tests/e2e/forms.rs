@@ -313,7 +313,7 @@ async fn every_task_field_is_kept() {
         "namespace": "team", "priority": 7, "labels": {"arch": "x86"}, "slots": 2,
         "retry": {"max_attempts": 4, "backoff": "2s", "factor": 3.0, "max_backoff": "1m", "jitter": 0.0, "on": ["failed", "oom"]},
         "timeouts": {"queue": "10m", "run": "5m", "heartbeat": "45s", "total": "1h"},
-        "delay": "10ms", "concurrency": {"key": "db", "limit": 2}, "metadata": {"pr": "17"},
+        "delay": "1s", "concurrency": {"key": "db", "limit": 2}, "metadata": {"pr": "17"},
     });
     let id = system.submit(task).await;
     let mut story = system.story().await;
