@@ -116,6 +116,17 @@ pub struct Submission {
 }
 
 impl Submission {
+    /// Whether it asks for anything beyond what it runs: most do not, and are read by the million.
+    pub fn has_terms(&self) -> bool {
+        self.sandbox.is_some()
+            || self.workspace.is_some()
+            || self.budget.is_some()
+            || self.approvals.is_some()
+            || self.result_schema.is_some()
+            || !(self.setup.is_empty() && self.checks.is_empty() && self.artifacts.is_empty())
+            || !(self.models.is_empty() && self.secrets.is_empty())
+    }
+
     /// What it asks for beyond what it runs.
     pub fn terms(&self) -> Terms {
         Terms {

@@ -14,6 +14,9 @@ const MEMORY_LEAST: u64 = 4 << 20;
 
 /// The terms, if there are any.
 pub(super) fn checked(s: &Submission, errors: &mut Vec<FieldError>) -> Option<Terms> {
+    if !s.has_terms() {
+        return None;
+    }
     let terms = s.terms();
     if terms.is_empty() {
         return None;
