@@ -66,10 +66,10 @@ pub(crate) struct Scale {
 
 const FULL: Scale = Scale {
     sustained: 60.0,
-    short: 8.0,
+    short: 6.0,
     steady: 30.0,
     fills: true,
-    brief: 5.0,
+    brief: 4.0,
     warmup: 2.0,
     runs: 3,
     raw: 2.0,
