@@ -33,6 +33,7 @@ use crate::people::People;
 use crate::runtime::{self, Host};
 use crate::sandbox::{Boxes, Boxing};
 use crate::sessions;
+use crate::subtasks::Subtasks;
 use crate::workspace::collect::ArtifactStore;
 use end::End;
 use reach::Reach;
@@ -86,6 +87,8 @@ pub struct Attempt {
     pub words: mpsc::UnboundedReceiver<Word>,
     /// Whom it asks.
     pub people: People,
+    /// What it submits.
+    pub subtasks: Subtasks,
 }
 
 /// An attempt on its way through its phases.

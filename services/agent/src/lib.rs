@@ -34,5 +34,6 @@ pub mod schema;
 pub mod secrets;
 pub mod service;
 pub mod sessions;
+pub mod subtasks;
 pub mod usage;
 pub mod workspace;

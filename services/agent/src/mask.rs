@@ -168,6 +168,7 @@ impl Masks {
                 mask_some(&mut e.result);
             }
             Event::ApprovalRequested(e) => mask(&mut e.summary),
+            Event::AttemptSubmitted(e) => mask(&mut e.body),
             Event::AttemptArtifact(e) => mask(&mut e.name),
             _ => {}
         }

@@ -110,6 +110,8 @@ impl People {
     pub fn hear(&self, word: Word) -> Option<Heard> {
         let (approval, answer, text) = match word {
             Word::Text { text, .. } => return Some(Heard::Text(text)),
+            // Nobody asked people about it.
+            Word::Subtask { .. } => return None,
             Word::Decision {
                 approval,
                 answer,

@@ -269,14 +269,18 @@ fn base_env(job: &Job<'_>) -> BTreeMap<String, String> {
     if let Some(name) = &assigned.name {
         set("CONDUCTOR_NAME", name.to_string());
     }
-    // What the program does belongs below what we say of it.
-    let mut trace = TraceContext::of(job.lease.task, assigned.traceparent.as_deref());
-    if let Some(otlp) = &job.host.otlp {
+    let trace = trace_below(&job.lease, assigned, job.host.otlp.as_ref());
+    set("TRACEPARENT", trace);
+    env
+}
+
+/// The `traceparent` of what an attempt does: it belongs below what we say of it.
+pub fn trace_below(lease: &Lease, assigned: &AttemptAssigned, otlp: Option<&Otlp>) -> String {
+    let mut trace = TraceContext::of(lease.task, assigned.traceparent.as_deref());
+    if let Some(otlp) = otlp {
         trace.is_sampled = Some(otlp.records(&trace));
     }
-    let run = trace.span(SpanKind::Run, job.lease.attempt.into());
-    set("TRACEPARENT", trace.traceparent(run));
-    env
+    trace.traceparent(trace.span(SpanKind::Run, lease.attempt.into()))
 }
 
 /// Where the program starts: relative to the workspace.

@@ -31,8 +31,9 @@ use crate::duty::{Duty, Effect, Input};
 use crate::mask::Masks;
 use crate::output::{Joiner, Output};
 use crate::people::People;
-use crate::runtime::Host;
+use crate::runtime::{self, Host};
 use crate::sandbox::Boxes;
+use crate::subtasks::Subtasks;
 use crate::workspace::collect::ArtifactStore;
 
 /// How often a process that runs agents alone probes a silent link. Its beats notice a dead one long
@@ -247,9 +248,12 @@ impl AgentState {
         self.words.insert(lease.assigned, say);
         let approvals = assigned.terms.as_ref().and_then(|t| t.approvals.as_ref());
         let people = People::new(lease, approvals, facts.clone());
+        let trace_below = runtime::trace_below(&lease, &assigned, self.options.host.otlp.as_ref());
+        let subtasks = Subtasks::new(lease, &assigned, Some(trace_below), facts.clone());
         let attempt = Attempt {
             lease,
             people,
+            subtasks,
             words,
             assigned,
             base: self.options.data.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use conductor_domain::Record;
 use conductor_domain::state::{Outcome, Phase, State, Task};
 use conductor_protocol::TaskId;
-use conductor_protocol::event::{Event, Input};
+use conductor_protocol::event::{Event, Input, SubtaskNews};
 use conductor_protocol::frame;
 use conductor_protocol::ids::Position;
 use conductor_protocol::spec::Runtime;
@@ -69,6 +69,18 @@ pub(crate) fn inputs(needs: &[Need], records: &BTreeMap<u64, Record>) -> Vec<Inp
         }
     };
     needs.iter().map(input).collect()
+}
+
+/// Adds to the news that a task has ended what it gave.
+pub(crate) fn add_result(
+    news: &mut SubtaskNews,
+    task: TaskId,
+    at: Position,
+    records: &BTreeMap<u64, Record>,
+) {
+    if let SubtaskNews::Ended { result, .. } = news {
+        *result = self::result(task, at, records);
+    }
 }
 
 /// The result in the event by which a task ended.

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use conductor_domain::fold::Folded;
-use conductor_domain::plan::{self, Assignment, Bounds, Overlay};
+use conductor_domain::plan::{self, Assignment, Bounds, Overlay, Telling};
 use conductor_domain::record::{Content, Submissions};
 use conductor_domain::state::Task;
 use conductor_domain::{Decoded, Record, State, Verdict, VoidReason};
 use conductor_protocol::compact::Pairs;
-use conductor_protocol::event::{AttemptAssigned, Event, Input};
+use conductor_protocol::event::{AttemptAssigned, Event, Input, Word};
 use conductor_protocol::frame::Elements;
 use conductor_protocol::subject::{Role as Name, Subject};
 use conductor_protocol::{AgentId, CellId, Position, RunSpec, UnixMs};
@@ -51,6 +51,28 @@ impl Scheduler {
 
     fn subject(&self, agent: &AgentId) -> String {
         Subject::Scheduler(agent.clone()).render(&self.cell)
+    }
+
+    /// Adds a word to what its agent is told, or has the result read first that belongs into it.
+    fn tell(&self, telling: Telling, words: &mut Words) {
+        let Some((task, at)) = telling.result else {
+            words.say(&telling.agent, &telling.told.into());
+            return;
+        };
+        let subject = self.subject(&telling.agent);
+        let mut told = telling.told;
+        words.to_read.push(Draft::WithRecords(Gather {
+            seqs: [at.seq].into(),
+            // Where the log has forgotten it, it is said without.
+            required: None,
+            task,
+            complete: Box::new(move |records| {
+                if let Word::Subtask { news, .. } = &mut told.word {
+                    inputs::add_result(news, task, at, records);
+                }
+                Some((subject, Elements::from(&Event::from(told))))
+            }),
+        }));
     }
 
     /// Adds an assignment to what its agent is told, or has its body read first.
@@ -198,8 +220,8 @@ impl Role for Scheduler {
         for (agent, event) in plan::revocations(state, &mut self.overlay, TOLD_MAX) {
             words.say(&agent, &event);
         }
-        for (agent, event) in plan::words(state, &mut self.overlay, TOLD_MAX) {
-            words.say(&agent, &event);
+        for telling in plan::words(state, &mut self.overlay, TOLD_MAX) {
+            self.tell(telling, &mut words);
         }
         for assignment in plan::plan(state, &mut self.overlay, bounds) {
             self.assign(state, &assignment, &mut words);

@@ -3,6 +3,7 @@
 pub mod due;
 mod intake;
 mod overlay;
+mod subtasks;
 
 use conductor_protocol::event::{
     AgentLost, ApprovalDecided, AttemptTimedOut, AttemptTimeout, CancelCause, Event, LogFormat,
@@ -48,6 +49,7 @@ pub fn decide(
         out.push(LogFormat { format }.into());
     }
     intake::decide(state, overlay, input, &mut out);
+    subtasks::decide(state, overlay, input.events_max, &mut out);
     for (agent, incarnation) in input.silent_agents {
         let is_there = state
             .agents

@@ -9,8 +9,10 @@ mod orchestrator;
 mod passed;
 mod people;
 mod scheduler;
+mod subtasks;
 
 pub(crate) use scheduler::is_capable;
+pub(crate) use subtasks::is_wanted;
 
 use conductor_protocol::event::Event;
 use conductor_protocol::ids::Position;

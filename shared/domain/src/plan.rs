@@ -20,7 +20,7 @@ use crate::state::index::{Lane, ReadyKey};
 use crate::state::{LeaseState, Outcome, State, WorkspaceKey};
 use agents::FreeAgents;
 use lanes::Lanes;
-pub use words::words;
+pub use words::{Telling, words};
 
 /// An attempt that an agent shall run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -95,6 +95,14 @@ bugs! {
     BudgetIgnored,
     /// Named workspaces are entered wherever.
     WorkspaceAnywhere,
+    /// Attempts are not told that what they submitted has ended.
+    SubtaskEndForgotten,
+    /// What was told of a subtask is told again.
+    NewsNotForgotten,
+    /// Subtasks go on when their parent is cancelled.
+    SubtasksOutliveCancel,
+    /// More subtasks than a task may submit.
+    SubtasksUnlimited,
 }
 
 /// Whether this bug is planted.

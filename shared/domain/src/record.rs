@@ -110,19 +110,27 @@ pub struct SubmitRecord {
     pub count: u32,
 }
 
-/// The submissions of a record, to be read one by one. Clones share the bytes.
+/// The submissions of a record, to be read one by one: those of a submit record, or those among
+/// the reports of an agent. Clones share the bytes.
 #[derive(Clone, Debug)]
 pub struct Submissions {
-    encoding: Encoding,
+    /// `None` for reports.
+    encoding: Option<Encoding>,
     elements: Arc<[Bytes]>,
     bytes: usize,
 }
 
 impl Submissions {
-    /// Splits a submit record; `None` if it cannot be split.
+    /// Splits a record; `None` if it cannot be split. Which kind it is follows from its subject
+    /// alone: what was accepted as the one must never be read as the other.
     pub fn of(record: &Record) -> Option<Self> {
-        let encoding = Encoding::of(record.content_type.as_deref(), &record.payload);
-        let elements = frame::split_public(encoding, &record.payload).ok()?;
+        let (encoding, elements) = if is_of_agent(&record.subject) {
+            (None, frame::split(&record.payload).ok()?.events)
+        } else {
+            let encoding = Encoding::of(record.content_type.as_deref(), &record.payload);
+            let elements = frame::split_public(encoding, &record.payload).ok()?;
+            (Some(encoding), elements)
+        };
         let slices = elements.iter().map(|e| record.payload.slice_ref(e));
         Some(Self {
             encoding,
@@ -134,13 +142,26 @@ impl Submissions {
     /// The submission at an index, as far as it can be read.
     pub fn get(&self, index: u32) -> Option<Submission> {
         let element = self.elements.get(usize::try_from(index).ok()?)?;
-        Some(Submission::read(self.encoding, element).0)
+        let Some(encoding) = self.encoding else {
+            return match Event::decode(element).ok()? {
+                Event::AttemptSubmitted(e) => {
+                    Some(Submission::read(Encoding::Json, e.body.as_bytes()).0)
+                }
+                _ => None,
+            };
+        };
+        Some(Submission::read(encoding, element).0)
     }
 
     /// Bytes of the record.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+/// Whether an agent reports on a subject; names have no dots, so the third token says it.
+fn is_of_agent(subject: &str) -> bool {
+    subject.split('.').nth(2) == Some("agent")
 }
 
 /// Reads a record. Total: whatever cannot be read is void.

@@ -6,6 +6,7 @@ mod session;
 mod slots;
 mod snapshot;
 mod spend;
+mod subtasks;
 mod task;
 mod workspaces;
 
@@ -15,11 +16,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use conductor_protocol::event::AgentJoined;
 use conductor_protocol::frame::Encoding;
-use conductor_protocol::ids::{AgentId, Namespace, QueueName};
+use conductor_protocol::ids::{AgentId, Namespace, Position, QueueName};
 use conductor_protocol::subject::Role;
 use conductor_protocol::{CellId, TaskId, UnixMs, limits};
 use serde::{Deserialize, Serialize};
 
+pub use conductor_protocol::Outcome;
 pub use index::Index;
 pub use people::{APPROVALS_MAX, Approval, Reply, WORDS_MAX};
 pub use session::Session;
@@ -27,7 +29,8 @@ pub use slots::{LeaseState, SlotUse, Slots};
 pub use snapshot::{Digest, STATE_VERSION, SnapshotError};
 pub(crate) use spend::{MICROS, needs_a_model};
 pub use spend::{Spend, Spent};
-pub use task::{Aside, Assigned, Ended, Failure, Outcome, Phase, Task};
+pub use subtasks::{News, SUBMITTED_MAX, Submitted, Subtask};
+pub use task::{Aside, Assigned, Ended, Failure, Phase, Task};
 pub(crate) use workspaces::FORMAT as WORKSPACES_SINCE;
 pub use workspaces::{Workspace, WorkspaceKey};
 
@@ -57,6 +60,9 @@ pub struct State {
     pub tasks: BTreeMap<TaskId, Box<Task>>,
     /// Outcomes of tasks that have left `tasks`, by id: oldest first.
     pub tombstones: BTreeMap<TaskId, Outcome>,
+    /// Tasks that attempts submitted and that are not decided yet, by where they did.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub subtasks: BTreeMap<Position, Subtask>,
     /// Ids made before this time are no longer known, and therefore refused.
     pub id_floor_ms: UnixMs,
     /// Idempotency keys.
@@ -258,6 +264,7 @@ impl State {
             intake: BTreeMap::new(),
             tasks: BTreeMap::new(),
             tombstones: BTreeMap::new(),
+            subtasks: BTreeMap::new(),
             id_floor_ms: 0,
             keys: BTreeMap::new(),
             agents: BTreeMap::new(),

@@ -76,6 +76,8 @@ reasons! {
     QueuePaused = "queue_paused",
     /// An agent without the slots.
     NoCapacity = "no_capacity",
+    /// Something that the task's terms do not allow.
+    NotAllowed = "not_allowed",
     /// An agent without a required label, the runtime or the sandbox.
     NotCapable = "not_capable",
     /// A concurrency key at its limit.

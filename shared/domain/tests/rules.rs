@@ -17,6 +17,7 @@ mod rules {
     mod recorded;
     mod retention;
     mod sharing;
+    mod subtasks;
     mod transitions;
     mod voids;
     mod world;

@@ -1,6 +1,33 @@
-//! Outcome classes: why an attempt did not succeed. Retry policies key on them.
+//! Outcomes and their classes: how a task ended, and why an attempt did not succeed. Retry
+//! policies key on classes.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// How a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Its work was done.
+    Succeeded,
+    /// It failed for good.
+    Failed,
+    /// It was cancelled, or skipped.
+    Cancelled,
+    /// A timeout ended it.
+    TimedOut,
+}
+
+impl Outcome {
+    /// The wire name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::TimedOut => "timed_out",
+        }
+    }
+}
 
 /// Why an attempt, or a task, did not succeed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

@@ -13,8 +13,8 @@ mod usage;
 
 pub use agent::{
     AgentDraining, AgentJoined, AgentLeft, ApprovalRequested, AttemptArtifact, AttemptChanged,
-    AttemptFailed, AttemptProgress, AttemptStarted, AttemptStopped, AttemptSucceeded,
-    AttemptThrottled, AttemptUsage, OutputStats, Question, Usage,
+    AttemptFailed, AttemptProgress, AttemptStarted, AttemptStopped, AttemptSubmitted,
+    AttemptSucceeded, AttemptThrottled, AttemptUsage, OutputStats, Question, Usage,
 };
 pub use leader::LeaderElected;
 pub use orchestrator::{
@@ -23,7 +23,8 @@ pub use orchestrator::{
     TaskRejected, TaskRetrySet, TaskTimedOut, TaskTimeout,
 };
 pub use scheduler::{
-    AgentDismissed, AttemptAssigned, AttemptRevoked, AttemptTold, Input, RevokeReason, Word,
+    AgentDismissed, AttemptAssigned, AttemptRevoked, AttemptTold, Input, RevokeReason, SubtaskNews,
+    Word,
 };
 
 pub use peek::{Peek, peek};
@@ -147,6 +148,7 @@ events! {
     "attempt.artifact" v 1 Agent => AttemptArtifact(AttemptArtifact),
     "attempt.changed" v 1 Agent => AttemptChanged(AttemptChanged),
     "attempt.throttled" v 1 Agent => AttemptThrottled(AttemptThrottled),
+    "attempt.submitted" v 1 Agent => AttemptSubmitted(AttemptSubmitted),
     "approval.requested" v 1 Agent => ApprovalRequested(ApprovalRequested),
     "approval.decided" v 1 Orchestrator => ApprovalDecided(ApprovalDecided),
     "attempt.told" v 1 Scheduler => AttemptTold(AttemptTold),
@@ -186,6 +188,7 @@ impl Event {
             Self::AttemptArtifact(_)
             | Self::AttemptChanged(_)
             | Self::AttemptThrottled(_)
+            | Self::AttemptSubmitted(_)
             | Self::ApprovalRequested(_)
             | Self::ApprovalDecided(_)
             | Self::AttemptTold(_) => 2,
@@ -216,6 +219,7 @@ impl Event {
             Self::AttemptArtifact(e) => Some(e.lease.task),
             Self::AttemptChanged(e) => Some(e.lease.task),
             Self::AttemptThrottled(e) => Some(e.lease.task),
+            Self::AttemptSubmitted(e) => Some(e.lease.task),
             Self::ApprovalRequested(e) => Some(e.lease.task),
             Self::ApprovalDecided(e) => Some(e.lease.task),
             Self::AttemptTold(e) => Some(e.lease.task),
@@ -242,6 +246,7 @@ impl Event {
             Self::AttemptArtifact(e) => Some(&e.lease),
             Self::AttemptChanged(e) => Some(&e.lease),
             Self::AttemptThrottled(e) => Some(&e.lease),
+            Self::AttemptSubmitted(e) => Some(&e.lease),
             Self::ApprovalRequested(e) => Some(&e.lease),
             _ => None,
         }

@@ -27,7 +27,7 @@ pub mod submission;
 pub mod terms;
 pub mod trace;
 
-pub use class::OutcomeClass;
+pub use class::{Outcome, OutcomeClass};
 pub use control::Control;
 pub use event::Event;
 pub use ids::{AgentId, CellId, Lease, Namespace, Position, QueueName, TaskId, UnixMs};

@@ -36,6 +36,13 @@ pub const SUBMISSIONS_PER_RECORD_MAX: usize = 10_000;
 pub const TERMS_BYTES_MAX: usize = 16 * 1024;
 /// Most entries in each list of a task's terms.
 pub const TERMS_ENTRIES_MAX: usize = 64;
+/// Largest task that an attempt may submit, in bytes of its JSON: it shares a frame with what else
+/// its agent reports.
+pub const SUBTASK_BYTES_MAX: usize = 48 * 1024;
+/// Most tasks that a task may be allowed to submit, over all its attempts.
+pub const SUBTASKS_MAX: u32 = 256;
+/// Deepest nesting of tasks that submit tasks.
+pub const SUBTASK_DEPTH_MAX: u32 = 4;
 /// Longest text of a question to people, or of a word to an attempt, in bytes.
 pub const WORD_BYTES_MAX: usize = 4 * 1024;
 /// Highest priority; 0 is the lowest.

@@ -4,14 +4,17 @@
 //! fields are errors here: a person who mistypes `prioritty` wants to be told.
 
 mod diagnose;
+mod quick;
 mod resolve;
 mod runs;
+mod subtask;
 mod terms;
 
 use serde::{Deserialize, Serialize};
 
 pub use diagnose::from_json_value;
 pub use resolve::{Context, Resolved, resolve_all};
+pub use subtask::{Parent, resolve_subtask};
 
 use crate::compact::Pairs;
 use crate::event::FieldError;
@@ -19,7 +22,7 @@ use crate::frame::Encoding;
 use crate::human::{DurationMs, TimeMs};
 use crate::ids::TaskId;
 use crate::spec::{CommandSpec, Concurrency, NeedPolicy, RetryPolicy, RunSpec, Timeouts};
-use crate::terms::{ApprovalSpec, Budget, SandboxSpec, Terms, WorkspaceSpec};
+use crate::terms::{ApprovalSpec, Budget, SandboxSpec, SubtaskSpec, Terms, WorkspaceSpec};
 
 /// One task as submitted; only `run` must be there.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -109,6 +112,9 @@ pub struct Submission {
     /// JSON schema of its structured result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result_schema: Option<String>,
+    /// What tasks its attempts may submit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subtasks: Option<SubtaskSpec>,
     /// W3C trace context of whoever submits it; without one that of the record's header. What
     /// is none is ignored, as the specification asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,6 +129,7 @@ impl Submission {
             || self.budget.is_some()
             || self.approvals.is_some()
             || self.result_schema.is_some()
+            || self.subtasks.is_some()
             || !(self.setup.is_empty() && self.checks.is_empty() && self.artifacts.is_empty())
             || !(self.models.is_empty() && self.secrets.is_empty())
     }
@@ -140,6 +147,8 @@ impl Submission {
             secrets: self.secrets.clone(),
             approvals: self.approvals.clone(),
             result_schema: self.result_schema.clone(),
+            subtasks: self.subtasks.clone(),
+            parent: None,
         }
     }
 
@@ -163,6 +172,14 @@ impl Submission {
 
 /// The fast path: nothing wrong, nothing unknown.
 fn decode_clean(encoding: Encoding, element: &[u8]) -> Option<Submission> {
+    let quick = match encoding {
+        Encoding::Msgpack => quick::read(element),
+        Encoding::Json => None,
+    };
+    quick.or_else(|| decode_by_serde(encoding, element))
+}
+
+fn decode_by_serde(encoding: Encoding, element: &[u8]) -> Option<Submission> {
     let mut is_clean = true;
     let mut on_unknown = |_: serde_ignored::Path<'_>| is_clean = false;
     let decoded: Option<Submission> = match encoding {

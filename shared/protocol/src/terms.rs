@@ -5,6 +5,7 @@
 //! when its program says so. What is absent on the wire has the meaning given here for ever.
 
 mod sandbox;
+mod subtasks;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +13,11 @@ pub use sandbox::{
     Guarantee, Level, Network, SandboxInUse, SandboxKind, SandboxOffer, SandboxSpec,
 };
 
+pub use subtasks::SubtaskSpec;
+
 use crate::event::Usage;
 use crate::human::DurationMs;
+use crate::ids::TaskId;
 use crate::spec::CommandSpec;
 
 /// Everything a task asks for beyond what it runs. One for the state, the assignment and whoever
@@ -52,6 +56,12 @@ pub struct Terms {
     /// JSON schema of its structured result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result_schema: Option<String>,
+    /// What tasks its attempts may submit; none when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subtasks: Option<SubtaskSpec>,
+    /// The task whose attempt submitted it. Never asked for: the orchestrator says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<TaskId>,
 }
 
 impl Terms {

@@ -16,11 +16,11 @@ use std::sync::Arc;
 use conductor_protocol::event::{
     AgentDismissed, AgentDraining, AgentJoined, AgentLeft, AgentLost, ApprovalDecided,
     ApprovalRequested, AttemptArtifact, AttemptAssigned, AttemptChanged, AttemptFailed,
-    AttemptProgress, AttemptRevoked, AttemptStarted, AttemptStopped, AttemptSucceeded,
-    AttemptThrottled, AttemptTimedOut, AttemptTimeout, AttemptTold, AttemptUsage, CancelCause,
-    Event, FieldError, Input, LeaderElected, LogFormat, OutputStats, Question, RevokeReason,
-    TaskAccepted, TaskCancelled, TaskDuplicate, TaskFailed, TaskReady, TaskRedriven, TaskRejected,
-    TaskRetrySet, TaskTimedOut, TaskTimeout, Usage, Word,
+    AttemptProgress, AttemptRevoked, AttemptStarted, AttemptStopped, AttemptSubmitted,
+    AttemptSucceeded, AttemptThrottled, AttemptTimedOut, AttemptTimeout, AttemptTold, AttemptUsage,
+    CancelCause, Event, FieldError, Input, LeaderElected, LogFormat, OutputStats, Question,
+    RevokeReason, SubtaskNews, TaskAccepted, TaskCancelled, TaskDuplicate, TaskFailed, TaskReady,
+    TaskRedriven, TaskRejected, TaskRetrySet, TaskTimedOut, TaskTimeout, Usage, Word,
 };
 use conductor_protocol::human::{ByteSize, DurationMs};
 use conductor_protocol::ids::Lease;
@@ -32,7 +32,7 @@ use conductor_protocol::terms::{
     Answer, ApprovalSpec, Before, Budget, GitSpec, Guarantee, Level, Network, OnReached,
     SandboxInUse, SandboxKind, SandboxOffer, SandboxSpec, Terms, WorkspaceSpec,
 };
-use conductor_protocol::{OutcomeClass, Position, TaskId};
+use conductor_protocol::{Outcome, OutcomeClass, Position, TaskId};
 
 /// An event of every kind, with every field set.
 #[expect(clippy::too_many_lines, reason = "a table")]
@@ -270,6 +270,12 @@ fn samples() -> Vec<Event> {
             until_ms: Some(1_800_000_002_000),
         }
         .into(),
+        AttemptSubmitted {
+            lease,
+            number: 1,
+            body: r#"{"run":{"command":["make","test"]}}"#.into(),
+        }
+        .into(),
         ApprovalRequested {
             lease,
             approval: 1,
@@ -349,6 +355,7 @@ fn terms() -> Terms {
             default: Answer::Allow,
         }),
         result_schema: Some("{}".into()),
+        ..Terms::default()
     }
 }
 
@@ -373,6 +380,16 @@ fn later_samples() -> Vec<Event> {
                 name: Some("n".into()),
                 result: Some("done".into()),
             }];
+            Some(e.into())
+        }
+        Event::AttemptTold(mut e) => {
+            let news = SubtaskNews::Ended {
+                task: e.lease.task,
+                outcome: Outcome::Failed,
+                class: Some(OutcomeClass::Timeout),
+                result: Some("r".into()),
+            };
+            e.word = Word::Subtask { number: 2, news };
             Some(e.into())
         }
         Event::AgentJoined(mut e) => {

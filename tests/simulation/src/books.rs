@@ -87,6 +87,8 @@ impl Talk {
                         question.told += 1;
                     }
                 }
+                // See `Filings`.
+                Word::Subtask { .. } => {}
                 Word::Text { control, .. } => {
                     if let Some(said) = self.words.get_mut(control) {
                         said.told += 1;

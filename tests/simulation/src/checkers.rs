@@ -6,6 +6,7 @@ mod limits;
 mod order;
 mod readers;
 mod shared;
+mod subtasks;
 mod talk;
 
 use conductor_domain::State;
@@ -82,6 +83,7 @@ pub fn all(decides_again: bool) -> Vec<Box<dyn Checker>> {
         Box::new(attempts::CurrentIncarnation),
         Box::new(attempts::AttemptsMax),
         Box::new(talk::Answers),
+        Box::new(subtasks::Subtasks),
         Box::new(decisions::EndsOnce),
         Box::new(limits::Needs),
         Box::new(limits::Slots),

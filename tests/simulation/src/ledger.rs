@@ -16,6 +16,7 @@ use conductor_protocol::subject::Role;
 use conductor_protocol::{Control, OutcomeClass, TaskId, TaskSpec};
 
 use crate::books::{Shared, Talk};
+use crate::filings::Filings;
 
 /// One event of a record, or a control command, with what became of it.
 #[derive(Clone, Copy, Debug)]
@@ -130,6 +131,8 @@ pub struct Ledger {
     pub open: BTreeSet<TaskId>,
     /// What attempts and people say to each other.
     pub talk: Talk,
+    /// What attempts submit.
+    pub filings: Filings,
     /// What namespaces spend, who has which workspace and which session.
     pub shared: Shared,
 }
@@ -174,7 +177,35 @@ impl Ledger {
                 self.note_task(seen, event);
                 self.note_agent(seen, event);
                 self.talk.note(event);
+                self.note_filing(seen, event);
                 self.note_shared(seen, event);
+            }
+        }
+    }
+
+    fn note_filing(&mut self, seen: &Seen<'_>, event: &Event) {
+        if let Event::AttemptSubmitted(_) = event {
+            self.submissions.insert(seen.at, 0);
+            self.undecided.insert(seen.at);
+        }
+        let tasks = &self.tasks;
+        let is_over = |id| tasks.get(&id).is_none_or(|t| t.outcome.is_some());
+        self.filings.note(seen.at, event, is_over);
+    }
+
+    /// Somebody asked to cancel a task, and with it those below it that have not ended.
+    fn cancel(&mut self, id: TaskId) {
+        let mut below = vec![id];
+        while let Some(id) = below.pop() {
+            let child = |t: &Task| t.spec.terms.as_ref().and_then(|t| t.parent) == Some(id);
+            below.extend(
+                self.tasks
+                    .iter()
+                    .filter(|(_, t)| child(t))
+                    .map(|(id, _)| *id),
+            );
+            if let Some(task) = self.tasks.get_mut(&id) {
+                task.is_cancelled |= task.outcome.is_none();
             }
         }
     }
@@ -185,11 +216,7 @@ impl Ledger {
             task.lease.as_ref().map(|(lease, _)| lease.assigned)
         };
         match control {
-            Control::Cancel { task, .. } => {
-                if let Some(task) = self.tasks.get_mut(task) {
-                    task.is_cancelled = true;
-                }
-            }
+            Control::Cancel { task, .. } => self.cancel(*task),
             Control::PauseQueue { queue } => {
                 self.paused.insert(queue.clone());
             }
@@ -400,6 +427,7 @@ impl Ledger {
             task.outcomes.insert(outcome);
             task.lease = None;
             self.open.remove(&id);
+            self.filings.ended(id);
         }
     }
 

@@ -20,6 +20,7 @@
 
 pub mod books;
 pub mod checkers;
+pub mod filings;
 pub mod ledger;
 pub mod options;
 pub mod random;

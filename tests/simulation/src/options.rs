@@ -64,6 +64,9 @@ pub struct Options {
     /// Of attempts: how many are told something while they run.
     #[serde(default)]
     pub telling: u64,
+    /// Of attempts that may submit tasks: how many do.
+    #[serde(default)]
+    pub submitting: u64,
     /// Whether agents know the first format alone until they are started again.
     #[serde(default)]
     pub are_agents_old: bool,
@@ -182,6 +185,7 @@ impl Options {
             answering: talk.below(1_001),
             telling: rare(&mut talk, 400),
             are_agents_old: talk.chance(150),
+            submitting: rare(&mut talk, 900),
             weights,
             faults: r.between(0, 40),
             commands: if r.chance(200) { 0 } else { r.between(1, 30) },

@@ -9,6 +9,7 @@ mod network;
 mod programs;
 mod replicas;
 mod reports;
+mod subtasks;
 mod talk;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -25,7 +25,7 @@ impl Course {
         watch: &mut Watch,
         inside: &mut Inside,
     ) {
-        let signals = match self.of.people.hear(word) {
+        let signals = match self.heed(word) {
             None => return,
             Some(Heard::Answer(name, reply)) if name == BUDGET => {
                 self.reach.line.decide(reply.answer);
@@ -41,6 +41,15 @@ impl Course {
             },
         };
         self.act(signals, watch, inside);
+    }
+
+    /// Hands a word to whoever waits for it.
+    fn heed(&self, word: Word) -> Option<Heard> {
+        if let Word::Subtask { number, news } = word {
+            self.of.subtasks.hear(number, news);
+            return None;
+        }
+        self.of.people.hear(word)
     }
 
     /// Whether somebody has to accept its result.
@@ -69,7 +78,7 @@ impl Course {
                 }
                 Some(word) = self.of.words.recv() => {
                     // Nothing runs that could be told anything else.
-                    let _ = self.of.people.hear(word);
+                    let _ = self.heed(word);
                 }
                 reason = stopped(&mut stop) => {
                     end.stop(reason);

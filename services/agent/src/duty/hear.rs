@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use conductor_domain::planted::{Bug, is_planted};
 use conductor_protocol::CellId;
-use conductor_protocol::event::{AttemptStopped, AttemptTold, Event, Word as Told};
+use conductor_protocol::event::{AttemptStopped, AttemptTold, Event, SubtaskNews, Word as Told};
 use conductor_protocol::frame;
 use conductor_protocol::ids::{Lease, Position};
 use conductor_protocol::subject::{Role, Subject};
@@ -28,6 +28,8 @@ pub(super) enum Heard {
     Answer(u32),
     /// What somebody said there.
     Text(Position),
+    /// What became of its submission of this number, and whether that is its end.
+    News(u32, bool),
 }
 
 /// What a record on one of those subjects says, as far as it can be read.
@@ -138,6 +140,9 @@ impl Duty {
         let heard = match &told.word {
             Told::Decision { approval, .. } => Heard::Answer(*approval),
             Told::Text { control, .. } => Heard::Text(*control),
+            Told::Subtask { number, news } => {
+                Heard::News(*number, matches!(news, SubtaskNews::Ended { .. }))
+            }
         };
         let is_new = running.told.insert(heard) || is_planted(Bug::SeenForgotten);
         if running.lease == told.lease && is_new {

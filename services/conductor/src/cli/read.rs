@@ -350,6 +350,7 @@ pub(crate) fn task_json(state: &State, id: TaskId, task: &Task) -> Value {
         "why": conductor_domain::explain::why(state, id),
         "submission": task.submission.to_string(),
         "trace": TraceContext::of(id, spec.traceparent.as_deref()).trace_hex(),
+        "parent": task.parent(), "subtasks": task.aside.subtasks,
         "needs": spec.needs, "labels": spec.labels, "slots": spec.slots,
         // Too large for the state, it stays in the log with the run.
         "metadata": (spec.run.is_some() || !spec.metadata.is_empty()).then_some(&spec.metadata),

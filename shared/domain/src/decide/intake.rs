@@ -113,7 +113,7 @@ fn needs_first(resolved: &[Result<Resolved, Vec<FieldError>>]) -> Vec<usize> {
     order
 }
 
-fn decide_one(
+pub(super) fn decide_one(
     state: &State,
     overlay: &mut Overlay,
     submission: Position,
@@ -182,7 +182,7 @@ fn decide_one(
 }
 
 /// A rejection that fits into the log, whatever was submitted.
-fn rejected(submission: Position, mut errors: Vec<FieldError>) -> Event {
+pub(super) fn rejected(submission: Position, mut errors: Vec<FieldError>) -> Event {
     errors.truncate(ERRORS_MAX);
     for error in &mut errors {
         for text in [&mut error.field, &mut error.problem, &mut error.expected] {

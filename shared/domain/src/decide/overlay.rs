@@ -6,8 +6,10 @@ use std::sync::Arc;
 use conductor_protocol::TaskId;
 use conductor_protocol::event::Event;
 use conductor_protocol::ids::{AgentId, Namespace, Position, QueueName};
+use conductor_protocol::spec::TaskSpec;
 
 use crate::planted::{Bug, is_planted};
+use crate::state::State;
 use crate::void::{Verdict, VoidReason};
 
 /// Decisions in flight.
@@ -17,6 +19,8 @@ pub struct Overlay {
     pub(super) submissions_upto: u64,
     /// Submissions among those whose decision turned out void, to be decided again.
     pub(super) submissions_again: BTreeMap<u64, BTreeSet<u32>>,
+    /// Submissions of attempts with a decision in flight, and the task whose attempt it is.
+    pub(super) subtasks: BTreeMap<Position, TaskId>,
     /// Decisions about tasks in flight. Kept whole: an earlier decision about the same task
     /// may come back once more, when an append was repeated after the log had forgotten it.
     pub(super) tasks: BTreeMap<TaskId, Event>,
@@ -62,7 +66,17 @@ impl Overlay {
         }
     }
 
+    /// Whether a submission with this key is a task already, or is about to be.
+    pub(super) fn knows(&self, state: &State, spec: &TaskSpec) -> bool {
+        let key = spec.key.clone().map(|key| (spec.namespace.clone(), key));
+        key.is_some_and(|key| state.keys.contains_key(&key) || self.keys.contains_key(&key))
+    }
+
     fn on_submission(&mut self, at: Position, verdict: Verdict) {
+        if self.subtasks.remove(&at).is_some() {
+            // Where it is still open it is decided again, since it is no longer in the way.
+            return;
+        }
         // Where it is decided already there is nothing to decide again.
         let is_open = matches!(verdict, Verdict::Void(r) if r != VoidReason::SubmissionDecided);
         // Beyond what was decided everything is decided anyway, each after what it needs.

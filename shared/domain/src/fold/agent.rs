@@ -4,7 +4,7 @@ use conductor_protocol::OutcomeClass;
 use conductor_protocol::event::{AgentJoined, AttemptStarted, Event, Usage};
 use conductor_protocol::ids::{AgentId, Lease};
 
-use super::{At, Notice, Ruling, end, people};
+use super::{At, Notice, Ruling, end, people, subtasks};
 use crate::planted::{Bug, is_planted};
 use crate::state::{Agent, AgentStatus, LeaseState, Outcome, Phase, Slots, State, Task};
 use crate::void::VoidReason;
@@ -52,6 +52,10 @@ pub(super) fn apply(
         Event::ApprovalRequested(e) => {
             current(state, id, e.lease)?;
             people::requested(state, at, e)
+        }
+        Event::AttemptSubmitted(e) => {
+            current(state, id, e.lease)?;
+            subtasks::submitted(state, at, e)
         }
         Event::AttemptUsage(e) => {
             current(state, id, e.lease)?;

@@ -2,7 +2,7 @@
 
 use conductor_protocol::Control;
 
-use super::{At, Ruling, people};
+use super::{At, Ruling, people, subtasks};
 use crate::state::{State, WORKSPACES_SINCE};
 use crate::void::VoidReason;
 
@@ -20,6 +20,7 @@ pub(super) fn apply(state: &mut State, at: At, control: &Control) -> Ruling {
                 return Err(VoidReason::Duplicate);
             }
             state.change_task(*task, |t| t.aside.cancel = Some(at.position));
+            subtasks::cancel_below(state, *task, at.position);
             Ok(())
         }
         Control::Retry { task } => {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use conductor_protocol::ids::{AgentId, Lease, Position};
 use conductor_protocol::{OutcomeClass, TaskId};
 
-use super::{At, Notice, Passed, PastAttempt, PastTask, Word};
+use super::{At, Notice, Passed, PastAttempt, PastTask, Word, subtasks};
 use crate::planted::{Bug, is_planted};
 use crate::state::{
     AgentStatus, Ended, Failure, LeaseState, Outcome, Phase, State, Task, WorkspaceKey,
@@ -160,12 +160,14 @@ pub(super) fn finish(
         at_ms: at.time_ms,
     };
     let (mut held, mut reply, mut needs) = (None, None, BTreeSet::new());
+    let mut parent = None;
     let mut accepted_ms = 0;
     state.change_task(id, |task| {
         accepted_ms = task.accepted_ms;
         held = Held::by(id, task);
+        parent = task.parent();
         task.end_talk(at.time_ms, outcome == Outcome::Succeeded);
-        task.phase = Phase::Ended(ended);
+        task.phase = Phase::Ended(ended.clone());
         reply.clone_from(&task.spec.reply);
         // A task that has ended no longer waits for those it needs.
         if !task.aside.open_needs.is_empty() {
@@ -186,6 +188,9 @@ pub(super) fn finish(
     });
     for need in needs {
         stop_waiting(state, id, need);
+    }
+    if let Some(parent) = parent {
+        subtasks::ended(state, parent, id, &ended);
     }
     if let Some(reply) = reply {
         let result = result.map(str::to_owned);

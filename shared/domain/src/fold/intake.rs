@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use conductor_protocol::compact::Rare;
 use conductor_protocol::event::{TaskAccepted, TaskRejected};
-use conductor_protocol::ids::Position;
+use conductor_protocol::ids::{Namespace, Position};
 use conductor_protocol::{TaskId, UnixMs};
 
-use super::{At, Notice, Ruling, Word};
+use super::{At, Notice, Ruling, Word, subtasks};
 use crate::planted::{Bug, is_planted};
 use crate::record::SubmitRecord;
-use crate::state::{Aside, Intake, KeyUse, Outcome, Phase, State, Task};
+use crate::state::{Aside, Intake, KeyUse, News, Outcome, Phase, State, Task};
 use crate::void::VoidReason;
 
 /// Submissions wait, as they came, for the orchestrator to look into them.
@@ -31,12 +31,19 @@ pub(super) fn submitted(state: &mut State, seq: u64, time_ms: UnixMs, submit: &S
     );
 }
 
-/// Marks a submission as decided; returns where its verdict is also published.
-fn settle(state: &mut State, submission: Position) -> Result<Option<String>, VoidReason> {
-    let intake = state
-        .intake
-        .get_mut(&submission.seq)
-        .ok_or(VoidReason::SubmissionDecided)?;
+/// Marks a submission as decided; returns where its verdict is also published. An attempt that
+/// submitted it is to be told `news`.
+fn settle(
+    state: &mut State,
+    submission: Position,
+    news: impl FnOnce() -> News,
+) -> Result<Option<String>, VoidReason> {
+    let Some(intake) = state.intake.get_mut(&submission.seq) else {
+        let subtask = state.subtasks.remove(&submission);
+        let subtask = subtask.ok_or(VoidReason::SubmissionDecided)?;
+        subtasks::decided(state, &subtask, news());
+        return Ok(None);
+    };
     if !intake.undecided.remove(&submission.index) {
         return Err(VoidReason::SubmissionDecided);
     }
@@ -52,11 +59,15 @@ fn settle(state: &mut State, submission: Position) -> Result<Option<String>, Voi
     Ok(reply.filter(|r| conductor_protocol::subject::is_allowed_reply(&state.cell, r)))
 }
 
-/// Whether a task's id is the one derived from its submission, which nobody else can
-/// have used.
-fn is_derived(state: &State, at: Position, task: TaskId) -> bool {
-    let intake = state.intake.get(&at.seq);
-    intake.is_some_and(|i| task == TaskId::derived(state.cell.as_str(), at, i.time_ms))
+/// When a submission that is not decided yet came in.
+fn open_since(state: &State, at: Position) -> Option<UnixMs> {
+    match state.intake.get(&at.seq) {
+        Some(intake) => intake
+            .undecided
+            .contains(&at.index)
+            .then_some(intake.time_ms),
+        None => state.subtasks.get(&at).map(|s| s.time_ms),
+    }
 }
 
 /// `task.accepted`.
@@ -66,14 +77,13 @@ pub(super) fn accepted(
     e: &TaskAccepted,
     notices: &mut Vec<Notice>,
 ) -> Ruling {
-    let at_intake = state.intake.get(&e.submission.seq);
-    if !at_intake.is_some_and(|i| i.undecided.contains(&e.submission.index)) {
-        return Err(VoidReason::SubmissionDecided);
-    }
+    let since_ms = open_since(state, e.submission).ok_or(VoidReason::SubmissionDecided)?;
+    subtasks::may_become(state, e.submission)?;
     let key = e.spec.key.clone().map(|k| (e.spec.namespace.clone(), k));
     let is_key_taken = key.as_ref().is_some_and(|k| state.keys.contains_key(k));
-    let is_forgotten =
-        e.task.made_at_ms() < state.id_floor_ms && !is_derived(state, e.submission, e.task);
+    // An id that is derived from its submission nobody else can have used.
+    let is_forgotten = e.task.made_at_ms() < state.id_floor_ms
+        && e.task != TaskId::derived(state.cell.as_str(), e.submission, since_ms);
     if state.knows(e.task) || is_key_taken || is_forgotten {
         return Err(VoidReason::Duplicate);
     }
@@ -81,7 +91,7 @@ pub(super) fn accepted(
     if e.spec.needs.iter().any(|need| !state.knows(*need)) {
         return Err(VoidReason::UnknownTask);
     }
-    if let Some(reply) = settle(state, e.submission)? {
+    if let Some(reply) = settle(state, e.submission, || News::Accepted(e.task))? {
         let word = Word::Accepted {
             submission: e.submission,
             task: e.task,
@@ -89,25 +99,20 @@ pub(super) fn accepted(
         notices.push(Notice { reply, word });
     }
     if let Some(key) = key {
-        let until_ms = at
-            .time_ms
-            .saturating_add(state.config.idempotency_window_ms);
-        state
-            .index
-            .key_expiry
-            .insert((until_ms, key.0.clone(), key.1.clone()));
-        state.keys.insert(
-            key,
-            KeyUse {
-                task: e.task,
-                until_ms,
-            },
-        );
+        keep_key(state, at, key, e.task);
     }
     state.counters.accepted += 1;
     let task = new_task(state, at, e);
     state.insert_task(e.task, task);
     Ok(())
+}
+
+fn keep_key(state: &mut State, at: At, key: (Namespace, Arc<str>), task: TaskId) {
+    let window_ms = state.config.idempotency_window_ms;
+    let until_ms = at.time_ms.saturating_add(window_ms);
+    let expiry = (until_ms, key.0.clone(), key.1.clone());
+    state.index.key_expiry.insert(expiry);
+    state.keys.insert(key, KeyUse { task, until_ms });
 }
 
 fn new_task(state: &mut State, at: At, e: &TaskAccepted) -> Task {
@@ -155,7 +160,7 @@ fn new_task(state: &mut State, at: At, e: &TaskAccepted) -> Task {
 
 /// `task.rejected`.
 pub(super) fn rejected(state: &mut State, e: &TaskRejected, notices: &mut Vec<Notice>) -> Ruling {
-    let reply = settle(state, e.submission)?;
+    let reply = settle(state, e.submission, || News::Rejected(e.errors.clone()))?;
     state.counters.rejected += 1;
     if let Some(reply) = reply {
         let word = Word::Rejected {
@@ -174,7 +179,7 @@ pub(super) fn duplicate(
     task: TaskId,
     notices: &mut Vec<Notice>,
 ) -> Ruling {
-    let reply = settle(state, submission)?;
+    let reply = settle(state, submission, || News::Accepted(task))?;
     state.counters.duplicates += 1;
     if let Some(reply) = reply {
         notices.push(Notice {

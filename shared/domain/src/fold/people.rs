@@ -10,7 +10,7 @@ use conductor_protocol::ids::AgentId;
 use conductor_protocol::limits::WORD_BYTES_MAX;
 use conductor_protocol::terms::Answer;
 
-use super::{At, Ruling};
+use super::{At, Ruling, subtasks};
 use crate::state::{APPROVALS_MAX, Approval, Phase, Reply, State, Task, WORDS_MAX};
 use crate::void::VoidReason;
 
@@ -155,6 +155,7 @@ pub(super) fn told(state: &mut State, at: At, agent: &AgentId, e: &AttemptTold) 
             task.told_answer(*approval, at.time_ms);
             Ok(())
         }
+        Word::Subtask { number, news } => subtasks::told(task, *number, news),
         Word::Text { control, .. } => {
             let said = task.aside.words.remove(control);
             said.map(|_| ()).ok_or(VoidReason::NotRequested)

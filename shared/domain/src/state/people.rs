@@ -7,6 +7,7 @@ use conductor_protocol::terms::Answer;
 use serde::{Deserialize, Serialize};
 
 use super::Task;
+use super::subtasks::Submitted;
 use super::task::Phase;
 use crate::planted::{Bug, is_planted};
 
@@ -67,7 +68,9 @@ impl Task {
     /// Whether its attempt is to be told something.
     pub fn has_words(&self) -> bool {
         let aside = &self.aside;
-        !aside.words.is_empty() || aside.approvals.values().any(|a| a.is_decided)
+        !aside.words.is_empty()
+            || aside.approvals.values().any(|a| a.is_decided)
+            || aside.submitted.values().any(Submitted::is_due)
     }
 
     /// How long its attempt has not counted as running at a time, because it waited for people.
@@ -132,6 +135,7 @@ impl Task {
         if !is_planted(Bug::TalkSurvivesLease) {
             self.aside.approvals.clear();
             self.aside.words.clear();
+            self.aside.submitted.clear();
         }
         self.aside.asked = 0;
         self.aside.unasked.clear();

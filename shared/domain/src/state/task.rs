@@ -6,37 +6,12 @@ use std::sync::{Arc, OnceLock};
 use conductor_protocol::compact::{Rare, Usual};
 use conductor_protocol::event::Usage;
 use conductor_protocol::ids::{AgentId, Lease, Position};
-use conductor_protocol::{OutcomeClass, TaskId, TaskSpec, UnixMs};
+use conductor_protocol::{Outcome, OutcomeClass, TaskId, TaskSpec, UnixMs};
 use serde::{Deserialize, Serialize};
 
 use super::people::Approval;
 use super::session::Session;
-
-/// How a task ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Its work was done.
-    Succeeded,
-    /// It failed for good.
-    Failed,
-    /// It was cancelled, or skipped.
-    Cancelled,
-    /// A timeout ended it.
-    TimedOut,
-}
-
-impl Outcome {
-    /// The wire name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::TimedOut => "timed_out",
-        }
-    }
-}
+use super::subtasks::Submitted;
 
 /// An accepted task. There may be millions, so it is kept small.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,6 +77,12 @@ pub struct Aside {
     /// What people say to that attempt and it has not been told, by where they said it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub words: BTreeMap<Position, String>,
+    /// What became of what that attempt submitted, by its number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub submitted: BTreeMap<u32, Submitted>,
+    /// Tasks that its attempts submitted.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub subtasks: BTreeSet<TaskId>,
     /// How long that attempt has waited for people, until it last went on.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub paused_ms: u64,

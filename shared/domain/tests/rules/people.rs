@@ -90,12 +90,13 @@ fn what_is_on_its_way_is_not_said_again() {
     assert_eq!(words.len(), 2);
     assert_eq!(plan::words(&world.state, &mut overlay, 100), []);
     // It came back, whatever became of it: what still holds is said again.
-    for (to, event) in &words {
-        overlay.on_folded(to, event);
+    for word in &words {
+        overlay.on_folded(&word.agent, &word.clone().event());
     }
     assert_eq!(plan::words(&world.state, &mut overlay, 100), words);
-    for (to, event) in words {
-        assert_eq!(world.scheduler(to.as_str(), event), Verdict::Applied);
+    for word in words {
+        let to = word.agent.clone();
+        assert_eq!(world.scheduler(to.as_str(), word.event()), Verdict::Applied);
     }
     assert_eq!(plan::words(&world.state, &mut overlay, 100), []);
 }

@@ -203,6 +203,7 @@ fn tell_agents(world: &mut World) {
     let mut overlay = plan::Overlay::default();
     let told = plan::revocations(&world.state, &mut overlay, 100);
     let words = plan::words(&world.state, &mut overlay, 100);
+    let words = words.into_iter().map(|t| (t.agent.clone(), t.event()));
     for (to, event) in told.into_iter().chain(words) {
         world.scheduler(to.as_str(), event.clone());
         if let Event::AttemptRevoked(e) = event {

@@ -10,7 +10,7 @@ use conductor_protocol::terms::Answer;
 use conductor_protocol::{Control, OutcomeClass};
 use serde_json::json;
 
-use super::world::{World, agent, succeeded};
+use super::world::{World, agent, filing, succeeded};
 
 type Case = fn(&mut World) -> Verdict;
 
@@ -127,6 +127,11 @@ fn case(reason: VoidReason) -> Case {
             let task = w.task(json!({"slots": 5}));
             let assignment = w.assignment(task, "a1");
             w.scheduler("a1", assignment)
+        },
+        VoidReason::NotAllowed => |w| {
+            let task = w.task(json!({}));
+            let lease = w.run(task, "a1");
+            w.agent_says("a1", filing(lease, 1, r#"{"run":{"noop":{}}}"#))
         },
         VoidReason::NotCapable => |w| {
             let task = w.task(json!({"labels": {"os": "plan9"}}));

@@ -7,7 +7,7 @@ use conductor_domain::state::{Phase, State, Task};
 use conductor_domain::{Decoded, Record, Verdict, fold, record};
 use conductor_protocol::event::{
     AgentJoined, ApprovalRequested, AttemptAssigned, AttemptFailed, AttemptStarted,
-    AttemptSucceeded, Event, LeaderElected, LogFormat, Question, TaskReady,
+    AttemptSubmitted, AttemptSucceeded, Event, LeaderElected, LogFormat, Question, TaskReady,
 };
 use conductor_protocol::frame::{self, FrameHead};
 use conductor_protocol::human::DurationMs;
@@ -321,7 +321,9 @@ impl World {
 
     /// What the scheduler would tell attempts now.
     pub(super) fn words(&self) -> Vec<(AgentId, Event)> {
-        plan::words(&self.state, &mut plan::Overlay::default(), 100)
+        let words = plan::words(&self.state, &mut plan::Overlay::default(), 100);
+        let said = words.into_iter().map(|t| (t.agent.clone(), t.event()));
+        said.collect()
     }
 
     pub(super) fn succeed(&mut self, lease: Lease, on: &str) -> Verdict {
@@ -346,6 +348,15 @@ pub(super) fn question(lease: Lease, approval: u32) -> ApprovalRequested {
         summary: "Bash: make".into(),
         expires: DurationMs(60_000),
         default: Answer::Deny,
+    }
+}
+
+/// What an attempt submits.
+pub(super) fn filing(lease: Lease, number: u32, body: &str) -> AttemptSubmitted {
+    AttemptSubmitted {
+        lease,
+        number,
+        body: body.to_owned(),
     }
 }
 

@@ -168,6 +168,18 @@ pub struct ApprovalRequested {
     pub default: Answer,
 }
 
+/// An attempt submits a task below its own. Whether it becomes one is the orchestrator's to decide,
+/// as with every submission; the attempt is told by [`Word::Subtask`](super::Word::Subtask).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AttemptSubmitted {
+    /// The lease it runs under.
+    pub lease: Lease,
+    /// Which of its submissions, from 1.
+    pub number: u32,
+    /// The submission, as JSON.
+    pub body: String,
+}
+
 /// The model service has no more for now.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AttemptThrottled {

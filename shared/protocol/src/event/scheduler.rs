@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::FieldError;
+use crate::class::{Outcome, OutcomeClass};
 use crate::compact::{Pairs, Rare};
 use crate::ids::{Lease, Namespace, Position, QueueName, TaskId};
 use crate::spec::{RunSpec, Timeouts};
@@ -95,6 +97,42 @@ pub enum Word {
         control: Position,
         /// What.
         text: String,
+    },
+    /// What became of a task that it submitted.
+    Subtask {
+        /// Which of its submissions.
+        number: u32,
+        /// What.
+        news: SubtaskNews,
+    },
+}
+
+/// What became of a task that an attempt submitted. Of several only the newest is told.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubtaskNews {
+    /// It is a task.
+    Accepted {
+        /// Which.
+        task: TaskId,
+    },
+    /// It is none.
+    Rejected {
+        /// Every field that is wrong.
+        errors: Vec<FieldError>,
+    },
+    /// It has ended.
+    Ended {
+        /// Which task.
+        task: TaskId,
+        /// How.
+        outcome: Outcome,
+        /// Why, where it did not succeed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        class: Option<OutcomeClass>,
+        /// Its result, as it stands in the log.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        result: Option<String>,
     },
 }
 

@@ -70,7 +70,7 @@ pub fn resolve_all(
 }
 
 /// Task ids by name; `None` for a name that stands twice.
-type Names = BTreeMap<String, Option<TaskId>>;
+pub(super) type Names = BTreeMap<String, Option<TaskId>>;
 
 fn names(context: &Context<'_>, read: &[(Submission, Vec<FieldError>)]) -> Names {
     let mut names = Names::new();
@@ -92,7 +92,7 @@ fn id_of(context: &Context<'_>, at: Position, s: &Submission) -> TaskId {
     s.id.unwrap_or_else(|| TaskId::derived(context.cell.as_str(), at, context.time_ms))
 }
 
-fn resolve(
+pub(super) fn resolve(
     context: &Context<'_>,
     at: Position,
     s: Submission,

@@ -5,9 +5,9 @@ use super::resolve::{check_duration, wrong};
 use super::runs::check_command;
 use crate::event::FieldError;
 use crate::ids::is_valid_name;
-use crate::limits::{TERMS_BYTES_MAX, TERMS_ENTRIES_MAX};
+use crate::limits::{SUBTASK_DEPTH_MAX, SUBTASKS_MAX, TERMS_BYTES_MAX, TERMS_ENTRIES_MAX};
 use crate::spec::CommandSpec;
-use crate::terms::{ApprovalSpec, Budget, GitSpec, Network, SandboxSpec, Terms};
+use crate::terms::{ApprovalSpec, Budget, GitSpec, Network, SandboxSpec, SubtaskSpec, Terms};
 
 /// Least memory that is worth asking for: less holds no shell.
 const MEMORY_LEAST: u64 = 4 << 20;
@@ -49,10 +49,13 @@ pub(super) fn checked(s: &Submission, errors: &mut Vec<FieldError>) -> Option<Te
         }
     }
     if let Some(budget) = &terms.budget {
-        check_budget(errors, budget);
+        check_budget(errors, "budget", budget);
     }
     if let Some(approvals) = &terms.approvals {
         check_approvals(errors, approvals);
+    }
+    if let Some(subtasks) = &terms.subtasks {
+        check_subtasks(errors, subtasks);
     }
     let schema = terms.result_schema.as_deref();
     if schema.is_some_and(|s| serde_json::from_str::<serde_json::Value>(s).is_err()) {
@@ -138,16 +141,40 @@ fn check_git(errors: &mut Vec<FieldError>, git: &GitSpec) {
     }
 }
 
-fn check_budget(errors: &mut Vec<FieldError>, b: &Budget) {
+fn check_budget(errors: &mut Vec<FieldError>, field: &str, b: &Budget) {
     if b.usd.is_some_and(|usd| !usd.is_finite() || usd <= 0.0) {
-        wrong(errors, "budget.usd", "is not above 0");
+        wrong(errors, &format!("{field}.usd"), "is not above 0");
     }
-    for (field, value) in [("budget.tokens", b.tokens), ("budget.turns", b.turns)] {
+    for (name, value) in [("tokens", b.tokens), ("turns", b.turns)] {
         if value == Some(0) {
-            wrong(errors, field, "is 0");
+            wrong(errors, &format!("{field}.{name}"), "is 0");
         }
     }
-    check_duration(errors, "budget.time", b.time.map(|t| t.0), 1);
+    check_duration(errors, &format!("{field}.time"), b.time.map(|t| t.0), 1);
+}
+
+fn check_subtasks(errors: &mut Vec<FieldError>, s: &SubtaskSpec) {
+    for (field, value, most) in [
+        ("subtasks.max", s.max, SUBTASKS_MAX),
+        ("subtasks.depth", s.depth, SUBTASK_DEPTH_MAX),
+    ] {
+        if !(1..=most).contains(&value) {
+            wrong(errors, field, format!("is {value}"));
+        }
+    }
+    check_count(errors, "subtasks.queues", s.queues.len());
+    for (i, queue) in s
+        .queues
+        .iter()
+        .enumerate()
+        .filter(|(_, q)| !is_valid_name(q))
+    {
+        let field = format!("subtasks.queues[{i}]");
+        wrong(errors, &field, format!("{queue:?} is not a name"));
+    }
+    if let Some(budget) = &s.budget {
+        check_budget(errors, "subtasks.budget", budget);
+    }
 }
 
 fn check_approvals(errors: &mut Vec<FieldError>, a: &ApprovalSpec) {

@@ -63,7 +63,10 @@ fn is_repeatable(event: &Event) -> bool {
     // The agent does not know what the log's format is, and repeats what it asks.
     matches!(
         event,
-        Event::AttemptStarted(_) | Event::ApprovalRequested(_) | Event::AttemptThrottled(_)
+        Event::AttemptStarted(_)
+            | Event::ApprovalRequested(_)
+            | Event::AttemptThrottled(_)
+            | Event::AttemptSubmitted(_)
     )
 }
 
@@ -77,6 +80,7 @@ fn reported(event: &Event) -> Option<Lease> {
         Event::AttemptTimedOut(e) => Some(e.lease),
         Event::ApprovalRequested(e) => Some(e.lease),
         Event::AttemptThrottled(e) => Some(e.lease),
+        Event::AttemptSubmitted(e) => Some(e.lease),
         _ => None,
     }
 }

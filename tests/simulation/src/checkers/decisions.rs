@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use conductor_domain::State;
-use conductor_protocol::event::{Event, Word};
+use conductor_protocol::event::{Event, SubtaskNews, Word};
 use conductor_protocol::subject::Role;
 
 use super::{Checker, Ruling};
@@ -218,6 +218,10 @@ impl Checker for DecidedOnce {
                     format!("answer {} {approval}", e.lease.assigned)
                 }
                 Word::Text { control, .. } => format!("text {} {control}", e.lease.assigned),
+                Word::Subtask { number, news } => {
+                    let is_end = matches!(news, SubtaskNews::Ended { .. });
+                    format!("news {} {number} {is_end}", e.lease.assigned)
+                }
             },
             Event::AgentLost(e) => format!("{} {}", e.agent, e.incarnation),
             Event::AgentDismissed(e) => format!("{agent:?} {} {}", e.incarnation, e.replaced),

@@ -47,7 +47,8 @@ impl Checker for Size {
     fn on_record(&mut self, ledger: &Ledger, state: &State) -> Ruling {
         let finished = state.tasks.values().filter(|t| t.is_final()).count();
         let open = state.tasks.len() - finished;
-        let undecided: usize = state.intake.values().map(|i| i.undecided.len()).sum();
+        let records: usize = state.intake.values().map(|i| i.undecided.len()).sum();
+        let undecided = records + state.subtasks.len();
         let config = &state.config;
         if open != ledger.open.len() {
             return Err(format!(

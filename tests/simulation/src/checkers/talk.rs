@@ -113,6 +113,8 @@ fn told(ledger: &Ledger, e: &AttemptTold) -> Ruling {
                 return Err(format!("{key:?} is told {answer:?}, and is {question:?}"));
             }
         }
+        // See `Subtasks`.
+        Word::Subtask { .. } => {}
         Word::Text { control, .. } => {
             let said = ledger.talk.words.get(control);
             let is_due = said.is_some_and(|s| s.lease == e.lease.assigned && s.told == 0);

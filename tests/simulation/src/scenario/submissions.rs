@@ -42,6 +42,13 @@ pub(super) fn draw(o: &Options, actions: &mut Vec<(u64, Action)>) -> Vec<(u64, T
                 &mut Random::stream(o.seed, &format!("share {at} {n}")),
                 &mut item,
             );
+            let mut luck = Random::stream(o.seed, &format!("subtasks {at} {n}"));
+            if luck.chance(400)
+                && let Some(fields) = item.as_object_mut()
+            {
+                let subtasks = json!({"max": luck.between(1, 3), "depth": luck.between(1, 2)});
+                fields.insert("subtasks".to_owned(), subtasks);
+            }
             items.push(item);
         }
         let queue = (*r.pick(&QUEUES).unwrap_or(&"default")).to_owned();

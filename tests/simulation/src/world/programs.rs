@@ -1,5 +1,7 @@
 //! Programs that agents run: made up, with times and ends that chance decides.
 
+use std::collections::BTreeSet;
+
 use conductor_agent::attempt::Stop;
 use conductor_agent::duty::Input;
 use conductor_protocol::event::{
@@ -22,6 +24,8 @@ pub(super) struct Program {
     pub(super) lease: Lease,
     pub(super) stop: Stop,
     pub(super) talk: Talk,
+    /// What became of what it submitted, as it was told.
+    pub(super) news: BTreeSet<(u32, bool)>,
     /// Its model's session, where it has one.
     session: Option<String>,
     /// What its task has used so far.
@@ -34,6 +38,8 @@ pub(super) enum Step {
     Started,
     /// It used something.
     Used,
+    /// It submits a task, the how-manieth.
+    Submits(u32),
     /// It asks people something.
     Asks,
     /// It asks again what nobody reacted to.
@@ -93,6 +99,7 @@ impl World {
             lease,
             stop: Stop::No,
             talk: Talk::default(),
+            news: BTreeSet::new(),
             session,
             used,
         };
@@ -120,6 +127,7 @@ impl World {
             _ => then(self, begins + takes, Step::Ends(class)),
         }
         self.plan_questions(life, lease, begins, takes);
+        self.plan_subtasks(life, lease, assigned, begins, takes);
         Ok(())
     }
 
@@ -149,6 +157,8 @@ impl World {
         };
         let (lease, reason) = (program.lease, program.stop);
         let step = match step {
+            Step::Submits(_) if reason != Stop::No => return Ok(()),
+            Step::Submits(number) => return self.submits(life, lease, number),
             Step::Asks => return self.asks(life, at),
             Step::Reminds(number) => return self.ask(life, at, number),
             // Whoever waits for people does not run: it ends after that.
@@ -159,7 +169,7 @@ impl World {
             step => step,
         };
         let (fact, is_over) = match step {
-            Step::Asks | Step::Reminds(_) => (None, false),
+            Step::Submits(_) | Step::Asks | Step::Reminds(_) => (None, false),
             Step::Started => {
                 let session = program.session.clone();
                 (Some(AttemptStarted::new(lease, session).into()), false)

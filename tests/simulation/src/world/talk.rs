@@ -6,7 +6,7 @@ use conductor_agent::attempt::Stop;
 use conductor_agent::duty::Input;
 use conductor_domain::record::Content;
 use conductor_protocol::Control;
-use conductor_protocol::event::{ApprovalRequested, Event, Question, Word};
+use conductor_protocol::event::{ApprovalRequested, Event, Question, SubtaskNews, Word};
 use conductor_protocol::human::DurationMs;
 use conductor_protocol::ids::{Lease, Position};
 use conductor_protocol::terms::Answer;
@@ -120,6 +120,10 @@ impl World {
         };
         let talk = &mut program.talk;
         let is_news = match word {
+            Word::Subtask { number, news } => {
+                let is_end = matches!(news, SubtaskNews::Ended { .. });
+                program.news.insert((*number, is_end))
+            }
             Word::Decision { approval, .. } => talk.open.remove(approval).is_some(),
             Word::Text { control, .. } => talk.heard.insert(*control),
         };
