@@ -141,9 +141,9 @@ pub(super) fn told(task: &mut Task, number: u32, news: &SubtaskNews) -> Ruling {
     let submitted = task.aside.submitted.get_mut(&number);
     let submitted = submitted.ok_or(VoidReason::NotAsked)?;
     let is_it = match (&submitted.news, news) {
-        (Some(News::Accepted(id)), SubtaskNews::Accepted { task }) => id == task,
         (Some(News::Rejected(errors)), SubtaskNews::Rejected { errors: said }) => errors == said,
-        (Some(News::Ended { task: id, .. }), SubtaskNews::Ended { task, .. }) => id == task,
+        (Some(News::Accepted(id)), SubtaskNews::Accepted { task })
+        | (Some(News::Ended { task: id, .. }), SubtaskNews::Ended { task, .. }) => id == task,
         _ => false,
     };
     if !is_it {
