@@ -20,6 +20,7 @@ mod conformance;
 mod control;
 mod failover;
 mod forms;
+mod mcp;
 mod model_api;
 mod models;
 mod needs;

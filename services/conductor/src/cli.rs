@@ -8,6 +8,7 @@ pub(crate) mod control;
 mod doctor;
 mod log;
 mod logs;
+mod mcp;
 pub(crate) mod read;
 pub(crate) mod replay;
 pub(crate) mod submit;
@@ -66,6 +67,8 @@ enum Command {
     Usage(usage::UsageArgs),
     #[command(subcommand)]
     Config(cell::ConfigCommand),
+    /// Serve the Model Context Protocol on standard input and output, for AI clients
+    Mcp,
     #[command(subcommand)]
     Access(access::AccessCommand),
     Provision(access::ProvisionArgs),
@@ -104,6 +107,7 @@ impl Command {
             Self::Run(RunCommand::Projector(_)) => "projector",
             Self::Run(RunCommand::Issuer(_)) => "issuer",
             Self::Agent(_) => "agent",
+            Self::Mcp => "mcp",
             _ => "cli",
         }
     }
@@ -159,6 +163,7 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Top(args) => top::run(args, &settings).await,
             Command::Usage(args) => usage::run(args, &settings).await,
             Command::Config(command) => cell::config(command, &settings).await,
+            Command::Mcp => Box::pin(mcp::run(&settings)).await,
             Command::Access(command) => access::access(command, &settings),
             Command::Provision(args) => access::provision(args, &settings).await,
             Command::Doctor => doctor::run(&settings).await,

@@ -223,13 +223,18 @@ impl System {
 
     /// The same, with something on standard input.
     pub async fn cli_with(&self, args: &[&str], stdin: &[u8]) -> Ran {
+        process::run(&self.arguments(args), &[], stdin).await
+    }
+
+    /// Arguments of `conductor` by which it finds this system.
+    pub fn arguments(&self, args: &[&str]) -> Vec<String> {
         // Before any `--`, behind which everything is the task's command line.
         let mut all = vec!["--nats-url".to_owned(), self.url.clone()];
         if let Some(credentials) = &self.credentials {
             all.extend(["--creds".to_owned(), credentials.display().to_string()]);
         }
         all.extend(args.iter().map(|a| (*a).to_owned()));
-        process::run(&all, &[], stdin).await
+        all
     }
 
     /// Checks that replaying the log gives what every live replica holds.
