@@ -19,6 +19,7 @@ mod collectors;
 mod conformance;
 mod control;
 mod failover;
+mod folder;
 mod forms;
 mod mcp;
 mod model_api;

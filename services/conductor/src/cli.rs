@@ -6,6 +6,7 @@ mod artifact;
 mod cell;
 pub(crate) mod control;
 mod doctor;
+mod folder;
 mod log;
 mod logs;
 mod mcp;
@@ -69,6 +70,7 @@ enum Command {
     Config(cell::ConfigCommand),
     /// Serve the Model Context Protocol on standard input and output, for AI clients
     Mcp,
+    WatchFolder(folder::FolderArgs),
     #[command(subcommand)]
     Access(access::AccessCommand),
     Provision(access::ProvisionArgs),
@@ -107,6 +109,7 @@ impl Command {
             Self::Run(RunCommand::Projector(_)) => "projector",
             Self::Run(RunCommand::Issuer(_)) => "issuer",
             Self::Agent(_) => "agent",
+            Self::WatchFolder(_) => "watch-folder",
             Self::Mcp => "mcp",
             _ => "cli",
         }
@@ -117,6 +120,7 @@ impl Command {
         match self {
             Self::Run(run) => !matches!(run, RunCommand::Demo),
             Self::Agent(agent) => agent.command.is_none(),
+            Self::WatchFolder(_) => true,
             _ => false,
         }
     }
@@ -164,6 +168,7 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Usage(args) => usage::run(args, &settings).await,
             Command::Config(command) => cell::config(command, &settings).await,
             Command::Mcp => Box::pin(mcp::run(&settings)).await,
+            Command::WatchFolder(args) => Box::pin(folder::run(args, &settings)).await,
             Command::Access(command) => access::access(command, &settings),
             Command::Provision(args) => access::provision(args, &settings).await,
             Command::Doctor => doctor::run(&settings).await,
