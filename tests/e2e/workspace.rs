@@ -2,6 +2,7 @@
 
 mod boxed;
 mod files;
+mod going_on;
 mod phases;
 
 use std::path::{Path, PathBuf};

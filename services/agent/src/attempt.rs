@@ -134,7 +134,9 @@ impl Attempt {
         let end = course.go(runtime.as_mut()).await;
         if end.may_go_on() {
             // Before anybody knows that it is over: the next attempt wants the same place.
-            sessions::salvage(&course.of.kept, &course.dirs.root);
+            let (kept, root) = (course.of.kept.clone(), course.dirs.root.clone());
+            // What it takes to look through many files is no time of other attempts.
+            let _ = tokio::task::spawn_blocking(move || sessions::salvage(&kept, &root)).await;
             course.dirs.remove();
         }
         course.report(end);

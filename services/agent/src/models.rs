@@ -6,6 +6,7 @@
 
 mod pace;
 mod settle;
+mod tab;
 mod ways;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use crate::runtime::Host;
 use pace::Pace;
 use settle::Findings;
 pub use settle::{Limit, time_limit};
+pub(crate) use tab::Tab;
 use ways::{EGRESS_SOCKET, MODEL_SOCKET, Ways};
 
 /// How long a program waits for an answer where people may have to be asked first: a day.
@@ -218,11 +220,16 @@ impl Plan {
         self.keys.values().map(|key| &key.secret)
     }
 
-    /// Opens it: the sockets in `run`, where that is on this machine.
-    pub fn open(self, models: &Models, run: &std::path::Path) -> Result<Line, String> {
+    /// Opens it: the sockets in `run`, where that is on this machine. What is used goes on `tab`.
+    pub(crate) fn open(
+        self,
+        models: &Models,
+        run: &std::path::Path,
+        tab: Tab,
+    ) -> Result<Line, String> {
         let Self {
             ways,
-            terms,
+            mut terms,
             hosts,
             mut ports,
             ..
@@ -235,6 +242,7 @@ impl Plan {
             let file = file.map_err(|e| format!("its socket {socket} cannot be made: {e}"))?;
             Ok::<_, String>(port.into_iter().chain(file).collect::<Vec<_>>())
         };
+        terms.before = tab.total(&terms.before);
         let (budget, before) = (terms.budget, terms.before.clone());
         let (mut proxy, mut reports) = (None, None);
         if let Some(upstream) = models.upstream.clone().filter(|_| ways.has_models()) {
@@ -252,6 +260,7 @@ impl Plan {
             reports,
             _egress: egress,
             before,
+            tab,
             budget,
             pace: Pace::new(budget),
             findings: Findings::default(),
@@ -280,6 +289,7 @@ pub struct Line {
     reports: Option<mpsc::UnboundedReceiver<Report>>,
     _egress: Option<Egress>,
     before: Usage,
+    tab: Tab,
     budget: Budget,
     pace: Pace,
     findings: Findings,
@@ -293,6 +303,7 @@ impl Line {
             reports: None,
             _egress: None,
             before: Usage::default(),
+            tab: Tab::default(),
             budget: Budget::default(),
             pace: Pace::new(Budget::default()),
             findings: Findings::default(),
@@ -324,8 +335,10 @@ impl Line {
     fn take(&mut self, report: Report) -> Option<Notice> {
         match report {
             Report::Metered(usage) => {
+                let total = settle::total(&self.before, &usage, None);
+                self.tab.note(&total);
                 let is_due = self.pace.is_due(&usage, Instant::now());
-                is_due.then(|| Notice::Usage(settle::total(&self.before, &usage, None)))
+                is_due.then_some(Notice::Usage(total))
             }
             Report::Throttled { until_ms } => Some(Notice::Throttled(until_ms)),
             Report::Reached {

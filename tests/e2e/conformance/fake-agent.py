@@ -216,6 +216,24 @@ def leave_children(agent):
         agent.text(f"pid {child.pid}")
 
 
+def edit(agent):
+    """Half of its edits before it is killed with its agent, the rest once it goes on."""
+    if not agent.resumed:
+        with open("f", "a") as file:
+            file.write("4\n")
+        with open("new", "w") as file:
+            file.write("n\n")
+        agent.text("half of it")
+        time.sleep(300)
+    with open("f") as file:
+        found = file.read()
+    with open("f", "a") as file:
+        file.write("5\n")
+    with open("late", "w") as file:
+        file.write("l\n")
+    agent.result(f"found {found.splitlines()} and {os.path.exists('new')}")
+
+
 def run(agent, case):
     if case == "resume" and not agent.resumed:
         agent.text("about to be killed")
@@ -269,6 +287,8 @@ def run(agent, case):
     elif case == "unknown":
         agent.unknown()
         agent.result("known")
+    elif case == "edit":
+        edit(agent)
     elif case == "resume":
         agent.result(f"resumed {agent.resumed}")
     else:

@@ -83,10 +83,12 @@ impl Course {
         let mut stop = attempt.stop.clone();
         let (why, problem) = tokio::select! {
             made = Workspace::make(&ground, &mut self.dirs) => {
-                let opened = made.and_then(|made| Ok((plan.open(attempt, &self.dirs.run)?, made)));
+                let opened = made.and_then(|made| Ok((plan.open(attempt, &self.dirs)?, made)));
                 match opened {
                     Ok((reach, workspace)) => {
                         self.reach = reach;
+                        // It begins anew where what was left turned out not to be good.
+                        self.session = workspace.session().map(str::to_owned);
                         return Ok(workspace);
                     }
                     Err(problem) => (Why::Ended, problem),

@@ -2,17 +2,18 @@
 //! while they run.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use conductor_protocol::event::{AttemptThrottled, AttemptUsage, Question};
 
 use super::end::End;
 use super::watch::{Watch, Why};
 use super::{Attempt, Course};
-use crate::models::{Line, Notice, Plan};
+use crate::dirs::AttemptDirs;
+use crate::models::{Line, Notice, Plan, Tab};
 use crate::runtime::Host;
 use crate::sandbox::Boxing;
 use crate::secrets::{self, Granted};
+use crate::sessions::USED;
 
 /// By what name people are asked about a budget: no runtime has one like it.
 pub(super) const BUDGET: &str = "conductor-budget";
@@ -49,11 +50,12 @@ impl Reach {
 }
 
 impl ReachPlan {
-    /// Puts it where programs find it: `run` is the directory they share with the agent.
-    pub(super) fn open(self, attempt: &Attempt, run: &Path) -> Result<Reach, String> {
-        self.granted.write(run)?;
+    /// Puts it where programs find it, in the directory they share with the agent.
+    pub(super) fn open(self, attempt: &Attempt, dirs: &AttemptDirs) -> Result<Reach, String> {
+        self.granted.write(&dirs.run)?;
+        let (models, tab) = (&attempt.host.models, Tab::at(dirs.root.join(USED)));
         Ok(Reach {
-            line: self.plan.open(&attempt.host.models, run)?,
+            line: self.plan.open(models, &dirs.run, tab)?,
             host: self.host,
             env: self.env,
         })

@@ -117,7 +117,10 @@ async fn a_program_that_knows_no_sockets_has_a_port_and_a_placeholder() {
         .collect();
     let env = plan.ways.model_env(&keys, &plan.terms.placeholder);
     assert!(plan.env().is_empty(), "the agent listens itself");
-    let mut line = plan.open(&models, dir.path()).unwrap();
+    let noted = dir.path().join("usage.json");
+    let mut line = plan
+        .open(&models, dir.path(), Tab::at(noted.clone()))
+        .unwrap();
     let base = env["OPENAI_BASE_URL"]
         .strip_prefix("http://")
         .unwrap()
@@ -154,7 +157,14 @@ async fn a_program_that_knows_no_sockets_has_a_port_and_a_placeholder() {
         (3, 100, 17)
     );
     assert!((usage.cost_usd - 1.000_195).abs() < 1e-9, "{usage:?}");
-    assert_eq!(line.usage(None), Some(usage));
+    assert_eq!(line.usage(None), Some(usage.clone()));
+    // Another attempt counts on from there, though the log may know less.
+    let plan = Plan::new(&models, &assigned(codex(), None), &paths(dir.path()), false);
+    let run = tempfile::tempdir().unwrap();
+    let line = plan.await.unwrap();
+    let line = line.open(&models, run.path(), Tab::at(noted)).unwrap();
+    assert_eq!(line.before.turns, usage.turns);
+    assert!((line.before.cost_usd - usage.cost_usd).abs() < 1e-9);
 }
 
 #[tokio::test]
@@ -181,7 +191,7 @@ async fn in_a_network_of_its_own_the_reaper_opens_the_ports() {
         forward,
         "8190=/run/conductor/model.sock 8191=/run/conductor/egress.sock"
     );
-    let _line = plan.open(&models, dir.path()).unwrap();
+    let _line = plan.open(&models, dir.path(), Tab::default()).unwrap();
     for socket in [MODEL_SOCKET, EGRESS_SOCKET] {
         assert!(dir.path().join(socket).exists(), "{socket}");
     }
@@ -198,7 +208,7 @@ async fn programs_of_other_kinds_get_nothing() {
             .await
             .unwrap();
         assert!(plan.env().is_empty() && plan.secrets().next().is_none());
-        let line = plan.open(&models, dir.path()).unwrap();
+        let line = plan.open(&models, dir.path(), Tab::default()).unwrap();
         assert!(!line.is_metered());
         let said = Some(Usage {
             turns: 9,
