@@ -18,6 +18,7 @@ mod codex;
 mod collectors;
 mod conformance;
 mod control;
+mod crowd;
 mod failover;
 mod forms;
 mod model_api;

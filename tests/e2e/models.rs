@@ -17,7 +17,7 @@ use crate::claude::claude_cli;
 use crate::model_api::{ANTHROPIC, ModelApi};
 
 /// What the agent knows and nobody else may see.
-const KEY: &str = "sk-ant-api03-R3alKey-0123456789abcdef";
+pub(crate) const KEY: &str = "sk-ant-api03-R3alKey-0123456789abcdef";
 
 struct Models {
     system: System,
@@ -93,7 +93,7 @@ impl Models {
 }
 
 /// Every byte of the log.
-async fn log_bytes(system: &System) -> Vec<u8> {
+pub(crate) async fn log_bytes(system: &System) -> Vec<u8> {
     let log = system.connection.as_ref();
     let mut all = Vec::new();
     for seq in 1..=log.last_seq().await.unwrap() {
@@ -102,12 +102,12 @@ async fn log_bytes(system: &System) -> Vec<u8> {
     all
 }
 
-fn holds(bytes: &[u8], text: &str) -> bool {
+pub(crate) fn holds(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|w| w == text.as_bytes())
 }
 
 /// Arguments and environment of a process, as others of its user see them.
-fn seen_of(pid: u32) -> Vec<u8> {
+pub(crate) fn seen_of(pid: u32) -> Vec<u8> {
     let read = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
     [read("cmdline"), read("environ")].concat()
 }

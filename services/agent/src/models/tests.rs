@@ -159,10 +159,11 @@ async fn a_program_that_knows_no_sockets_has_a_port_and_a_placeholder() {
     assert!((usage.cost_usd - 1.000_195).abs() < 1e-9, "{usage:?}");
     assert_eq!(line.usage(None), Some(usage.clone()));
     // Another attempt counts on from there, though the log may know less.
-    let plan = Plan::new(&models, &assigned(codex(), None), &paths(dir.path()), false);
+    let next = Plan::new(&models, &assigned(codex(), None), &paths(dir.path()), false)
+        .await
+        .unwrap();
     let run = tempfile::tempdir().unwrap();
-    let line = plan.await.unwrap();
-    let line = line.open(&models, run.path(), Tab::at(noted)).unwrap();
+    let line = next.open(&models, run.path(), Tab::at(noted)).unwrap();
     assert_eq!(line.before.turns, usage.turns);
     assert!((line.before.cost_usd - usage.cost_usd).abs() < 1e-9);
 }

@@ -100,8 +100,11 @@ impl Began {
         let text = fs::read(dirs.root.join(BASE)).map_err(|e| format!("its {BASE}: {e}"))?;
         let base: Base = serde_json::from_slice(&text).map_err(|e| format!("its {BASE}: {e}"))?;
         // They will stand on command lines.
-        let mut hashes = base.commit.iter().chain([&base.tree]);
-        if !hashes.all(|hash| head::is_hash(hash)) {
+        if ![Some(&base.tree), base.commit.as_ref()]
+            .into_iter()
+            .flatten()
+            .all(|hash| head::is_hash(hash))
+        {
             return Err(format!("its {BASE} names what is no object"));
         }
         let began = Self {
