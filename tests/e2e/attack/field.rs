@@ -65,7 +65,7 @@ impl Field {
         });
         let url = server.url();
         let env = env(dir.path());
-        let mut field = Self::on(url, keys, dir, None, 1, env).await;
+        let mut field = Box::pin(Self::on(url, keys, dir, None, 1, env)).await;
         field.system.server = Some(server);
         field
     }

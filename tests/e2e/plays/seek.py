@@ -113,7 +113,7 @@ class Environments(Way):
     name = "environment of other processes"
 
     def look(self, p):
-        listing = bash("ls /proc | grep -E '^[0-9]+$' | head -400 | tr '\\n' ' '")
+        listing = bash("ls /proc | grep -E '^[0-9]+$' | sort -rn | head -400 | tr '\\n' ' '")
         yield listing
         pids = p.said(listing).split()
         paths = " ".join(f"/proc/{pid}/environ" for pid in pids)
@@ -337,7 +337,9 @@ def report(p, way):
     left = "".join(p.said(step) or "" for step in steps)
     came = "\n".join(p.said(step) or "" for step in way.look(p))
     is_found = f"{p.agreed}-from-{p.other}" in came
-    why = next((words for words in REFUSALS if words in came or words in left), "nothing there")
+    # What they agreed upon is drawn by lot, and may hold anything.
+    said = (left + came).replace(p.agreed, "")
+    why = next((words for words in REFUSALS if words in said), "nothing there")
     return {
         "way": way.name, "left": "left" in left if steps else None,
         "found": is_found, "why": "" if is_found else why,

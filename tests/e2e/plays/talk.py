@@ -55,9 +55,10 @@ class Talk:
 
 
 def flat(content):
-    if isinstance(content, str):
-        return content
-    return "".join(block.get("text", "") for block in content or [])
+    """What a tool said, without what the CLI adds for the model."""
+    if not isinstance(content, str):
+        content = "".join(block.get("text", "") for block in content or [])
+    return re.sub(r"\s*<system-reminder>.*?</system-reminder>", "", content, flags=re.S)
 
 
 class Meeting:
@@ -78,6 +79,3 @@ class Meeting:
 def end(text):
     return [("text", text)]
 
-
-def words(text):
-    return re.findall(r"\S+", text)

@@ -161,7 +161,7 @@ fn a_directory_that_its_program_has_closed_is_kept_all_the_same() {
     let base = tempfile::tempdir().unwrap();
     let base = base.path();
     let (dirs, assigned) = marked(base, 0);
-    fs::set_permissions(&dirs.workspace, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&dirs.workspace, fs::Permissions::from_mode(0o0)).unwrap();
     salvage(base, &dirs.root);
     assert!(can_go_on(base, &assigned, "s1"));
     let kept = place(base, assigned.task).join("workspace");
