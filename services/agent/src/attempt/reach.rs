@@ -53,9 +53,9 @@ impl ReachPlan {
     /// Puts it where programs find it, in the directory they share with the agent.
     pub(super) fn open(self, attempt: &Attempt, dirs: &AttemptDirs) -> Result<Reach, String> {
         self.granted.write(&dirs.run)?;
-        let (models, tab) = (&attempt.host.models, Tab::at(dirs.root.join(USED)));
+        let tab = Tab::at(attempt.lease.task, dirs.root.join(USED));
         Ok(Reach {
-            line: self.plan.open(models, &dirs.run, tab)?,
+            line: self.plan.open(&attempt.host.models, &dirs.run, tab)?,
             host: self.host,
             env: self.env,
         })

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use conductor_protocol::TaskId;
 use conductor_protocol::event::Usage;
 
 use crate::dirs::write_new;
@@ -11,20 +12,22 @@ use crate::dirs::write_new;
 /// The note of one attempt.
 #[derive(Debug, Default)]
 pub(crate) struct Tab {
-    /// None where nobody goes on.
-    path: Option<PathBuf>,
+    /// Whose, and where; none where nobody goes on.
+    of: Option<(TaskId, PathBuf)>,
 }
 
 impl Tab {
-    /// The note in this file.
-    pub(crate) fn at(path: PathBuf) -> Self {
-        Self { path: Some(path) }
+    /// The note about a task in this file.
+    pub(crate) fn at(task: TaskId, path: PathBuf) -> Self {
+        Self {
+            of: Some((task, path)),
+        }
     }
 
     /// What its task has used by now, given what the log knew of it: the larger of each figure, as the
     /// log itself would have it.
     pub(super) fn total(&self, known: &Usage) -> Usage {
-        let text = self.path.as_ref().and_then(|path| fs::read(path).ok());
+        let text = self.of.as_ref().and_then(|(_, path)| fs::read(path).ok());
         let noted = text.and_then(|text| serde_json::from_slice::<Usage>(&text).ok());
         let Some(noted) = noted else {
             return known.clone();
@@ -42,13 +45,15 @@ impl Tab {
 
     /// Notes what it has used.
     pub(super) fn note(&self, usage: &Usage) {
-        let Some(path) = &self.path else { return };
+        let Some((task, path)) = &self.of else {
+            return;
+        };
         let text = serde_json::to_vec(usage).map_err(std::io::Error::from);
         // Whole or not at all, should the agent be killed meanwhile.
         let part = path.with_extension("part");
         let noted = text.and_then(|text| write_new(&part, &text));
         if let Err(e) = noted.and_then(|()| fs::rename(&part, path)) {
-            tracing::warn!(path = %path.display(), error = %e, "what an attempt uses is not noted");
+            tracing::warn!(%task, path = %path.display(), error = %e, "what an attempt uses is not noted");
         }
     }
 }
@@ -70,7 +75,8 @@ mod tests {
     #[test]
     fn what_was_noted_counts_where_the_log_knew_less() {
         let dir = tempfile::tempdir().unwrap();
-        let tab = || Tab::at(dir.path().join("usage.json"));
+        let task = TaskId::from_parts(0, [0; 10]);
+        let tab = || Tab::at(task, dir.path().join("usage.json"));
         assert_eq!(tab().total(&used(1, 0.1)), used(1, 0.1), "nothing is noted");
         tab().note(&used(2, 0.2));
         tab().note(&used(4, 0.4));

@@ -117,10 +117,9 @@ async fn a_program_that_knows_no_sockets_has_a_port_and_a_placeholder() {
         .collect();
     let env = plan.ways.model_env(&keys, &plan.terms.placeholder);
     assert!(plan.env().is_empty(), "the agent listens itself");
-    let noted = dir.path().join("usage.json");
-    let mut line = plan
-        .open(&models, dir.path(), Tab::at(noted.clone()))
-        .unwrap();
+    let task = TaskId::from_parts(0, [0; 10]);
+    let tab = || Tab::at(task, dir.path().join("usage.json"));
+    let mut line = plan.open(&models, dir.path(), tab()).unwrap();
     let base = env["OPENAI_BASE_URL"]
         .strip_prefix("http://")
         .unwrap()
@@ -163,7 +162,7 @@ async fn a_program_that_knows_no_sockets_has_a_port_and_a_placeholder() {
         .await
         .unwrap();
     let run = tempfile::tempdir().unwrap();
-    let line = next.open(&models, run.path(), Tab::at(noted)).unwrap();
+    let line = next.open(&models, run.path(), tab()).unwrap();
     assert_eq!(line.before.turns, usage.turns);
     assert!((line.before.cost_usd - usage.cost_usd).abs() < 1e-9);
 }
