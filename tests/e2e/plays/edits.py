@@ -18,7 +18,10 @@ def play(talk):
         return [("tool", "Read", {"file_path": "/workspace/f"})]
     if "2" not in read.said:
         return end(f"f is not what it should be: {read.said}")
-    if not talk.used("Edit"):
+    tried = [done for done in talk.done if done.name == "Edit"]
+    if tried and tried[-1].failed:
+        return end(f"my edit failed: {tried[-1].said}")
+    if not tried:
         edit = {"file_path": "/workspace/f", "old_string": "2", "new_string": "two"}
         return [("tool", "Edit", edit)]
     if talk.session not in HELD:

@@ -87,27 +87,26 @@ impl World {
         self.system.submit(task).await
     }
 
-    /// Waits until it is held up after its first edit, and all that it used by then is known to its
-    /// agent; its processes.
+    /// Waits until it is held up after its first edit, and all by then is on disk: what it used, and
+    /// the CLI's own transcript, which it writes a little later. Its processes.
     async fn held_up(&mut self, id: TaskId) -> Vec<u32> {
         let agent = self.system.process("a1").pid();
-        let noted = self
+        let own = self
             .system
             .dir
             .path()
-            .join(format!("data/attempts/a1/{id}/usage.json"));
+            .join(format!("data/attempts/a1/{id}"));
         until(|| {
             let all = descendants(agent);
-            let used = fs::read(&noted).unwrap_or_default();
+            let used = fs::read(own.join("usage.json")).unwrap_or_default();
             let turns = serde_json::from_slice::<Usage>(&used).map(|u| u.turns);
             let is_known = turns.is_ok_and(|turns| turns == ANSWERS_BEFORE);
-            if is_known && all.iter().copied().any(is_sleep) {
+            let is_written = transcript(&own).contains("sleep 97");
+            if is_known && is_written && all.iter().copied().any(is_sleep) {
                 Ok(all)
             } else {
-                Err(format!(
-                    "its tool's command, {}",
-                    String::from_utf8_lossy(&used)
-                ))
+                let used = String::from_utf8_lossy(&used);
+                Err(format!("its tool's command, {is_written}, {used}"))
             }
         })
         .await
@@ -127,6 +126,15 @@ impl World {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// What the CLI has written of its session, below the directory of its attempt.
+fn transcript(own: &Path) -> String {
+    let projects = fs::read_dir(own.join("home/.claude/projects"));
+    let within = |project: fs::DirEntry| fs::read_dir(project.path()).into_iter().flatten();
+    let files = projects.into_iter().flatten().flatten().flat_map(within);
+    let text = |file: fs::DirEntry| fs::read_to_string(file.path()).unwrap_or_default();
+    files.flatten().map(text).collect()
 }
 
 /// Arguments and environment of its processes hold a placeholder, and none the key; none is in the
@@ -156,9 +164,10 @@ async fn the_real_cli_goes_on_with_its_edits_after_a_sigkill_of_its_agent_and_co
     world.system.start_agent("a1");
     world.succeeded(id).await;
 
-    // It looked around inside, and went on from there: what it had read before is in its session.
+    // It looked around inside, and went on from there: its session has the four calls of before, the
+    // one that was cut off among them, and the two of after.
     let result = world.result_of(id);
-    assert!(result.starts_with("done after 5 results"), "{result}");
+    assert!(result.starts_with("done after 6 results"), "{result}");
     for seen in ["ANTHROPIC_API_KEY=conductor-", "no way to the service"] {
         assert!(result.contains(seen), "{seen} in {result}");
     }
