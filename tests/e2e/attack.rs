@@ -1,6 +1,5 @@
 //! The attack suite: a real agent's credentials, used for everything they are not meant for. The
-//! servers refuse it, or it is void in the log; nothing of it reaches anybody. In `meeting`: real
-//! agents that want to reach each other.
+//! servers refuse it, or it is void in the log; nothing of it reaches anybody. `meeting`: real CLIs.
 
 mod attacker;
 mod field;

@@ -6,12 +6,15 @@ use conductor_protocol::terms::SandboxKind;
 use serde_json::json;
 
 use super::*;
+use crate::sandbox::small_image;
 
-/// Kinds whose images need no program of ours.
-const KINDS: [SandboxKind; 3] = [
+/// What is tried, as far as it works here.
+const KINDS: [SandboxKind; 5] = [
     SandboxKind::None,
     SandboxKind::Landlock,
     SandboxKind::Bubblewrap,
+    SandboxKind::Podman,
+    SandboxKind::Docker,
 ];
 
 /// Each role in a process of its own, and one agent whose Claude Code CLI is played.
@@ -27,6 +30,10 @@ async fn world() -> World {
     system.env = vec![
         ("CONDUCTOR_CLAUDE_BIN".into(), cli.display().to_string()),
         ("CONDUCTOR_SANDBOX_RO".into(), shown),
+        (
+            "CONDUCTOR_CONTAINER_IMAGE".into(),
+            format!("rootfs:{}", small_image(&system).display()),
+        ),
     ];
     for role in ["orchestrator", "scheduler"] {
         system.start_role(role, role);
@@ -38,7 +45,7 @@ async fn world() -> World {
 
 fn start(system: &mut System) {
     let data = system.dir.path().join("data").display().to_string();
-    let agent = ["agent", "--name", "a1", "--slots", "8"];
+    let agent = ["agent", "--name", "a1", "--slots", "12"];
     system.start("a1", &[&agent[..], &["--data-dir", &data]].concat());
 }
 
