@@ -28,6 +28,7 @@ mod sandbox;
 mod sight;
 mod storm;
 mod timing;
+mod tools;
 mod top;
 mod traces;
 mod trouble;

@@ -33,7 +33,9 @@ use crate::people::People;
 use crate::runtime::{self, Host};
 use crate::sandbox::{Boxes, Boxing};
 use crate::sessions;
+use crate::tools::Children;
 use crate::workspace::collect::ArtifactStore;
+use crate::workspace::store::Keeper;
 use end::End;
 use reach::Reach;
 use watch::Why;
@@ -86,6 +88,8 @@ pub struct Attempt {
     pub words: mpsc::UnboundedReceiver<Word>,
     /// Whom it asks.
     pub people: People,
+    /// Its task's subtasks, where it may have any.
+    pub children: Option<Arc<dyn Children>>,
 }
 
 /// An attempt on its way through its phases.
@@ -104,6 +108,8 @@ struct Course {
     has_started: bool,
     /// What it says of how far it is.
     progress: files::Watched,
+    /// Keeps its files.
+    keeper: Keeper,
 }
 
 impl Attempt {
@@ -129,6 +135,7 @@ impl Attempt {
             run_deadline: None,
             has_started: false,
             progress: files::Watched::default(),
+            keeper: Keeper::new(lease, Arc::clone(&self.artifacts)),
             of: self,
         };
         let end = course.go(runtime.as_mut()).await;
@@ -200,5 +207,13 @@ impl Course {
     fn start_clock(&mut self) {
         let limit = models::time_limit(&self.of.assigned);
         self.run_deadline = limit.map(|limit| Instant::now() + limit.time);
+        self.tell_tools(self.run_deadline);
+    }
+
+    /// Has its tools know until when it may run.
+    fn tell_tools(&self, deadline: Option<Instant>) {
+        if let Some(tools) = &self.reach.tools {
+            tools.know_deadline(deadline);
+        }
     }
 }

@@ -106,6 +106,15 @@ impl People {
         self.0.waiting.subscribe()
     }
 
+    /// Whoever asked is gone: nothing is waited for any more, and an answer that still comes is
+    /// nobody's.
+    pub fn leave(&self) {
+        let mut desk = self.0.desk();
+        desk.open.clear();
+        desk.queue.clear();
+        self.0.note(&desk);
+    }
+
     /// Takes in what the scheduler says.
     pub fn hear(&self, word: Word) -> Option<Heard> {
         let (approval, answer, text) = match word {
@@ -260,6 +269,21 @@ mod tests {
         assert_eq!(people.hear(allow(2)), None);
         assert_eq!(other.await, Ok(reply));
         assert_eq!(*people.waiting().borrow(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_holds_nobody_up() {
+        let (people, mut told) = people();
+        let asked_first = people.ask(Question::Tool, "may I?");
+        people.leave();
+        assert_eq!(*people.waiting().borrow(), 0);
+        assert!(asked_first.await.is_err());
+        assert_eq!(people.hear(allow(1)), None);
+        people.ask_for_runtime("r".into(), Question::Acceptance, "accept?");
+        assert_eq!(
+            asked(&mut told),
+            [(1, "may I?".into()), (2, "accept?".into())]
+        );
     }
 
     #[tokio::test]

@@ -35,6 +35,7 @@ use crate::people::Reply;
 use crate::process::Launch;
 use crate::reaper::Status;
 use crate::secrets::Secrets;
+use crate::tools::Endpoint;
 
 pub use claude::session_id;
 pub use probe::probe;
@@ -127,6 +128,8 @@ pub struct Job<'a> {
     pub is_boxed: bool,
     /// The model's session of an earlier attempt to go on with, where what it needs is here.
     pub session: Option<&'a str>,
+    /// Where its program finds its tools, where it has any. The token stands in its environment.
+    pub tools: Option<&'a Endpoint>,
 }
 
 /// What a program said, as far as it matters.
@@ -144,6 +147,8 @@ pub enum Signal {
     Say(Vec<u8>),
     /// A question to people, under a name of the runtime's; see [`Runtime::answered`].
     Ask(String, Question, String),
+    /// It does without something it should have, and goes on: for its output, and for operators.
+    Warning(String),
     /// It said its last word: its input is closed, and the process is expected to end soon.
     Final,
     /// Something that takes time began or ended; for those who watch, no fact.

@@ -264,6 +264,7 @@ impl AgentState {
             masks: masks.clone(),
             facts,
             stop: stopped,
+            children: None,
         };
         let myself = myself.clone();
         tokio::spawn(async move {

@@ -13,6 +13,7 @@ pub(crate) mod head;
 pub(crate) mod inputs;
 pub(crate) mod lock;
 pub(crate) mod named;
+pub(crate) mod store;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 
 
@@ -36,6 +37,18 @@ def after(flag):
     return args[args.index(flag) + 1] if flag in args else None
 
 
+def complete(url, authorization):
+    """Gives a result by the tool of that name."""
+    call = {"name": "complete", "arguments": {"summary": "by its tools"}}
+    ask = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+    headers = {
+        "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+        "Authorization": authorization,
+    }
+    request = urllib.request.Request(url, json.dumps(ask).encode(), headers)
+    assert b'"taken":true' in urllib.request.urlopen(request).read()
+
+
 def keep(folder, name):
     """Keeps a session where the real one does, for another run to find."""
     os.makedirs(folder, exist_ok=True)
@@ -52,6 +65,11 @@ class Claude:
         keep(os.path.join(os.environ["HOME"], ".claude/projects/-w"), f"{self.session}.jsonl")
         line(type="system", subtype="init", session_id=self.session, model="fake-model")
         return message
+
+    def server(self):
+        """Where its tools are, and what lets it in there."""
+        server = json.loads(after("--mcp-config"))["mcpServers"]["conductor"]
+        return server["url"], os.path.expandvars(server["headers"]["Authorization"])
 
     def text(self, text):
         line(type="assistant", message={"content": [{"type": "text", "text": text}]})
@@ -111,6 +129,11 @@ class Codex:
         line(type="turn.started")
         return prompt
 
+    def server(self):
+        set = dict(arg.split("=", 1) for arg in sys.argv if arg.startswith("mcp_servers.conductor."))
+        of = lambda name: json.loads(set["mcp_servers.conductor." + name])
+        return of("url"), "Bearer " + os.environ[of("bearer_token_env_var")]
+
     def item(self, state, **item):
         line(type=f"item.{state}", item=item)
 
@@ -154,8 +177,10 @@ class Acp:
         while True:
             ask = read()
             if ask["method"] == "initialize":
-                self.answer(ask, protocolVersion=1, agentCapabilities={"loadSession": True})
+                can = {"loadSession": True, "mcpCapabilities": {"http": True}}
+                self.answer(ask, protocolVersion=1, agentCapabilities=can)
             elif ask["method"] == "session/new":
+                self.servers = ask["params"]["mcpServers"]
                 self.session = str(uuid.uuid4())
                 self.answer(ask, sessionId=self.session)
             elif ask["method"] == "session/load":
@@ -165,6 +190,11 @@ class Acp:
             elif ask["method"] == "session/prompt":
                 self.prompt = ask
                 return ask["params"]["prompt"][0]["text"]
+
+    def server(self):
+        (server,) = self.servers
+        (header,) = server["headers"]
+        return server["url"], header["value"]
 
     def answer(self, ask, **result):
         line(jsonrpc="2.0", id=ask["id"], result=result)
@@ -269,6 +299,9 @@ def run(agent, case):
     elif case == "unknown":
         agent.unknown()
         agent.result("known")
+    elif case == "complete":
+        complete(*agent.server())
+        agent.result("by what it says")
     elif case == "resume":
         agent.result(f"resumed {agent.resumed}")
     else:

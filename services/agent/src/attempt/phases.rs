@@ -30,6 +30,7 @@ impl Course {
         };
         self.start_clock();
         if let Err(mut end) = self.set_up().await {
+            self.close_reach().await;
             self.keep(&workspace, &mut end).await;
             return *end;
         }
@@ -83,7 +84,8 @@ impl Course {
         let mut stop = attempt.stop.clone();
         let (why, problem) = tokio::select! {
             made = Workspace::make(&ground, &mut self.dirs) => {
-                let opened = made.and_then(|made| Ok((plan.open(attempt, &self.dirs.run)?, made)));
+                let open = || plan.open(attempt, &self.dirs, &self.keeper);
+                let opened = made.and_then(|made| Ok((open()?, made)));
                 match opened {
                     Ok((reach, workspace)) => {
                         self.reach = reach;

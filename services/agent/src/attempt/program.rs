@@ -77,6 +77,7 @@ impl Course {
             host: &self.reach.host,
             is_boxed: boxing.in_use().kind != SandboxKind::None,
             session: self.session.as_deref(),
+            tools: self.reach.endpoint.as_ref(),
         };
         let mut launch = runtime.prepare(&job)?;
         launch.env.extend(self.reach.env.clone());
@@ -103,7 +104,7 @@ impl Course {
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = self.of.stop.clone();
         let mut waiting = self.of.people.waiting();
-        watch.pause(*waiting.borrow_and_update() > 0);
+        self.pause(&mut watch, *waiting.borrow_and_update());
         while out_open || err_open {
             tokio::select! {
                 read = stdout.read(&mut out), if out_open => {
@@ -121,7 +122,9 @@ impl Course {
                     watch.step(runtime, &mut process).await;
                 }
                 Some(word) = self.of.words.recv() => self.hear(runtime, word, &mut watch, inside),
-                Ok(()) = waiting.changed() => watch.pause(*waiting.borrow_and_update() > 0),
+                Ok(()) = waiting.changed() => {
+                    self.pause(&mut watch, *waiting.borrow_and_update());
+                }
                 notice = self.reach.line.next() => self.notice(notice, &mut watch),
                 () = tokio::time::sleep_until(watch.next()) => {
                     watch.on_time(runtime, &mut process).await;
@@ -148,8 +151,15 @@ impl Course {
         Ended::of(watch.why, end)
     }
 
-    /// Tells how far it is, where it says so in its file.
+    /// Its clocks stand still while any question waits for people.
+    fn pause(&self, watch: &mut Watch, questions: usize) {
+        watch.pause(questions > 0);
+        self.tell_tools(watch.run_deadline());
+    }
+
+    /// Tells how far it is, where it says so in its file or by its tools.
     fn look_for_progress(&mut self, now: Instant) {
+        self.hear_tools();
         if let Some(progress) = self.progress.poll(&self.dirs.workspace, now) {
             self.tell_progress(progress);
         }
@@ -187,6 +197,11 @@ impl Course {
                 Signal::Say(bytes) => watch.say(bytes),
                 Signal::Ask(name, question, summary) => {
                     self.of.people.ask_for_runtime(name, question, &summary);
+                }
+                Signal::Warning(problem) => {
+                    let (lease, problem) = (&self.of.lease, problem.as_str());
+                    tracing::warn!(task = %lease.task, attempt = lease.attempt, problem, "an attempt does without something");
+                    self.note(&format!("[{problem}]"));
                 }
                 Signal::Final => watch.on_final(),
                 Signal::Moment(moment) => inside.saw(moment),

@@ -53,6 +53,7 @@ impl Runtime for AcpRuntime {
             must_resume: named.is_some(),
             meter: Meter::new(job.assigned.before.as_deref(), session),
             session: session.map(str::to_owned),
+            tools: job.tools.cloned(),
         };
         let (client, first) = Client::begin(plan);
         self.client = client;

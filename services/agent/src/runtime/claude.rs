@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use conductor_protocol::ids::Lease;
 use conductor_protocol::spec::{ClaudeSpec, PermissionMode};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::stream::JsonLines;
@@ -17,6 +18,7 @@ use crate::output::Channel;
 use crate::people::Reply;
 use crate::process::Launch;
 use crate::reaper::Status;
+use crate::tools::{self, Endpoint};
 use crate::usage::Meter;
 use decode::Decoder;
 
@@ -52,8 +54,15 @@ impl ClaudeRuntime {
         }
     }
 
-    /// Its arguments; `asks` says whether people are asked before tools are used.
-    fn args(&self, session: &str, resumes: bool, asks: bool) -> Vec<String> {
+    /// Its arguments; `asks` says whether people are asked before tools are used. Tools of the agent's
+    /// own are not asked about: what they may is decided there.
+    fn args(
+        &self,
+        session: &str,
+        resumes: bool,
+        asks: bool,
+        tools: Option<&Endpoint>,
+    ) -> Vec<String> {
         let spec = &self.spec;
         let mut args: Vec<String> = [
             "-p",
@@ -89,6 +98,7 @@ impl ClaudeRuntime {
         );
         add("--append-system-prompt", spec.append_system_prompt.clone());
         add("--json-schema", spec.json_schema.clone());
+        add("--mcp-config", tools.map(mcp_config));
         let usual = if asks {
             add("--permission-prompt-tool", Some("stdio".to_owned()));
             PermissionMode::Default
@@ -97,8 +107,10 @@ impl ClaudeRuntime {
         };
         let mode = spec.permission_mode.unwrap_or(usual);
         add("--permission-mode", Some(mode.as_str().to_owned()));
-        if !spec.allowed_tools.is_empty() {
+        let own = tools.map(|_| format!("mcp__{}__*", tools::NAME));
+        if own.is_some() || !spec.allowed_tools.is_empty() {
             args.push("--allowedTools".to_owned());
+            args.extend(own);
             args.extend(spec.allowed_tools.clone());
         }
         args.push("--disallowedTools".to_owned());
@@ -106,6 +118,16 @@ impl ClaudeRuntime {
         args.extend(spec.disallowed_tools.clone());
         args
     }
+}
+
+/// Where the CLI finds the agent's tools. The token stays in its environment, since others can see
+/// its arguments.
+fn mcp_config(tools: &Endpoint) -> String {
+    let token = format!("Bearer ${{{}}}", tools::TOKEN_VARIABLE);
+    let server = json!({
+        "type": "http", "url": tools.url, "headers": {"Authorization": token},
+    });
+    json!({"mcpServers": {tools::NAME: server}}).to_string()
 }
 
 /// The session of an attempt: known before it starts, and the same whoever derives it.
@@ -129,7 +151,7 @@ impl Runtime for ClaudeRuntime {
         self.decoder.begin(meter);
         let session = earlier.map_or_else(|| session_id(&job.lease), str::to_owned);
         let asks = control::asks_for_tools(job.assigned.terms.as_deref());
-        let args = self.args(&session, earlier.is_some(), asks);
+        let args = self.args(&session, earlier.is_some(), asks, job.tools);
         let mut env = base_env(job);
         env.extend(job.host.claude_env.clone());
         for (name, value) in [
@@ -141,6 +163,10 @@ impl Runtime for ClaudeRuntime {
             ("DISABLE_AUTOUPDATER", "1"),
         ] {
             env.insert(name.to_owned(), value.to_owned());
+        }
+        if job.tools.is_some() {
+            let patience = tools::PATIENCE.as_millis().to_string();
+            env.insert("MCP_TOOL_TIMEOUT".to_owned(), patience);
         }
         // As root this mode is refused unless the CLI is told that it is boxed in: the
         // task asked for it by name.

@@ -9,6 +9,7 @@ use super::update::Heard;
 use crate::reaper::Status;
 use crate::runtime::stream::{class_of_words, count, cut, items, keep, say, text, unfinished};
 use crate::runtime::{Signal, Verdict};
+use crate::tools::{self, Endpoint};
 use crate::usage::{Counts, Meter};
 
 /// The version of the protocol that is spoken here.
@@ -25,6 +26,8 @@ pub(super) struct Plan {
     /// Whether another session will not do.
     pub(super) must_resume: bool,
     pub(super) meter: Meter,
+    /// Where it finds the agent's tools, if it can use them.
+    pub(super) tools: Option<Endpoint>,
 }
 
 /// Which of our requests is waited for.
@@ -200,11 +203,17 @@ impl Client {
             self.finish(Some((OutcomeClass::BadOutput, message)), out);
             return;
         }
-        let loads = value.pointer("/result/agentCapabilities/loadSession") == Some(&true.into());
+        let can = |what: &str| {
+            value.pointer(&format!("/result/agentCapabilities/{what}")) == Some(&true.into())
+        };
+        let loads = can("loadSession");
+        if !can("mcpCapabilities/http") {
+            self.plan.tools = None;
+        }
         match self.plan.session.clone() {
             Some(session) if loads => {
                 let params = json!({
-                    "sessionId": session, "cwd": self.plan.cwd, "mcpServers": [],
+                    "sessionId": session, "cwd": self.plan.cwd, "mcpServers": self.servers(),
                 });
                 self.stage = Stage::Load;
                 self.session = Some(session);
@@ -219,10 +228,22 @@ impl Client {
         }
     }
 
+    /// The servers of tools that a session is given.
+    fn servers(&self) -> Vec<Value> {
+        let server = |tools: &Endpoint| {
+            let token = format!("Bearer {}", tools.token);
+            json!({
+                "type": "http", "name": tools::NAME, "url": tools.url,
+                "headers": [{"name": "Authorization", "value": token}],
+            })
+        };
+        self.plan.tools.iter().map(server).collect()
+    }
+
     fn open_new(&mut self, out: &mut Vec<Signal>) {
         self.stage = Stage::New;
         self.session = None;
-        let params = json!({"cwd": self.plan.cwd, "mcpServers": []});
+        let params = json!({"cwd": self.plan.cwd, "mcpServers": self.servers()});
         let request = self.request("session/new", &params);
         out.push(Signal::Say(request));
     }

@@ -1,6 +1,8 @@
 //! The CLI's stream-json, read tolerantly: unknown lines are kept as output, keys come in
 //! any order, and the outcome is that of the `result` event, never the exit code alone.
 
+use std::collections::BTreeSet;
+
 use conductor_protocol::OutcomeClass;
 use conductor_protocol::event::Usage;
 use serde_json::Value;
@@ -43,7 +45,8 @@ pub(super) struct Decoder {
     /// What the CLI's own figures count; decided by its first result.
     counts: Option<Counts>,
     result: Option<Value>,
-    broken_servers: Vec<String>,
+    /// Servers of tools that were said to be missing.
+    broken_servers: BTreeSet<String>,
     is_throttled: bool,
     /// What it asked people, and the words it has not read yet.
     talk: Talk,
@@ -105,10 +108,7 @@ impl Decoder {
             Some("init") => {
                 self.session = text(value, "/session_id").map(str::to_owned);
                 self.model = text(value, "/model").map(str::to_owned);
-                self.broken_servers = items(value, "/mcp_servers")
-                    .filter(|s| text(s, "/status") == Some("failed"))
-                    .filter_map(|s| text(s, "/name").map(str::to_owned))
-                    .collect();
+                self.look_at_servers(value, out);
             }
             Some("api_retry") => {
                 let status = value
@@ -134,6 +134,18 @@ impl Decoder {
                 );
             }
             _ => {}
+        }
+    }
+
+    /// A server of tools that is not there is no error to the CLI, which says so at every turn.
+    fn look_at_servers(&mut self, value: &Value, out: &mut Vec<Signal>) {
+        let broken = items(value, "/mcp_servers").filter(|s| text(s, "/status") == Some("failed"));
+        for name in broken.filter_map(|s| text(s, "/name")) {
+            if self.broken_servers.insert(name.to_owned()) {
+                let problem =
+                    format!("the MCP server {name} is not reached: its tools are missing");
+                out.push(Signal::Warning(problem));
+            }
         }
     }
 
@@ -302,13 +314,6 @@ impl Decoder {
             let denied = denied.join(", ");
             let message = format!("denied: {denied}; allow the tools, or set allow_denials");
             return Some((OutcomeClass::Denied, message));
-        }
-        if !self.broken_servers.is_empty() {
-            let servers = self.broken_servers.join(", ");
-            return Some((
-                OutcomeClass::BadOutput,
-                format!("MCP servers failed: {servers}"),
-            ));
         }
         None
     }
