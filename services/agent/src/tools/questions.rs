@@ -8,6 +8,7 @@ use conductor_protocol::event::{FieldError, Question};
 use futures::FutureExt;
 use futures::future::Shared;
 use tokio::sync::oneshot;
+use tokio::task::unconstrained;
 
 use crate::people::{People, Reply};
 
@@ -93,8 +94,8 @@ impl Book {
         }
         if self.open.len() >= OPEN_MAX {
             // An answer that nobody came back for is not kept at the cost of new questions.
-            self.open
-                .retain(|_, answer| answer.clone().now_or_never().is_none());
+            let is_open = |answer: &Answer| unconstrained(answer.clone()).now_or_never().is_none();
+            self.open.retain(|_, answer| is_open(answer));
         }
         if self.open.len() >= OPEN_MAX {
             let problem = format!("is one more than the {OPEN_MAX} questions that may be open");
