@@ -30,7 +30,7 @@ async fn logs(system: &System, id: TaskId) -> String {
 }
 
 /// The result of a task that succeeded.
-async fn result(system: &System, story: &mut Story, id: TaskId) -> String {
+async fn result(story: &mut Story, id: TaskId) -> String {
     let outcome = story.outcome(id).await;
     let failed = story.find(id, "attempt.failed").map(|t| t.event);
     assert_eq!(outcome, Outcome::Succeeded, "{failed:?}");
@@ -52,11 +52,7 @@ async fn a_program_uses_its_tools_from_every_sandbox() {
         });
         let id = system.submit(task).await;
         // The last that was taken counts, before its file and what it printed.
-        assert_eq!(
-            result(&system, &mut story, id).await,
-            r#"{"n":7}"#,
-            "{kind}"
-        );
+        assert_eq!(result(&mut story, id).await, r#"{"n":7}"#, "{kind}");
         assert!(logs(&system, id).await.contains("[result: all done]"));
         let Some(Event::AttemptProgress(e)) = story.find(id, "attempt.progress").unwrap().event
         else {
@@ -103,7 +99,7 @@ async fn people_are_asked_and_answer() {
         let answer = ["approvals", answer, &task, &number, "--text", text];
         system.cli(&answer).await.ok();
     }
-    let answers: Value = serde_json::from_str(&result(&system, &mut story, id).await).unwrap();
+    let answers: Value = serde_json::from_str(&result(&mut story, id).await).unwrap();
     let expected = json!([
         {"answer": "deny", "text": "never"}, {"answer": "allow", "text": "main"},
     ]);
@@ -130,7 +126,7 @@ async fn a_question_that_is_left_behind_holds_nothing_up() {
     let id = system.submit(task).await;
     assert_eq!(asks(&mut story, id).await, 1);
     std::fs::write(place.join("go"), "").unwrap();
-    result(&system, &mut story, id).await;
+    result(&mut story, id).await;
     let logs = logs(&system, id).await;
     assert!(
         logs.contains("no tools"),
@@ -171,7 +167,7 @@ async fn the_token_of_one_attempt_opens_no_other() {
         let id = system
             .submit(json!({"run": program(&attack), "sandbox": sandbox}))
             .await;
-        let result = result(&system, &mut story, id).await;
+        let result = result(&mut story, id).await;
         let refused = match kind {
             "none" => "[401, 401, 401]",
             _ => "['no way there', 'no way there', 'no way there']",
@@ -180,7 +176,7 @@ async fn the_token_of_one_attempt_opens_no_other() {
     }
     let approve = ["approvals", "approve", &victim.to_string()];
     system.cli(&approve).await.ok();
-    let result = result(&system, &mut story, victim).await;
+    let result = result(&mut story, victim).await;
     assert!(!result.contains("mine"), "{result}");
 }
 

@@ -56,10 +56,9 @@ impl Logs {
             limit: Limit::default(),
             mask: Arc::clone(&mask),
         };
-        // That library says something of every request of every program; only its warnings matter.
-        let is_wanted = |m: &tracing::Metadata<'_>| {
-            *m.level() <= tracing::Level::WARN || !m.target().starts_with("rmcp")
-        };
+        // That library says of every request what became of it, and warns of clients that go away or ask
+        // for what there is not: whoever asked has the answer, and operators have nothing to do.
+        let is_wanted = |m: &tracing::Metadata<'_>| !m.target().starts_with("rmcp");
         let fmt = tracing_subscriber::fmt::layer()
             .with_writer(Masked(mask))
             .with_ansi(!is_json && std::io::stderr().is_terminal())

@@ -166,7 +166,10 @@ impl Runtime for ClaudeRuntime {
         }
         if job.tools.is_some() {
             let patience = tools::PATIENCE.as_millis().to_string();
-            env.insert("MCP_TOOL_TIMEOUT".to_owned(), patience);
+            // The second is that of a call that says nothing: five minutes else, signs of life or not.
+            for name in ["MCP_TOOL_TIMEOUT", "CLAUDE_CODE_MCP_TOOL_IDLE_TIMEOUT"] {
+                env.insert(name.to_owned(), patience.clone());
+            }
         }
         // As root this mode is refused unless the CLI is told that it is boxed in: the
         // task asked for it by name.

@@ -290,7 +290,9 @@ fn it_finds_its_tools_by_a_token_that_stands_in_no_argument() {
         "{args}"
     );
     assert!(!args.contains("the-token"), "{args}");
-    assert_eq!(with.env["MCP_TOOL_TIMEOUT"], "1209600000");
+    for name in ["MCP_TOOL_TIMEOUT", "CLAUDE_CODE_MCP_TOOL_IDLE_TIMEOUT"] {
+        assert_eq!(with.env[name], "1209600000");
+    }
     let without = launch(false);
     assert!(!without.args.join(" ").contains("mcp-config {"));
     assert!(!without.env.contains_key("MCP_TOOL_TIMEOUT"));
