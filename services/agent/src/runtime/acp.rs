@@ -67,15 +67,11 @@ impl Runtime for AcpRuntime {
     }
 
     fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal> {
-        let client = &mut self.client;
-        let each = |value: &_, line: &[u8], out: &mut _| client.line(value, line, out);
-        self.lines.read(channel, bytes, each)
+        self.lines.read(channel, bytes, &mut self.client)
     }
 
     fn end(&mut self, channel: Channel) -> Vec<Signal> {
-        let client = &mut self.client;
-        let each = |value: &_, line: &[u8], out: &mut _| client.line(value, line, out);
-        self.lines.end(channel, each)
+        self.lines.end(channel, &mut self.client)
     }
 
     fn interrupt(&mut self) -> Option<Vec<u8>> {

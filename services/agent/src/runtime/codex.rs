@@ -133,15 +133,11 @@ impl Runtime for CodexRuntime {
     }
 
     fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal> {
-        let decoder = &mut self.decoder;
-        let each = |value: &_, line: &[u8], out: &mut _| decoder.line(value, line, out);
-        self.lines.read(channel, bytes, each)
+        self.lines.read(channel, bytes, &mut self.decoder)
     }
 
     fn end(&mut self, channel: Channel) -> Vec<Signal> {
-        let decoder = &mut self.decoder;
-        let each = |value: &_, line: &[u8], out: &mut _| decoder.line(value, line, out);
-        self.lines.end(channel, each)
+        self.lines.end(channel, &mut self.decoder)
     }
 
     fn ladder(&self) -> &'static [Step] {

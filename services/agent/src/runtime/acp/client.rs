@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::update::Heard;
 use crate::reaper::Status;
-use crate::runtime::stream::{class_of_words, count, cut, items, keep, say, text, unfinished};
+use crate::runtime::stream::{Decode, class_of_words, count, cut, items, keep, say, text, unfinished};
 use crate::runtime::{Signal, Verdict};
 use crate::usage::{Counts, Meter};
 
@@ -58,6 +58,20 @@ pub(super) struct Client {
     end: Option<End>,
 }
 
+impl Decode for Client {
+    fn line(&mut self, value: &Value, line: &[u8], out: &mut Vec<Signal>) {
+        let method = text(value, "/method");
+        match (method, value.get("id")) {
+            (Some(method), Some(id)) => self.asked(method, id, value, out),
+            (Some("session/update"), None) => self.updated(value, line, out),
+            // Of what else an agent may tell we know nothing.
+            (Some(_), None) => {}
+            (None, Some(id)) => self.answered(id, value, out),
+            (None, None) => keep(line, out),
+        }
+    }
+}
+
 impl Client {
     /// A client, and what it says first.
     pub(super) fn begin(plan: Plan) -> (Self, Vec<u8>) {
@@ -91,18 +105,6 @@ impl Client {
             "params": {"sessionId": session},
         });
         Some(line_of(&cancel))
-    }
-
-    pub(super) fn line(&mut self, value: &Value, line: &[u8], out: &mut Vec<Signal>) {
-        let method = text(value, "/method");
-        match (method, value.get("id")) {
-            (Some(method), Some(id)) => self.asked(method, id, value, out),
-            (Some("session/update"), None) => self.updated(value, line, out),
-            // Of what else an agent may tell we know nothing.
-            (Some(_), None) => {}
-            (None, Some(id)) => self.answered(id, value, out),
-            (None, None) => keep(line, out),
-        }
     }
 
     fn request(&mut self, method: &str, params: &Value) -> Vec<u8> {

@@ -10,7 +10,7 @@ use crate::inside::Moment;
 use crate::output::Channel;
 use crate::people::Reply;
 use crate::reaper::Status;
-use crate::runtime::stream::{count, cut, items, keep, say, say_tool, text, unfinished};
+use crate::runtime::stream::{Decode, count, cut, items, keep, say, say_tool, text, unfinished};
 use crate::runtime::{Signal, Verdict};
 use crate::usage::{Counts, Meter, plus};
 
@@ -49,20 +49,8 @@ pub(super) struct Decoder {
     talk: Talk,
 }
 
-impl Decoder {
-    pub(super) fn new(allows_denials: bool) -> Self {
-        Self {
-            allows_denials,
-            ..Self::default()
-        }
-    }
-
-    /// An attempt begins.
-    pub(super) fn begin(&mut self, meter: Meter) {
-        self.meter = meter;
-    }
-
-    pub(super) fn line(&mut self, value: &Value, line: &[u8], out: &mut Vec<Signal>) {
+impl Decode for Decoder {
+    fn line(&mut self, value: &Value, line: &[u8], out: &mut Vec<Signal>) {
         match text(value, "/type") {
             Some("system") => self.system(value, out),
             Some("stream_event") => self.partial(value, out),
@@ -90,6 +78,20 @@ impl Decoder {
             Some(kind) if KNOWN.contains(&kind) => {}
             _ => keep(line, out),
         }
+    }
+}
+
+impl Decoder {
+    pub(super) fn new(allows_denials: bool) -> Self {
+        Self {
+            allows_denials,
+            ..Self::default()
+        }
+    }
+
+    /// An attempt begins.
+    pub(super) fn begin(&mut self, meter: Meter) {
+        self.meter = meter;
     }
 
     pub(super) fn answered(&mut self, name: &str, reply: &Reply) -> Vec<Signal> {
