@@ -42,6 +42,9 @@ pub use probe::probe;
 /// Most of a result that a runtime keeps; what is too long for an event becomes an artifact.
 pub const RESULT_KEPT_MAX: usize = 1 << 20;
 
+/// So much of a tool and its input is shown to people, in bytes (agent-facts 5.2).
+const SUMMARY_MAX: usize = 512;
+
 /// What an attempt may take from the agent's own environment, and where tools are.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -247,6 +250,12 @@ pub fn refusal(assigned: &AttemptAssigned) -> Option<String> {
     })
 }
 
+/// Whether people are asked before tools are used that are not allowed by name.
+fn asks_for_tools(assigned: &AttemptAssigned) -> bool {
+    let approvals = assigned.terms.as_ref().and_then(|t| t.approvals.as_ref());
+    approvals.is_some_and(|a| a.tools)
+}
+
 /// The environment every program gets: an allow-list, never the agent's own.
 fn base_env(job: &Job<'_>) -> BTreeMap<String, String> {
     let (dirs, assigned) = (job.paths, job.assigned);
@@ -333,5 +342,26 @@ mod tests {
             None,
             "the proxy sees what the CLI asks for"
         );
+    }
+
+    #[test]
+    fn people_are_asked_about_tools_where_the_terms_say_so() {
+        use conductor_protocol::terms::ApprovalSpec;
+        let with = |tools| {
+            let approvals = Some(ApprovalSpec {
+                tools,
+                ..ApprovalSpec::default()
+            });
+            let terms = Terms {
+                approvals,
+                ..Terms::default()
+            };
+            asks_for_tools(&AttemptAssigned {
+                terms: Some(Arc::new(terms)),
+                ..testing::assigned(RunSpec::Acp(Box::default()))
+            })
+        };
+        assert!(with(true) && !with(false));
+        assert!(!asks_for_tools(&testing::assigned(RunSpec::Acp(Box::default()))));
     }
 }

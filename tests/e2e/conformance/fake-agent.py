@@ -187,6 +187,12 @@ class Acp:
         status = "completed" if self.allowed else "failed"
         self.update("tool_call_update", toolCallId=call, status=status)
 
+    def next_turn(self):
+        """What is said to it once its turn has ended."""
+        self.prompt = read()
+        assert self.prompt["method"] == "session/prompt" and self.prompt["params"]["sessionId"] == self.session
+        return self.prompt["params"]["prompt"][0]["text"]
+
     def retry(self):
         self.update("usage_update", used=1, size=2)
 
@@ -226,6 +232,15 @@ def run(agent, case):
         made = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
         agent.tool_ended("c1", made.stdout)
         agent.result(made.stdout.strip())
+    elif case == "consent":
+        agent.tool("c1", "make install")
+        agent.tool_ended("c1", "")
+        agent.result("it was allowed" if agent.allowed else "it was not allowed")
+    elif case == "turns":
+        agent.tool("c1", "make")
+        agent.tool_ended("c1", "")
+        agent.result("the first turn")
+        agent.result(f"heard: {agent.next_turn()}")
     elif case == "denied":
         agent.tool("c1", "rm -rf /")
         agent.tool_ended("c1", "denied", denied=True)

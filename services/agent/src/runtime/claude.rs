@@ -11,7 +11,7 @@ use conductor_protocol::spec::{ClaudeSpec, PermissionMode};
 use sha2::{Digest, Sha256};
 
 use super::stream::JsonLines;
-use super::{Job, Runtime, Signal, Step, Verdict, base_env, cwd};
+use super::{Job, Runtime, Signal, Step, Verdict, asks_for_tools, base_env, cwd};
 use crate::input::Input;
 use crate::output::Channel;
 use crate::people::Reply;
@@ -128,7 +128,7 @@ impl Runtime for ClaudeRuntime {
         let meter = Meter::new(job.assigned.before.as_deref(), earlier);
         self.decoder.begin(meter);
         let session = earlier.map_or_else(|| session_id(&job.lease), str::to_owned);
-        let asks = control::asks_for_tools(job.assigned.terms.as_deref());
+        let asks = asks_for_tools(job.assigned);
         let args = self.args(&session, earlier.is_some(), asks);
         let mut env = base_env(job);
         env.extend(job.host.claude_env.clone());

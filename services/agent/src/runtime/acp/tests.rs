@@ -1,3 +1,5 @@
+mod people;
+
 use super::*;
 use crate::runtime::testing::{Asked, assigned, fixture, output_of, prepared, read_all};
 use conductor_protocol::terms::Before;

@@ -260,17 +260,6 @@ fn the_model_asks_people_itself_and_hears_what_they_say() {
 
 #[test]
 fn people_are_asked_where_the_task_says_so() {
-    use conductor_protocol::terms::{ApprovalSpec, Terms};
-    let approvals = Some(ApprovalSpec {
-        tools: true,
-        ..ApprovalSpec::default()
-    });
-    let terms = Terms {
-        approvals,
-        ..Terms::default()
-    };
-    assert!(control::asks_for_tools(Some(&terms)));
-    assert!(!control::asks_for_tools(None));
     let runtime = ClaudeRuntime::new(ClaudeSpec::default(), Duration::from_secs(1));
     let lease = Lease {
         task: conductor_protocol::TaskId::from_parts(0, [0; 10]),
