@@ -179,7 +179,8 @@ class Acp:
     def tool(self, call, command):
         self.update("tool_call", toolCallId=call, title="Bash", rawInput={"command": command}, status="pending")
         options = [{"optionId": "n", "kind": "reject_once"}, {"optionId": "y", "kind": "allow_once"}]
-        params = {"sessionId": self.session, "toolCall": {"toolCallId": call, "title": "Bash"}, "options": options}
+        wanted = {"toolCallId": call, "title": "Bash", "rawInput": {"command": command}}
+        params = {"sessionId": self.session, "toolCall": wanted, "options": options}
         line(jsonrpc="2.0", id=f"ask {call}", method="session/request_permission", params=params)
         self.allowed = read()["result"]["outcome"].get("optionId") == "y"
 
