@@ -147,6 +147,8 @@ pub enum Signal {
     Say(Vec<u8>),
     /// A question to people, under a name of the runtime's; see [`Runtime::answered`].
     Ask(String, Question, String),
+    /// It does not want to know any more what it asked under this name.
+    Withdraw(String),
     /// It said its last word: its input is closed, and the process is expected to end soon.
     Final,
     /// Something that takes time began or ended; for those who watch, no fact.

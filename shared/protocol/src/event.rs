@@ -12,7 +12,7 @@ mod scheduler;
 mod usage;
 
 pub use agent::{
-    AgentDraining, AgentJoined, AgentLeft, ApprovalRequested, AttemptArtifact, AttemptChanged,
+    AgentDraining, AgentJoined, AgentLeft, ApprovalRequested, ApprovalWithdrawn, AttemptArtifact, AttemptChanged,
     AttemptFailed, AttemptProgress, AttemptStarted, AttemptStopped, AttemptSucceeded,
     AttemptThrottled, AttemptUsage, OutputStats, Question, Usage,
 };
@@ -148,6 +148,7 @@ events! {
     "attempt.changed" v 1 Agent => AttemptChanged(AttemptChanged),
     "attempt.throttled" v 1 Agent => AttemptThrottled(AttemptThrottled),
     "approval.requested" v 1 Agent => ApprovalRequested(ApprovalRequested),
+    "approval.withdrawn" v 1 Agent => ApprovalWithdrawn(ApprovalWithdrawn),
     "approval.decided" v 1 Orchestrator => ApprovalDecided(ApprovalDecided),
     "attempt.told" v 1 Scheduler => AttemptTold(AttemptTold),
     "leader.elected" v 1 Leader => LeaderElected(LeaderElected),
@@ -187,6 +188,7 @@ impl Event {
             | Self::AttemptChanged(_)
             | Self::AttemptThrottled(_)
             | Self::ApprovalRequested(_)
+            | Self::ApprovalWithdrawn(_)
             | Self::ApprovalDecided(_)
             | Self::AttemptTold(_) => 2,
             _ => crate::limits::FORMAT_FIRST,
@@ -217,6 +219,7 @@ impl Event {
             Self::AttemptChanged(e) => Some(e.lease.task),
             Self::AttemptThrottled(e) => Some(e.lease.task),
             Self::ApprovalRequested(e) => Some(e.lease.task),
+            Self::ApprovalWithdrawn(e) => Some(e.lease.task),
             Self::ApprovalDecided(e) => Some(e.lease.task),
             Self::AttemptTold(e) => Some(e.lease.task),
             Self::LogFormat(_)
@@ -243,6 +246,7 @@ impl Event {
             Self::AttemptChanged(e) => Some(&e.lease),
             Self::AttemptThrottled(e) => Some(&e.lease),
             Self::ApprovalRequested(e) => Some(&e.lease),
+            Self::ApprovalWithdrawn(e) => Some(&e.lease),
             _ => None,
         }
     }

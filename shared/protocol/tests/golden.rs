@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use conductor_protocol::event::{
     AgentDismissed, AgentDraining, AgentJoined, AgentLeft, AgentLost, ApprovalDecided,
-    ApprovalRequested, AttemptArtifact, AttemptAssigned, AttemptChanged, AttemptFailed,
+    ApprovalRequested, ApprovalWithdrawn, AttemptArtifact, AttemptAssigned, AttemptChanged, AttemptFailed,
     AttemptProgress, AttemptRevoked, AttemptStarted, AttemptStopped, AttemptSucceeded,
     AttemptThrottled, AttemptTimedOut, AttemptTimeout, AttemptTold, AttemptUsage, CancelCause,
     Event, FieldError, Input, LeaderElected, LogFormat, OutputStats, Question, RevokeReason,
@@ -279,6 +279,7 @@ fn samples() -> Vec<Event> {
             default: Answer::Deny,
         }
         .into(),
+        ApprovalWithdrawn { lease, approval: 1 }.into(),
         ApprovalDecided {
             lease,
             approval: 1,

@@ -48,7 +48,10 @@ class Claude:
     def begin(self):
         self.resumed = after("--resume")
         self.session = self.resumed or after("--session-id")
-        message = read()["message"]["content"][0]["text"]
+        first = read()
+        if first["type"] == "control_request":
+            first = read()
+        message = first["message"]["content"][0]["text"]
         keep(os.path.join(os.environ["HOME"], ".claude/projects/-w"), f"{self.session}.jsonl")
         line(type="system", subtype="init", session_id=self.session, model="fake-model")
         return message
@@ -63,6 +66,18 @@ class Claude:
     def tool_ended(self, call, said, denied=False):
         answer = {"type": "tool_result", "tool_use_id": call, "content": said, "is_error": denied}
         line(type="user", message={"content": [answer]})
+
+    def ask(self, name, command):
+        request = {"subtype": "can_use_tool", "tool_name": "Bash", "input": {"command": command}}
+        line(type="control_request", request_id=name, request=request)
+
+    def take_back(self, name):
+        line(type="control_cancel_request", request_id=name)
+
+    def hear_answer(self, name):
+        answer = read()["response"]
+        assert answer["request_id"] == name
+        return answer["response"]["behavior"] == "allow"
 
     def retry(self):
         line(type="system", subtype="api_retry", attempt=1, max_retries=4, error_status=503)
@@ -178,11 +193,23 @@ class Acp:
 
     def tool(self, call, command):
         self.update("tool_call", toolCallId=call, title="Bash", rawInput={"command": command}, status="pending")
+        self.ask(f"ask {call}", command)
+        self.allowed = self.hear_answer(f"ask {call}")
+
+    def ask(self, name, command):
         options = [{"optionId": "n", "kind": "reject_once"}, {"optionId": "y", "kind": "allow_once"}]
-        wanted = {"toolCallId": call, "title": "Bash", "rawInput": {"command": command}}
+        wanted = {"toolCallId": name, "title": "Bash", "rawInput": {"command": command}}
         params = {"sessionId": self.session, "toolCall": wanted, "options": options}
-        line(jsonrpc="2.0", id=f"ask {call}", method="session/request_permission", params=params)
-        self.allowed = read()["result"]["outcome"].get("optionId") == "y"
+        line(jsonrpc="2.0", id=name, method="session/request_permission", params=params)
+
+    def take_back(self, name):
+        line(jsonrpc="2.0", method="$/cancel_request", params={"requestId": name})
+        assert not self.hear_answer(name)
+
+    def hear_answer(self, name):
+        answer = read()
+        assert answer["id"] == name
+        return answer["result"]["outcome"].get("optionId") == "y"
 
     def tool_ended(self, call, said, denied=False):
         status = "completed" if self.allowed else "failed"
@@ -237,6 +264,14 @@ def run(agent, case):
         agent.tool("c1", "make install")
         agent.tool_ended("c1", "")
         agent.result("it was allowed" if agent.allowed else "it was not allowed")
+    elif case == "takeback":
+        agent.ask("q1", "make clean")
+        agent.take_back("q1")
+        agent.ask("q2", "make install")
+        agent.result("it was allowed" if agent.hear_answer("q2") else "it was not allowed")
+    elif case == "leaves":
+        agent.ask("q1", "make clean")
+        agent.result("without an answer")
     elif case == "turns":
         agent.tool("c1", "make")
         agent.tool_ended("c1", "")

@@ -1,5 +1,7 @@
 //! Agents of the Agent Client Protocol and people: what they ask, and what they are told.
 
+use std::path::Path;
+
 use conductor_domain::state::{Outcome, Phase};
 use conductor_harness::Story;
 use conductor_protocol::event::Event;
@@ -7,12 +9,25 @@ use conductor_protocol::{OutcomeClass, TaskId};
 use serde_json::{Value, json};
 
 use super::fakes::Fakes;
+use super::pairs::Kind;
 
 impl Fakes {
     /// Submits a task whose agent asks people before it uses tools.
     async fn asking(&self, case: &str) -> TaskId {
-        let acp = json!({"argv": [self.script, "acp"], "prompt": format!("please [[{case}]]")});
-        let task = json!({"run": {"acp": acp}, "approvals": {"tools": true}});
+        self.asking_as(Kind::Acp, case, json!({})).await
+    }
+
+    /// The same of another runtime, with further fields.
+    async fn asking_as(&self, kind: Kind, case: &str, fields: Value) -> TaskId {
+        let prompt = format!("please [[{case}]]");
+        let run = match kind {
+            Kind::Claude => json!({"claude": {"prompt": prompt}}),
+            _ => json!({"acp": {"argv": [self.script, "acp"], "prompt": prompt}}),
+        };
+        let mut task = json!({"run": run, "approvals": {"tools": true}});
+        for (field, value) in fields.as_object().unwrap() {
+            task[field] = value.clone();
+        }
         self.system.submit(task).await
     }
 
@@ -89,4 +104,45 @@ async fn what_somebody_says_to_an_acp_agent_is_its_next_turn() {
     let state = fakes.story.state();
     let usage = state.tasks[&id].aside.usage.as_ref().unwrap();
     assert_eq!((usage.turns, usage.input_tokens), (2, 20));
+}
+
+/// What a program asks no longer is open for nobody: neither until it expires, nor for an answer.
+#[tokio::test]
+async fn a_question_that_a_program_takes_back_closes() {
+    let mut fakes = Fakes::up().await;
+    for kind in [Kind::Claude, Kind::Acp] {
+        let id = fakes.asking_as(kind, "takeback", json!({})).await;
+        fakes.story.told(id, "approval.withdrawn").await;
+        assert_eq!(fakes.asks(id).await, 2, "{kind:?}");
+        let asked = fakes.questions().await;
+        let numbers: Vec<&Value> = asked.as_array().unwrap().iter().collect();
+        assert_eq!(numbers.len(), 1, "{asked:#}");
+        assert_eq!(numbers[0]["number"], 2, "{asked:#}");
+        let task = id.to_string();
+        let late = fakes.system.cli(&["approvals", "approve", &task, "1"]);
+        let late = late.await;
+        assert!(late.stderr.contains("asks no such question"), "{late:?}");
+        fakes.cli(&["approvals", "approve", &task, "2"]).await;
+        let allowed = (Outcome::Succeeded, None, "it was allowed".to_owned());
+        assert_eq!(fakes.end(id).await, allowed, "{kind:?}");
+    }
+    fakes.system.assert_replay_agrees().await;
+}
+
+/// Its program is gone, but checks go on: nobody waits for what it asked.
+#[tokio::test]
+async fn a_question_of_a_program_that_has_ended_closes() {
+    let mut fakes = Fakes::up().await;
+    // Seen from within every sandbox.
+    let go = Path::new(&fakes.script).with_file_name("go");
+    let wait = format!("until [ -e {} ]; do sleep 0.1; done", go.display());
+    let checks = json!({"checks": [["sh", "-c", wait]]});
+    let id = fakes.asking_as(Kind::Claude, "leaves", checks).await;
+    fakes.story.told(id, "approval.withdrawn").await;
+    assert_eq!(fakes.questions().await, json!([]));
+    let phase = |s: &Story| s.state().tasks.get(&id).map(|t| t.state_name());
+    assert_eq!(phase(&fakes.story), Some("running"));
+    std::fs::write(&go, "").unwrap();
+    let done = (Outcome::Succeeded, None, "without an answer".to_owned());
+    assert_eq!(fakes.end(id).await, done);
 }

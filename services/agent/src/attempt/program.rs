@@ -143,6 +143,10 @@ impl Course {
                 }
             }
         };
+        // Whoever stopped it ends all that was asked; else what follows may take long.
+        if !matches!(watch.why, Why::Stopped(_)) {
+            self.of.people.program_ended();
+        }
         // Waiting for people takes nothing from what runs after it.
         self.run_deadline = watch.run_deadline();
         Ended::of(watch.why, end)
@@ -188,6 +192,7 @@ impl Course {
                 Signal::Ask(name, question, summary) => {
                     self.of.people.ask_for_runtime(name, question, &summary);
                 }
+                Signal::Withdraw(name) => self.of.people.withdraw(&name),
                 Signal::Final => watch.on_final(),
                 Signal::Moment(moment) => inside.saw(moment),
             }

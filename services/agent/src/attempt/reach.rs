@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use conductor_protocol::event::{AttemptThrottled, AttemptUsage, Question};
+use conductor_protocol::event::{AttemptThrottled, AttemptUsage};
 
 use super::end::End;
 use super::watch::{Watch, Why};
@@ -13,9 +13,6 @@ use crate::models::{Line, Notice, Plan};
 use crate::runtime::Host;
 use crate::sandbox::Boxing;
 use crate::secrets::{self, Granted};
-
-/// By what name people are asked about a budget: no runtime has one like it.
-pub(super) const BUDGET: &str = "conductor-budget";
 
 /// What its programs are given.
 #[derive(Debug)]
@@ -96,10 +93,7 @@ impl Course {
         match notice {
             Notice::Usage(usage) => self.of.tell(AttemptUsage { lease, usage }),
             Notice::Throttled(until_ms) => self.of.tell(AttemptThrottled { lease, until_ms }),
-            Notice::Ask(account) => {
-                let people = &self.of.people;
-                people.ask_for_runtime(BUDGET.to_owned(), Question::Budget, &account);
-            }
+            Notice::Ask(account) => self.of.people.ask_for_budget(&account),
             Notice::Over => watch.on_refusal(),
         }
     }

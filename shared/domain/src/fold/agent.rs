@@ -53,6 +53,10 @@ pub(super) fn apply(
             current(state, id, e.lease)?;
             people::requested(state, at, e)
         }
+        Event::ApprovalWithdrawn(e) => {
+            current(state, id, e.lease)?;
+            people::withdrawn(state, at, e)
+        }
         Event::AttemptUsage(e) => {
             current(state, id, e.lease)?;
             note_usage(state, id, e.lease, Some(&e.usage));

@@ -168,6 +168,16 @@ pub struct ApprovalRequested {
     pub default: Answer,
 }
 
+/// An attempt does not want to know any more what it asked: its program took the question back, or
+/// is gone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ApprovalWithdrawn {
+    /// The lease it runs under.
+    pub lease: Lease,
+    /// Which of its questions.
+    pub approval: u32,
+}
+
 /// The model service has no more for now.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AttemptThrottled {

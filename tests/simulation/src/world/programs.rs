@@ -38,6 +38,8 @@ pub(super) enum Step {
     Asks,
     /// It asks again what nobody reacted to.
     Reminds(u32),
+    /// It does not want to know any more what it asked.
+    Withdraws(u32),
     /// It ends by itself, so.
     Ends(Option<OutcomeClass>),
     /// It is gone because it was stopped.
@@ -151,6 +153,7 @@ impl World {
         let step = match step {
             Step::Asks => return self.asks(life, at),
             Step::Reminds(number) => return self.ask(life, at, number),
+            Step::Withdraws(number) => return self.withdraws(life, at, number),
             // Whoever waits for people does not run: it ends after that.
             end @ Step::Ends(_) if reason == Stop::No => match program.talk.puts_off(end) {
                 Some(end) => end,
@@ -159,7 +162,7 @@ impl World {
             step => step,
         };
         let (fact, is_over) = match step {
-            Step::Asks | Step::Reminds(_) => (None, false),
+            Step::Asks | Step::Reminds(_) | Step::Withdraws(_) => (None, false),
             Step::Started => {
                 let session = program.session.clone();
                 (Some(AttemptStarted::new(lease, session).into()), false)

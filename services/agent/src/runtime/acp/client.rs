@@ -68,6 +68,7 @@ impl Decode for Client {
         match (method, value.get("id")) {
             (Some(method), Some(id)) => self.asked(method, id, value, out),
             (Some("session/update"), None) => self.updated(value, line, out),
+            (Some("$/cancel_request"), None) => self.talk.withdrawn(value, out),
             // Of what else an agent may tell we know nothing.
             (Some(_), None) => {}
             (None, Some(id)) => self.answered(id, value, out),
@@ -278,6 +279,7 @@ impl Client {
             (Stage::Over, _) | (_, Some("cancelled")) => Vec::new(),
             _ => self.talk.take_words(),
         };
+        self.talk.turn_ended(out);
         out.push(Signal::Usage(self.usage()));
         if words.is_empty() {
             let failure = self.failure(value);

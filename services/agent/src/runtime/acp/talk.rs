@@ -84,6 +84,21 @@ impl Talk {
         }
     }
 
+    /// It does not want to know any more what it asked with this request.
+    pub(super) fn withdrawn(&mut self, value: &Value, out: &mut Vec<Signal>) {
+        let name = value.pointer("/params/requestId").map(Value::to_string);
+        if let Some((name, asked)) = name.and_then(|name| self.asked.remove_entry(&name)) {
+            asked.withdraw(name, out);
+        }
+    }
+
+    /// Its turn is over: what it asked in it, it does not want to know any more.
+    pub(super) fn turn_ended(&mut self, out: &mut Vec<Signal>) {
+        for (name, asked) in std::mem::take(&mut self.asked) {
+            asked.withdraw(name, out);
+        }
+    }
+
     /// Answers by the kind of an option, for their order says nothing.
     fn decide(&mut self, permission: &Permission, answer: Answer, out: &mut Vec<Signal>) {
         let kinds: &[&str] = match answer {
@@ -140,6 +155,14 @@ impl Permission {
         };
         let chosen = kinds.iter().find_map(of_kind)?;
         text(chosen, "/optionId")
+    }
+
+    /// Nobody is asked about it any more; every request is answered all the same.
+    fn withdraw(&self, name: String, out: &mut Vec<Signal>) {
+        say(out, &format!("[asks no longer: {}]\n", self.tool));
+        let cancelled = json!({"outcome": "cancelled"});
+        out.push(Signal::Say(self.answer(&cancelled)));
+        out.push(Signal::Withdraw(name));
     }
 
     fn answer(&self, outcome: &Value) -> Vec<u8> {

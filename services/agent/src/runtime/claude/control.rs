@@ -104,6 +104,15 @@ impl Talk {
         self.asked.insert(id.to_owned(), tool);
     }
 
+    /// The CLI does not want to know any more what it asked.
+    pub(super) fn withdrawn(&mut self, value: &Value, out: &mut Vec<Signal>) {
+        let id = text(value, "/request_id").unwrap_or_default();
+        if let Some(tool) = self.asked.remove(id) {
+            say(out, &format!("[asks no longer: {}]\n", tool.name));
+            out.push(Signal::Withdraw(id.to_owned()));
+        }
+    }
+
     /// What it asked under this id was answered.
     pub(super) fn answered(&mut self, id: &str, reply: &Reply) -> Vec<Signal> {
         let Some(tool) = self.asked.remove(id) else {

@@ -15,9 +15,8 @@ use crate::runtime::{Signal, Verdict};
 use crate::usage::{Counts, Meter, plus};
 
 /// What the CLI says of itself, and nothing follows from here.
-const KNOWN: [&str; 8] = [
+const KNOWN: [&str; 7] = [
     "control_response",
-    "control_cancel_request",
     "keep_alive",
     "auth_status",
     "tool_progress",
@@ -60,6 +59,7 @@ impl Decode for Decoder {
             }
             Some("user") => answers(value, out),
             Some("control_request") => self.talk.requested(value, out),
+            Some("control_cancel_request") => self.talk.withdrawn(value, out),
             Some("rate_limit_event") => self.limit(value, out),
             Some("result") => {
                 self.turns = self.turns.saturating_add(turns(value));

@@ -259,6 +259,25 @@ fn the_model_asks_people_itself_and_hears_what_they_say() {
 }
 
 #[test]
+fn what_the_cli_asks_no_longer_is_withdrawn_once() {
+    use conductor_protocol::terms::Answer;
+    let mut runtime = ClaudeRuntime::new(ClaudeSpec::default(), Duration::from_secs(1));
+    let request = json!({"subtype": "can_use_tool", "tool_name": "Bash", "input": {}});
+    let asks = json!({"type": "control_request", "request_id": "r1", "request": request});
+    let takes_back = json!({"type": "control_cancel_request", "request_id": "r1"});
+    let signals = lines(&mut runtime, &[asks, takes_back.clone()]);
+    let withdrawn = Signal::Withdraw("r1".into());
+    assert!(signals.contains(&withdrawn), "{signals:?}");
+    assert!(output_of(&signals).ends_with("[asks no longer: Bash]\n"));
+    assert_eq!(lines(&mut runtime, &[takes_back]), []);
+    let late = Reply {
+        answer: Answer::Allow,
+        text: None,
+    };
+    assert_eq!(runtime.answered("r1", &late), []);
+}
+
+#[test]
 fn people_are_asked_where_the_task_says_so() {
     let runtime = ClaudeRuntime::new(ClaudeSpec::default(), Duration::from_secs(1));
     let lease = Lease {

@@ -172,3 +172,31 @@ fn an_interrupt_answers_what_is_asked_and_ends_the_talk() {
     assert_eq!(next, [] as [Value; 0]);
     assert!(signals.contains(&Signal::Final));
 }
+
+#[test]
+fn what_it_asks_no_longer_is_withdrawn() {
+    let mut runtime = asking(spec());
+    let take_back = |id: &str| {
+        let params = json!({"requestId": id});
+        json!({"jsonrpc": "2.0", "method": "$/cancel_request", "params": params})
+    };
+    let (_, signals) = hear(&mut runtime, &[permission(&ALL)]);
+    let name = question(&signals);
+    let (said, signals) = hear(&mut runtime, &[take_back("other"), take_back("a-7")]);
+    assert_eq!(said[0]["result"]["outcome"]["outcome"], "cancelled");
+    let withdrawn = |signals: &[Signal]| {
+        let withdrawn = signals.iter().filter_map(|s| match s {
+            Signal::Withdraw(name) => Some(name.clone()),
+            _ => None,
+        });
+        withdrawn.collect::<Vec<_>>()
+    };
+    assert_eq!(withdrawn(&signals), [name.clone()]);
+    let late = runtime.answered(&name, &reply(Answer::Allow, None));
+    assert_eq!(late, [], "nobody wants to know");
+    // A turn that ends leaves nothing open.
+    hear(&mut runtime, &[permission(&ALL)]);
+    let (_, signals) = hear(&mut runtime, &[ended(3, "end_turn", 1)]);
+    assert_eq!(withdrawn(&signals), [name]);
+    assert_eq!(runtime.judge(&Status::Exited(0)).failure, None);
+}
