@@ -364,6 +364,8 @@ mod tests {
             })
         };
         assert!(with(true) && !with(false));
-        assert!(!asks_for_tools(&testing::assigned(RunSpec::Acp(Box::default()))));
+        assert!(!asks_for_tools(&testing::assigned(RunSpec::Acp(
+            Box::default()
+        ))));
     }
 }

@@ -12,9 +12,9 @@ mod scheduler;
 mod usage;
 
 pub use agent::{
-    AgentDraining, AgentJoined, AgentLeft, ApprovalRequested, ApprovalWithdrawn, AttemptArtifact, AttemptChanged,
-    AttemptFailed, AttemptProgress, AttemptStarted, AttemptStopped, AttemptSucceeded,
-    AttemptThrottled, AttemptUsage, OutputStats, Question, Usage,
+    AgentDraining, AgentJoined, AgentLeft, ApprovalRequested, ApprovalWithdrawn, AttemptArtifact,
+    AttemptChanged, AttemptFailed, AttemptProgress, AttemptStarted, AttemptStopped,
+    AttemptSucceeded, AttemptThrottled, AttemptUsage, OutputStats, Question, Usage,
 };
 pub use leader::LeaderElected;
 pub use orchestrator::{

@@ -67,7 +67,10 @@ mod tests {
             assert_eq!(value.to_string(), word);
             assert_eq!(word.parse(), Ok(value));
             assert_eq!(serde_json::to_value(value).unwrap(), word);
-            assert_eq!(serde_json::from_value::<Weather>(word.into()).unwrap(), value);
+            assert_eq!(
+                serde_json::from_value::<Weather>(word.into()).unwrap(),
+                value
+            );
         }
         assert_eq!(Weather::ALL, [Weather::Rain, Weather::HighSun]);
         assert_eq!(

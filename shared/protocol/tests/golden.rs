@@ -15,12 +15,12 @@ use std::sync::Arc;
 
 use conductor_protocol::event::{
     AgentDismissed, AgentDraining, AgentJoined, AgentLeft, AgentLost, ApprovalDecided,
-    ApprovalRequested, ApprovalWithdrawn, AttemptArtifact, AttemptAssigned, AttemptChanged, AttemptFailed,
-    AttemptProgress, AttemptRevoked, AttemptStarted, AttemptStopped, AttemptSucceeded,
-    AttemptThrottled, AttemptTimedOut, AttemptTimeout, AttemptTold, AttemptUsage, CancelCause,
-    Event, FieldError, Input, LeaderElected, LogFormat, OutputStats, Question, RevokeReason,
-    TaskAccepted, TaskCancelled, TaskDuplicate, TaskFailed, TaskReady, TaskRedriven, TaskRejected,
-    TaskRetrySet, TaskTimedOut, TaskTimeout, Usage, Word,
+    ApprovalRequested, ApprovalWithdrawn, AttemptArtifact, AttemptAssigned, AttemptChanged,
+    AttemptFailed, AttemptProgress, AttemptRevoked, AttemptStarted, AttemptStopped,
+    AttemptSucceeded, AttemptThrottled, AttemptTimedOut, AttemptTimeout, AttemptTold, AttemptUsage,
+    CancelCause, Event, FieldError, Input, LeaderElected, LogFormat, OutputStats, Question,
+    RevokeReason, TaskAccepted, TaskCancelled, TaskDuplicate, TaskFailed, TaskReady, TaskRedriven,
+    TaskRejected, TaskRetrySet, TaskTimedOut, TaskTimeout, Usage, Word,
 };
 use conductor_protocol::human::{ByteSize, DurationMs};
 use conductor_protocol::ids::Lease;
@@ -29,7 +29,7 @@ use conductor_protocol::spec::{
     Runtime, TaskSpec, Timeouts,
 };
 use conductor_protocol::terms::{
-    Answer, ApprovalSpec, Before, Budget, GitSpec, Guarantee, Level, Network, OnReached,
+    Answer, ApprovalSpec, Before, Budget, GitSpec, Guarantee, Level, Network, OnReached, Reach,
     SandboxInUse, SandboxKind, SandboxOffer, SandboxSpec, Terms, WorkspaceSpec,
 };
 use conductor_protocol::{OutcomeClass, Position, TaskId};
@@ -383,6 +383,7 @@ fn later_samples() -> Vec<Event> {
             };
             e.sandboxes = [(SandboxKind::Bubblewrap, offer)].into();
             e.sandbox = Some(SandboxKind::Bubblewrap);
+            e.network_max = Some(Reach::Hosts);
             e.format = 2;
             Some(e.into())
         }

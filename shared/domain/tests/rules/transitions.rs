@@ -2,10 +2,10 @@
 
 use conductor_domain::Verdict;
 use conductor_protocol::event::{
-    AgentJoined, AgentLeft, AgentLost, ApprovalDecided, ApprovalWithdrawn, AttemptProgress, AttemptRevoked,
-    AttemptStarted, AttemptStopped, AttemptTimedOut, AttemptTimeout, AttemptTold, AttemptUsage,
-    CancelCause, RevokeReason, TaskCancelled, TaskFailed, TaskReady, TaskRedriven, TaskRetrySet,
-    TaskTimedOut, TaskTimeout, Usage, Word,
+    AgentJoined, AgentLeft, AgentLost, ApprovalDecided, ApprovalWithdrawn, AttemptProgress,
+    AttemptRevoked, AttemptStarted, AttemptStopped, AttemptTimedOut, AttemptTimeout, AttemptTold,
+    AttemptUsage, CancelCause, RevokeReason, TaskCancelled, TaskFailed, TaskReady, TaskRedriven,
+    TaskRetrySet, TaskTimedOut, TaskTimeout, Usage, Word,
 };
 use conductor_protocol::ids::{Lease, Position, TaskId};
 use conductor_protocol::terms::Answer;

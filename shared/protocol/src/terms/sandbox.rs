@@ -37,6 +37,16 @@ words! {
         Strict = "strict",
     }
 
+    /// How far a network goes, each further than the one before.
+    Reach("reach of a network") {
+        /// Nowhere.
+        None = "none",
+        /// To hosts by name, over the agent's proxy.
+        Hosts = "hosts",
+        /// To whatever the agent can reach.
+        Full = "full",
+    }
+
     /// One thing a sandbox can promise.
     Guarantee("guarantee") {
         /// Nothing of the attempt runs after its end.
@@ -195,6 +205,15 @@ pub enum Network {
 }
 
 impl Network {
+    /// How far it goes.
+    pub fn reach(&self) -> Reach {
+        match self {
+            Self::None => Reach::None,
+            Self::Hosts(_) => Reach::Hosts,
+            Self::Full => Reach::Full,
+        }
+    }
+
     fn is_none(&self) -> bool {
         *self == Self::None
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::inside::Moment;
 use crate::reaper::Status;
 use crate::runtime::stream::{
-    Decode,     class_of_words, count, cut, keep, say, say_thought, say_tool, text, unfinished,
+    Decode, class_of_words, count, cut, keep, say, say_thought, say_tool, text, unfinished,
 };
 use crate::runtime::{Signal, Verdict};
 use crate::usage::{Counts, Meter};
