@@ -321,6 +321,7 @@ fn terms() -> Terms {
             cpu_millis: Some(1_500),
             processes: Some(256),
             file_size: Some(ByteSize(1 << 30)),
+            disk: Some(ByteSize(8 << 30)),
             image: Some("image".into()),
         }),
         workspace: Some(WorkspaceSpec {
@@ -393,6 +394,7 @@ fn later_samples() -> Vec<Event> {
                 kind: SandboxKind::Bubblewrap,
                 guarantees: guarantees.clone(),
                 limits: Some("cgroup".into()),
+                disk: Some("watched".into()),
             });
             Some(e.into())
         }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use conductor_protocol::OutcomeClass;
+use conductor_protocol::human::ByteSize;
 use conductor_protocol::spec::CommandSpec;
 
 use super::Course;
@@ -162,9 +163,11 @@ impl Course {
     }
 
     fn judged(&self, runtime: &mut dyn Runtime, ended: &Ended) -> End {
+        let disk = self.boxing.as_ref().and_then(|b| b.limits.disk);
         let limits = Limits {
             run: self.of.assigned.timeouts.run.unwrap_or_default(),
             silence: runtime.silence().unwrap_or_default(),
+            disk: ByteSize(disk.unwrap_or_default()),
         };
         // What did not end by itself after its last word was ended by us: that says nothing of it.
         let status = match ended.why {

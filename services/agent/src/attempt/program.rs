@@ -18,6 +18,7 @@ use crate::output::Channel;
 use crate::process::Process;
 use crate::reaper::{self, Status};
 use crate::runtime::{Job, Runtime, Signal};
+use crate::sandbox::disk::DiskWatch;
 use crate::workspace::no_room;
 
 /// How long after a reaper's end its outputs may stay open before its tree is looked for again.
@@ -103,6 +104,7 @@ impl Course {
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = self.of.stop.clone();
         let mut waiting = self.of.people.waiting();
+        let mut disk = self.disk();
         watch.pause(*waiting.borrow_and_update() > 0);
         while out_open || err_open {
             tokio::select! {
@@ -119,6 +121,9 @@ impl Course {
                 reason = stopped(&mut stop), if watch.why == Why::Ended => {
                     watch.begin_stop(Why::Stopped(reason));
                     watch.step(runtime, &mut process).await;
+                }
+                () = disk.exceeded(), if watch.why == Why::Ended => {
+                    watch.kill(Why::Disk, runtime, &mut process).await;
                 }
                 Some(word) = self.of.words.recv() => self.hear(runtime, word, &mut watch, inside),
                 Ok(()) = waiting.changed() => watch.pause(*waiting.borrow_and_update() > 0),
@@ -143,6 +148,9 @@ impl Course {
                 }
             }
         };
+        if watch.why == Why::Ended && disk.is_exceeded().await {
+            watch.why = Why::Disk;
+        }
         // Whoever stopped it ends all that was asked; else what follows may take long.
         if !matches!(watch.why, Why::Stopped(_)) {
             self.of.people.program_ended();
@@ -150,6 +158,14 @@ impl Course {
         // Waiting for people takes nothing from what runs after it.
         self.run_deadline = watch.run_deadline();
         Ended::of(watch.why, end)
+    }
+
+    /// Looks at how much its files take.
+    fn disk(&self) -> DiskWatch {
+        let dirs = &self.dirs;
+        let own = [&dirs.workspace, &dirs.home, &dirs.tmp, &dirs.run];
+        let limit = self.boxing.as_ref().and_then(|b| b.limits.disk);
+        DiskWatch::new(own.map(Clone::clone).to_vec(), limit)
     }
 
     /// Tells how far it is, where it says so in its file.

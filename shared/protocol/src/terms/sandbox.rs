@@ -126,6 +126,9 @@ pub struct SandboxSpec {
     /// Largest file it may write.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_size: Option<ByteSize>,
+    /// What all files in its directories may take, with those it begins with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<ByteSize>,
     /// Image, for containers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -142,6 +145,7 @@ struct SandboxFields {
     cpu_millis: Option<u32>,
     processes: Option<u32>,
     file_size: Option<ByteSize>,
+    disk: Option<ByteSize>,
     image: Option<String>,
 }
 
@@ -183,6 +187,7 @@ impl<'de> Deserialize<'de> for SandboxSpec {
                     cpu_millis: f.cpu_millis,
                     processes: f.processes,
                     file_size: f.file_size,
+                    disk: f.disk,
                     image: f.image,
                 })
             }
@@ -251,4 +256,7 @@ pub struct SandboxInUse {
     /// What limits memory and processors: `cgroup`, `rlimit`, the container engine, or nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<String>,
+    /// What limits the sum of its files: `watched`, since the agent looks at them, or nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
 }
