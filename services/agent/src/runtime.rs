@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use conductor_modelproxy::policy::is_allowed;
 use conductor_protocol::event::{AttemptAssigned, Question, Usage};
 use conductor_protocol::human::parse_duration;
 use conductor_protocol::ids::{Lease, UnixMs};
@@ -238,7 +239,8 @@ pub fn of(run: &RunSpec, host: &Host) -> Option<Box<dyn Runtime>> {
     }
 }
 
-/// Why an assignment may not be run at all: it names a model that its terms do not allow.
+/// Why an assignment may not be run at all: it names a model that its terms do not allow. Its proxy
+/// would say the same of every request, by the same rule.
 pub fn refusal(assigned: &AttemptAssigned) -> Option<String> {
     let model = match assigned.run.as_ref() {
         RunSpec::Claude(spec) => spec.model.as_ref(),
@@ -246,7 +248,7 @@ pub fn refusal(assigned: &AttemptAssigned) -> Option<String> {
         RunSpec::Command(_) | RunSpec::Acp(_) | RunSpec::Noop(_) => None,
     }?;
     let allowed = &assigned.terms.as_ref()?.models;
-    (!allowed.is_empty() && !allowed.contains(model)).then(|| {
+    (!is_allowed(allowed, model)).then(|| {
         let allowed = allowed.join(", ");
         format!("the model {model} is not one its terms allow ({allowed}); name one of those")
     })
@@ -338,6 +340,21 @@ mod tests {
                 reason.contains("the model big") && reason.contains("small, tiny"),
                 "{reason}"
             );
+        }
+        // By the rule of the proxy, which sees each request.
+        let named = |name: &str| claude(Some(name.to_owned()));
+        for (name, allowed) in [
+            ("claude-haiku-4-5-20251001", "claude-haiku-4-5"),
+            ("claude-haiku-4-5[1m]", "claude-haiku-4-5"),
+            ("claude-sonnet-4-5", "claude-sonnet-*"),
+        ] {
+            assert_eq!(asking(named(name), &[allowed]), None, "{name}");
+        }
+        for (name, allowed) in [
+            ("claude-haiku-4-5", "claude-haiku-4-5-20251001"),
+            ("claude-haiku-4-5-turbo", "claude-haiku-4-5"),
+        ] {
+            assert!(asking(named(name), &[allowed]).is_some(), "{name}");
         }
         assert_eq!(
             asking(claude(None), &["small"]),
