@@ -6,6 +6,7 @@ mod demo;
 mod enrolment;
 mod issuer;
 mod local;
+mod refusals;
 mod sight;
 mod stack;
 
