@@ -3,6 +3,7 @@
 
 mod attacker;
 mod field;
+mod seen;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

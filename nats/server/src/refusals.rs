@@ -1,8 +1,9 @@
 //! What the server refuses its clients. It says so to the client, and otherwise in its log alone:
 //! nothing that it measures counts it.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::server::LOG;
@@ -165,6 +166,8 @@ fn parts(line: &str) -> Vec<Part<'_>> {
 pub struct Refusals {
     path: PathBuf,
     at: u64,
+    /// Which file that was: another of the name is read from its beginning.
+    file: Option<u64>,
     /// The beginning of a line whose end is not there yet.
     rest: Vec<u8>,
 }
@@ -173,10 +176,11 @@ impl Refusals {
     /// Those of the server with its files in `dir`, after what its log holds now.
     pub fn from_now(dir: &Path) -> Self {
         let path = dir.join(LOG);
-        let at = path.metadata().map_or(0, |log| log.len());
+        let log = path.metadata().ok();
         Self {
             path,
-            at,
+            at: log.as_ref().map_or(0, Metadata::len),
+            file: log.map(|log| log.ino()),
             rest: Vec::new(),
         }
     }
@@ -199,8 +203,11 @@ impl Refusals {
         let Ok(mut log) = File::open(&self.path) else {
             return;
         };
-        // One that is shorter was begun anew.
-        if log.metadata().is_ok_and(|log| log.len() < self.at) {
+        let Ok(found) = log.metadata() else {
+            return;
+        };
+        let is_known = self.file.replace(found.ino()) == Some(found.ino());
+        if !is_known || found.len() < self.at {
             self.at = 0;
             bytes.clear();
         }
@@ -242,7 +249,11 @@ mod tests {
                 Kind::Subscribe,
                 "a.>",
             ),
-            ("authentication error", Kind::Connect, "authentication error"),
+            (
+                "authentication error",
+                Kind::Connect,
+                "authentication error",
+            ),
             (
                 "maximum connections exceeded",
                 Kind::Limit,
@@ -255,7 +266,8 @@ mod tests {
             assert_eq!(refused(said), None, "{said}");
         }
         assert_eq!(Refusal::of_line("[1] [INF] Publish Violation"), None);
-        let early = "[1] 2026/11/28 07:38:42.013010 [ERR] 10.0.0.7:5 - cid:5 - authentication error";
+        let early =
+            "[1] 2026/11/28 07:38:42.013010 [ERR] 10.0.0.7:5 - cid:5 - authentication error";
         let early = Refusal::of_line(early).unwrap();
         assert_eq!((early.kind, early.account.as_str()), (Kind::Connect, ""));
     }
@@ -271,7 +283,10 @@ mod tests {
         let both = Refusal::of_line(&both).unwrap();
         assert_eq!((both.kind, both.account.as_str()), (Kind::Subscribe, "OWN"));
         assert_eq!(both.about, r#"x\" - Subject \"y"#);
-        let long = format!(r#"{HEAD}Publish Violation - Subject "{}""#, "x".repeat(9_000));
+        let long = format!(
+            r#"{HEAD}Publish Violation - Subject "{}""#,
+            "x".repeat(9_000)
+        );
         assert_eq!(Refusal::of_line(&long).unwrap().about.len(), NAMED_MAX);
     }
 
@@ -296,13 +311,18 @@ mod tests {
         assert_eq!(look(), ["s2"]);
         std::fs::write(&path, line(3)).unwrap();
         assert_eq!(look(), ["s3"]);
-        std::fs::remove_file(&path).unwrap();
-        assert_eq!(look(), [] as [String; 0]);
+        // Longer than what was read of the one before, under another name so far.
         let many: String = (0..20_000).map(line).collect();
-        std::fs::write(&path, &many).unwrap();
+        let next = dir.path().join("next");
+        std::fs::write(&next, &many).unwrap();
+        std::fs::rename(&next, &path).unwrap();
         let first = look().len();
         assert!(0 < first && first < 20_000, "{first}");
-        let all = first + std::iter::repeat_with(look).take(10).map(|f| f.len()).sum::<usize>();
+        let all = first
+            + std::iter::repeat_with(look)
+                .take(10)
+                .map(|f| f.len())
+                .sum::<usize>();
         assert_eq!(all, 20_000);
     }
 }

@@ -320,7 +320,7 @@ mod tests {
         asked(&mut told);
         // One that waited for room was never asked.
         people.withdraw("16");
-        assert_eq!(withdrawn(&mut told), []);
+        assert_eq!(withdrawn(&mut told), Vec::<u32>::new());
         people.withdraw("2");
         let Ok(Event::ApprovalWithdrawn(first)) = told.try_recv() else {
             panic!("it says so first");
@@ -330,7 +330,7 @@ mod tests {
         assert_eq!(people.hear(allow(3)), None, "an answer that came late");
         people.withdraw("2");
         people.withdraw("never asked");
-        assert_eq!(withdrawn(&mut told), []);
+        assert_eq!(withdrawn(&mut told), Vec::<u32>::new());
     }
 
     #[tokio::test]

@@ -51,31 +51,29 @@ pub(crate) use words;
 
 #[cfg(test)]
 mod tests {
-    words! {
-        /// For the test alone.
-        Weather("weather") {
-            /// Wet.
-            Rain = "rain",
-            /// Dry.
-            HighSun = "high-sun",
-        }
-    }
+    use crate::terms::{Guarantee, Level};
 
     #[test]
     fn a_word_is_the_same_wherever_it_is_read_or_written() {
-        for (value, word) in [(Weather::Rain, "rain"), (Weather::HighSun, "high-sun")] {
+        for value in Guarantee::ALL {
+            let word = value.as_str();
             assert_eq!(value.to_string(), word);
-            assert_eq!(word.parse(), Ok(value));
+            assert_eq!(word.parse(), Ok(*value));
             assert_eq!(serde_json::to_value(value).unwrap(), word);
             assert_eq!(
-                serde_json::from_value::<Weather>(word.into()).unwrap(),
-                value
+                serde_json::from_value::<Guarantee>(word.into()).unwrap(),
+                *value
             );
         }
-        assert_eq!(Weather::ALL, [Weather::Rain, Weather::HighSun]);
+        assert_eq!(Guarantee::NothingLeft.as_str(), "nothing_left");
         assert_eq!(
-            "snow".parse::<Weather>().unwrap_err(),
-            "\"snow\" is no weather; one of rain, high-sun"
+            Level::ALL,
+            [Level::Minimal, Level::Moderate, Level::Strict],
+            "in order"
+        );
+        assert_eq!(
+            "high".parse::<Level>().unwrap_err(),
+            "\"high\" is no level; one of minimal, moderate, strict"
         );
     }
 }

@@ -119,8 +119,8 @@ async fn a_question_that_a_program_takes_back_closes() {
         assert_eq!(numbers.len(), 1, "{asked:#}");
         assert_eq!(numbers[0]["number"], 2, "{asked:#}");
         let task = id.to_string();
-        let late = fakes.system.cli(&["approvals", "approve", &task, "1"]);
-        let late = late.await;
+        let late = ["approvals", "approve", &task, "1"];
+        let late = fakes.system.cli(&late).await;
         assert!(late.stderr.contains("asks no such question"), "{late:?}");
         fakes.cli(&["approvals", "approve", &task, "2"]).await;
         let allowed = (Outcome::Succeeded, None, "it was allowed".to_owned());

@@ -122,7 +122,7 @@ fn talk(world: &mut World, lease: Lease, phase: &str) {
 type When = fn(&mut Given) -> Verdict;
 
 /// Everything that can be said of a task.
-const EVENTS: [(&str, When); 34] = [
+const EVENTS: [(&str, When); 35] = [
     ("task.ready", |g| {
         g.world.orchestrator(TaskReady { task: g.task })
     }),

@@ -80,11 +80,7 @@ impl Decode for Client {
 impl Client {
     /// A client, and what it says first.
     pub(super) fn begin(plan: Plan) -> (Self, Vec<u8>) {
-        let talk = Talk {
-            consent: plan.consent,
-            allows_tools: plan.allows_tools,
-            ..Talk::default()
-        };
+        let talk = Talk::new(plan.consent, plan.allows_tools);
         let mut client = Self {
             plan,
             talk,

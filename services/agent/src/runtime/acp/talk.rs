@@ -29,9 +29,9 @@ pub(super) enum Consent {
 /// What it asked and nobody has answered, and what it has not been told yet.
 #[derive(Debug, Default)]
 pub(super) struct Talk {
-    pub(super) consent: Consent,
+    consent: Consent,
     /// Whether the task itself allows tools: only then one may be allowed for good.
-    pub(super) allows_tools: bool,
+    allows_tools: bool,
     asked: BTreeMap<String, Permission>,
     denied: Vec<String>,
     words: Vec<String>,
@@ -47,6 +47,14 @@ struct Permission {
 }
 
 impl Talk {
+    pub(super) fn new(consent: Consent, allows_tools: bool) -> Self {
+        Self {
+            consent,
+            allows_tools,
+            ..Self::default()
+        }
+    }
+
     /// It wants to know whether a tool may run.
     pub(super) fn requested(&mut self, id: &Value, value: &Value, out: &mut Vec<Signal>) {
         let permission = Permission {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::output::Channel;
+use crate::runtime::testing::output_of;
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 use serde_json::{Value, json};
