@@ -80,8 +80,10 @@ impl Refusal {
             Some((at, *Kind::ALL.iter().find(has)?))
         })?;
         let before = parts.get(..at).unwrap_or_default();
-        // The first is its program's name and version.
-        let who = before.iter().filter_map(Part::quoted).nth(1);
+        // The last is the server's own word, once it has let somebody in; before it stands what a
+        // client says of itself, if it does.
+        let who = before.iter().filter_map(Part::quoted).next_back();
+        let who = who.filter(|_| kind != Kind::Connect);
         let (account, user) = who.map_or(("", ""), named);
         let about = subject(parts.get(at..).unwrap_or_default());
         let plain = || match parts.get(at) {
@@ -250,11 +252,6 @@ mod tests {
                 "a.>",
             ),
             (
-                "authentication error",
-                Kind::Connect,
-                "authentication error",
-            ),
-            (
                 "maximum connections exceeded",
                 Kind::Limit,
                 "maximum connections exceeded",
@@ -262,6 +259,19 @@ mod tests {
         ] {
             assert_eq!(refused(said), of(kind, about), "{said}");
         }
+        let (kind, account, user, about) = refused("authentication error").unwrap();
+        assert_eq!(
+            (kind, about.as_str()),
+            (Kind::Connect, "authentication error")
+        );
+        assert_eq!(
+            (account, user),
+            (String::new(), String::new()),
+            "nobody vouches for it"
+        );
+        let unnamed = HEAD.replace(r#""v0.51.0:rust:conductor-cli" - "#, "");
+        let unnamed = Refusal::of_line(&format!("{unnamed}Publish Violation - Subject \"s\""));
+        assert_eq!(unnamed.unwrap().account, "CELL_local");
         for said in ["Slow Consumer Detected", "Readloop processing time: 12s"] {
             assert_eq!(refused(said), None, "{said}");
         }
