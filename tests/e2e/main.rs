@@ -28,6 +28,7 @@ mod sandbox;
 mod sight;
 mod storm;
 mod timing;
+mod tls;
 mod top;
 mod traces;
 mod trouble;

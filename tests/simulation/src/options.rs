@@ -185,7 +185,11 @@ impl Options {
             answering: talk.below(1_001),
             telling: rare(&mut talk, 400),
             are_agents_old: talk.chance(150),
-            withdrawing: rare(&mut talk, 400),
+            withdrawing: if talk.chance(900) {
+                0
+            } else {
+                talk.between(1, 400)
+            },
             weights,
             faults: r.between(0, 40),
             commands: if r.chance(200) { 0 } else { r.between(1, 30) },
