@@ -7,9 +7,11 @@ use conductor_domain::state::Outcome;
 use conductor_eventlog::jetstream::{Connect, Tls};
 use conductor_harness::otlp::Authority;
 use conductor_harness::process;
+use conductor_harness::server::{TestCluster, free_ports};
 use conductor_harness::system::{cell, sh};
-use conductor_harness::{System, TestServer};
-use conductor_nats::TlsFiles;
+use conductor_harness::{System, TestServer, plain, until};
+use conductor_nats::{Leaf, TlsFiles};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// A server with a certificate, and the files of those who may reach it.
@@ -182,4 +184,84 @@ async fn what_is_not_encrypted_leaves_this_machine_only_by_name() {
     let ca = dir.path().join("ca.pem").display().to_string();
     let plain = list(&["--allow-plaintext", "--tls-ca", &ca]).await;
     assert_eq!(plain.code, 4, "{plain:?}");
+}
+
+/// Servers between machines: whoever links with one shows a certificate, and is shown one.
+fn mutual(authority: &Authority, dir: &Path, name: &str) -> TlsFiles {
+    let (cert, key) = authority.write_for("127.0.0.1", dir, name);
+    TlsFiles {
+        cert,
+        key,
+        client_ca: Some(dir.join("ca.pem")),
+    }
+}
+
+#[tokio::test]
+async fn the_nodes_of_a_cluster_know_each_other_by_certificates() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.write(dir.path());
+    // A node is well only once a majority has found it.
+    let cluster = TestCluster::start_with(|n, config| {
+        let links = config.cluster.as_mut().unwrap();
+        links.tls = Some(mutual(&authority, dir.path(), &format!("n{n}")));
+    });
+    let routes = plain::http_get(&cluster.nodes[0].monitor_url(), "/routez").unwrap();
+    let routes: Value = serde_json::from_str(&routes).unwrap();
+    assert!(routes["num_routes"].as_u64() > Some(0), "{routes:#}");
+    let mut system = System::at(cluster.urls()).await;
+    system.start_split().await;
+    let mut story = system.story().await;
+    let id = system.submit(sh("true")).await;
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+}
+
+/// Servers of two regions: a leaf node that the hub's authority vouches for is linked, and one that
+/// another vouches for is not.
+#[tokio::test]
+async fn servers_of_regions_link_only_with_certificates_of_one_authority() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.write(dir.path());
+    let [port] = free_ports(1)[..] else {
+        panic!("a port")
+    };
+    let hub = TestServer::start_with(|config| {
+        config.leaf = Some(Leaf::Hub(port, mutual(&authority, dir.path(), "hub")));
+    });
+    let foreign = tempfile::tempdir().unwrap();
+    let other = Authority::new();
+    other.write(foreign.path());
+    let links = || {
+        let page = plain::http_get(&hub.server.monitor_url(), "/leafz").unwrap();
+        let page: Value = serde_json::from_str(&page).unwrap();
+        page["leafnodes"].as_u64().unwrap()
+    };
+    // It trusts the hub, but nobody whom the hub knows vouches for it.
+    let mut stranger = mutual(&other, foreign.path(), "stranger");
+    stranger.client_ca = Some(dir.path().join("ca.pem"));
+    let stranger = TestServer::start_with(|config| {
+        "stranger".clone_into(&mut config.name);
+        config.leaf = Some(Leaf::Remote(port, stranger));
+    });
+    until(|| {
+        let log = std::fs::read_to_string(hub.dir().join("nats-server.log")).unwrap();
+        let refused = log
+            .lines()
+            .find(|l| l.contains("TLS leafnode handshake error"));
+        refused.map(str::to_owned).ok_or(log)
+    })
+    .await;
+    assert_eq!(links(), 0);
+    let own = mutual(&authority, dir.path(), "own");
+    let _own = TestServer::start_with(|config| {
+        "own".clone_into(&mut config.name);
+        config.leaf = Some(Leaf::Remote(port, own));
+    });
+    until(|| match links() {
+        1 => Ok(()),
+        n => Err(format!("one link, not {n}")),
+    })
+    .await;
+    drop(stranger);
 }
