@@ -48,7 +48,7 @@ impl Kind {
             Self::Connect => &[
                 "authentication error",
                 "Authorization Violation",
-                "TLS handshake error",
+                "handshake error",
             ],
             Self::Limit => &["maximum ", "Maximum "],
         }
@@ -269,6 +269,8 @@ mod tests {
             (String::new(), String::new()),
             "nobody vouches for it"
         );
+        let (kind, ..) = refused("TLS client handshake error: bad certificate").unwrap();
+        assert_eq!(kind, Kind::Connect);
         let unnamed = HEAD.replace(r#""v0.51.0:rust:conductor-cli" - "#, "");
         let unnamed = Refusal::of_line(&format!("{unnamed}Publish Violation - Subject \"s\""));
         assert_eq!(unnamed.unwrap().account, "CELL_local");
