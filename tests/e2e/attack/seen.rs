@@ -47,7 +47,9 @@ async fn what_the_server_refuses_is_said_and_counted() {
             let series =
                 format!(r#"conductor_server_refusals_total{{kind="{kind}",cell="local"}}"#);
             match (found, value(&page, &series)) {
-                (n, Some(counted)) if n == times && counted == times as f64 => Ok(()),
+                (n, Some(counted)) if n == times && counted.to_string() == times.to_string() => {
+                    Ok(())
+                }
                 other => Err(format!("{times} of {kind}, not {other:?} in\n{said}")),
             }
         })

@@ -148,7 +148,7 @@ impl Course {
                 }
             }
         };
-        if watch.why == Why::Ended && disk.is_exceeded().await {
+        if watch.why == Why::Ended && disk.exceeds_now().await {
             watch.why = Why::Disk;
         }
         // Whoever stopped it ends all that was asked; else what follows may take long.

@@ -56,7 +56,7 @@ impl DiskWatch {
     }
 
     /// Whether they hold too much now, when nothing writes any more.
-    pub(crate) async fn is_exceeded(mut self) -> bool {
+    pub(crate) async fn exceeds_now(&mut self) -> bool {
         self.next = Instant::now();
         self.look = None;
         self.limit.is_some() && self.has_exceeded().await
@@ -228,13 +228,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let watch = |limit| DiskWatch::new(vec![dir.path().to_owned()], limit);
         let limit = Some(2 * MIB as u64);
-        assert!(!watch(limit).is_exceeded().await);
+        assert!(!watch(limit).exceeds_now().await);
         let mut growing = watch(limit);
         let early = tokio::time::timeout(PAUSE_LEAST * 2, growing.exceeded());
         assert!(early.await.is_err(), "there is nothing");
         write(&dir.path().join("large"), 3 * MIB);
         growing.exceeded().await;
-        assert!(growing.is_exceeded().await);
-        assert!(!watch(None).is_exceeded().await);
+        assert!(growing.exceeds_now().await);
+        assert!(!watch(None).exceeds_now().await);
     }
 }

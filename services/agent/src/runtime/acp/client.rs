@@ -246,7 +246,8 @@ impl Client {
         }
         // By it the session is known, should this process not live to say more.
         out.push(Signal::Usage(self.usage()));
-        self.prompt(&[self.plan.prompt.clone()], out);
+        let prompt = vec![self.plan.prompt.clone()];
+        self.prompt(&prompt, out);
     }
 
     /// The next turn of its session.

@@ -191,7 +191,7 @@ fn what_it_asks_no_longer_is_withdrawn() {
         });
         withdrawn.collect::<Vec<_>>()
     };
-    assert_eq!(withdrawn(&signals), [name.clone()]);
+    assert_eq!(withdrawn(&signals), std::slice::from_ref(&name));
     let late = runtime.answered(&name, &reply(Answer::Allow, None));
     assert_eq!(late, [], "nobody wants to know");
     // A turn that ends leaves nothing open.
