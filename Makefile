@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all a newcomer needs; `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test sim chaos bench bench-growth soak instructions build-bench lint fmt deny fuzz observability-check jaeger-check ci nats-server need-rust need-python
+.PHONY: help demo run build test agents sim chaos bench bench-growth soak instructions build-bench lint fmt deny fuzz observability-check jaeger-check ci nats-server need-rust need-python
 
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/conductor
 
@@ -24,6 +24,9 @@ test: need-rust nats-server ## Run all tests, against a real nats-server each
 	@cargo test --workspace --locked
 	@echo "==> planted bugs: each must be found by the simulation"
 	@cargo test --locked --package conductor-simulation --features planted-bugs --test planted
+
+agents: need-rust nats-server ## Twenty real Claude Code CLIs at once, one killed at work, two that seek each other (needs npm, bubblewrap)
+	@cargo test --locked --package conductor --test e2e -- --nocapture --test-threads 1 crowd:: real:: meeting::
 
 SEEDS ?= 10000
 sim: need-rust ## Simulate the whole system under faults (SEEDS=10000, or SEED=… for one with its story)

@@ -62,6 +62,7 @@ impl Ground {
                         port: *port,
                         peers: ports.clone(),
                         is_hidden: false,
+                        tls: None,
                     });
                 (config, home)
             })

@@ -1,8 +1,10 @@
 //! The attack suite: a real agent's credentials, used for everything they are not meant for. The
-//! servers refuse it, or it is void in the log; nothing of it reaches anybody.
+//! servers refuse it, or it is void in the log; nothing of it reaches anybody. `meeting`: real CLIs.
 
 mod attacker;
 mod field;
+mod meeting;
+mod seen;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

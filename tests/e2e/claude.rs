@@ -311,7 +311,8 @@ async fn test_10_a_session_goes_on_after_a_sigkill_of_its_agent_and_costs_are_co
     assert_eq!(usage.output_tokens, 84, "{usage:?}");
 }
 
-fn is_sleep(pid: u32) -> bool {
+/// Whether a process is the command that a tool of the CLI is held up by.
+pub(crate) fn is_sleep(pid: u32) -> bool {
     let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     line.starts_with("sleep\0")
 }

@@ -6,7 +6,7 @@ use conductor_harness::system::sh;
 use expect_test::{expect, expect_file};
 use serde_json::json;
 
-const COMMANDS: [&[&str]; 30] = [
+const COMMANDS: [&[&str]; 32] = [
     &[],
     &["up"],
     &["orchestrator"],
@@ -34,6 +34,8 @@ const COMMANDS: [&[&str]; 30] = [
     &["top"],
     &["replay"],
     &["config"],
+    &["mcp"],
+    &["watch-folder"],
     &["doctor"],
     &["why"],
     &["completions"],

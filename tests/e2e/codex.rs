@@ -8,6 +8,7 @@ use conductor_protocol::{OutcomeClass, TaskId};
 use serde_json::{Value, json};
 
 use crate::model_api::{ModelApi, OPENAI};
+use crate::people::asks;
 
 /// A model of which it knows the tools that the fake service calls.
 const MODEL: &str = "gpt-5.1-codex";
@@ -21,6 +22,11 @@ struct Codex {
 impl Codex {
     /// A system whose agents have the pinned CLI.
     async fn up() -> Option<Self> {
+        Self::up_with(&[]).await
+    }
+
+    /// The same, with more arguments for `conductor up`.
+    async fn up_with(args: &[&str]) -> Option<Self> {
         let Some(packages) = binary::npm_packages("tests/e2e/codex-cli") else {
             eprintln!("npm cannot install the Codex CLI here: tested on recorded streams only");
             return None;
@@ -33,7 +39,7 @@ impl Codex {
             ("OPENAI_BASE_URL".into(), api.url.clone()),
             ("OPENAI_API_KEY".into(), "the-only-key".into()),
         ];
-        system.start_up(&[]).await;
+        system.start_up(args).await;
         let story = system.story().await;
         Some(Self {
             system,
@@ -121,6 +127,43 @@ async fn test_14_its_tools_run_in_its_own_sandbox_without_our_key() {
         .collect();
     assert!(said.contains("CODEX_THREAD_ID"), "the environment is there");
     assert!(!said.contains("the-only-key"), "the key is not");
+}
+
+/// It finds the agent's tools, is let in, and asks nobody whether it may use them.
+#[tokio::test]
+async fn it_gives_its_result_by_a_tool() {
+    for args in [&[][..], &["--sandbox", "none"]] {
+        let Some(mut codex) = Codex::up_with(args).await else {
+            return;
+        };
+        let id = codex.submit("[[mcpcomplete]]", json!({})).await;
+        let (outcome, class, _) = codex.end(id).await;
+        let id_text = id.to_string();
+        let logs = codex.system.cli(&["task", "logs", &id_text]).await.ok();
+        assert_eq!((outcome, class), (Outcome::Succeeded, None), "{logs}");
+        let succeeded = codex.story.find(id, "attempt.succeeded").unwrap().event;
+        let Some(Event::AttemptSucceeded(e)) = succeeded else {
+            panic!("it succeeded")
+        };
+        assert_eq!(e.result.as_deref(), Some("by a tool"), "{logs}");
+    }
+}
+
+/// Its model asks people, and reads what they answer.
+#[tokio::test]
+async fn it_asks_people_by_a_tool() {
+    let Some(mut codex) = Codex::up().await else {
+        return;
+    };
+    let id = codex.submit("[[mcpask]]", json!({})).await;
+    assert_eq!(asks(&mut codex.story, id).await, 1);
+    let id_text = id.to_string();
+    let answer = ["approvals", "approve", &id_text, "--text", "the red one"];
+    codex.system.cli(&answer).await.ok();
+    let (outcome, class, _) = codex.end(id).await;
+    assert_eq!((outcome, class), (Outcome::Succeeded, None));
+    let asked = std::fs::read_to_string(codex.system.dir.path().join("api.log")).unwrap();
+    assert!(asked.contains("the red one"), "the model was told");
 }
 
 #[tokio::test]

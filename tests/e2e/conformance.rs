@@ -5,6 +5,7 @@
 mod cases;
 mod fakes;
 mod pairs;
+mod people;
 
 use cases::{CASES, Case};
 use conductor_protocol::OutcomeClass;

@@ -22,11 +22,25 @@ pub(crate) struct ModelApi {
 impl ModelApi {
     /// Starts it; its log is in `dir`, and that is where its model wants to write files.
     pub(crate) fn start(script: &str, dir: &Path) -> Self {
+        Self::start_with(script, dir, None)
+    }
+
+    /// Anthropic's service, whose model does as one of `plays` says.
+    pub(crate) fn playing(play: &str, dir: &Path) -> Self {
+        Self::start_with(ANTHROPIC, dir, Some(play))
+    }
+
+    fn start_with(script: &str, dir: &Path, play: Option<&str>) -> Self {
         let log = dir.join("api.log");
         let script = binary::workspace()
             .join("services/agent/tests/fixtures")
             .join(script);
-        let mut child = Command::new("python3")
+        let mut command = Command::new("python3");
+        if let Some(play) = play {
+            let plays = binary::workspace().join("tests/e2e/plays");
+            command.env("FAKE_PLAY", plays.join(format!("{play}.py")));
+        }
+        let mut child = command
             .arg(script)
             .arg("0")
             .env("FAKE_LOG", &log)

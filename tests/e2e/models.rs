@@ -17,23 +17,23 @@ use crate::claude::claude_cli;
 use crate::model_api::{ANTHROPIC, ModelApi};
 
 /// What the agent knows and nobody else may see.
-const KEY: &str = "sk-ant-api03-R3alKey-0123456789abcdef";
+pub(crate) const KEY: &str = "sk-ant-api03-R3alKey-0123456789abcdef";
 
-struct Models {
-    system: System,
-    story: Story,
+pub(crate) struct Models {
+    pub(crate) system: System,
+    pub(crate) story: Story,
     _api: ModelApi,
-    api_log: PathBuf,
+    pub(crate) api_log: PathBuf,
 }
 
 impl Models {
     /// A system whose agents have the CLI, and a key for it.
-    async fn up() -> Option<Self> {
+    pub(crate) async fn up() -> Option<Self> {
         Self::up_with(&[]).await
     }
 
     /// The same, with more arguments for `conductor up`.
-    async fn up_with(args: &[&str]) -> Option<Self> {
+    pub(crate) async fn up_with(args: &[&str]) -> Option<Self> {
         let Some(cli) = claude_cli() else {
             eprintln!(
                 "npm cannot install the Claude Code CLI here: the proxy is tested with clients of our own only"
@@ -57,7 +57,7 @@ impl Models {
         })
     }
 
-    async fn submit(&self, prompt: &str, fields: Value) -> TaskId {
+    pub(crate) async fn submit(&self, prompt: &str, fields: Value) -> TaskId {
         let run = json!({"prompt": prompt, "allowed_tools": ["Bash"], "model": "claude-haiku-4-5"});
         let mut task = json!({"run": {"claude": run}});
         for (field, value) in fields.as_object().unwrap() {
@@ -77,7 +77,7 @@ impl Models {
     }
 
     /// How a task ended: its class and message, and what it used.
-    async fn end(
+    pub(crate) async fn end(
         &mut self,
         id: TaskId,
     ) -> (Outcome, Option<(OutcomeClass, String)>, Option<Usage>) {
@@ -93,7 +93,7 @@ impl Models {
 }
 
 /// Every byte of the log.
-async fn log_bytes(system: &System) -> Vec<u8> {
+pub(crate) async fn log_bytes(system: &System) -> Vec<u8> {
     let log = system.connection.as_ref();
     let mut all = Vec::new();
     for seq in 1..=log.last_seq().await.unwrap() {
@@ -102,12 +102,12 @@ async fn log_bytes(system: &System) -> Vec<u8> {
     all
 }
 
-fn holds(bytes: &[u8], text: &str) -> bool {
+pub(crate) fn holds(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|w| w == text.as_bytes())
 }
 
 /// Arguments and environment of a process, as others of its user see them.
-fn seen_of(pid: u32) -> Vec<u8> {
+pub(crate) fn seen_of(pid: u32) -> Vec<u8> {
     let read = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
     [read("cmdline"), read("environ")].concat()
 }
@@ -325,7 +325,7 @@ async fn models_are_reached_from_every_sandbox() {
 }
 
 /// Sandboxes that the agents offer, containers left out: their images hold no CLI.
-async fn sandboxes(system: &System) -> Vec<&'static str> {
+pub(crate) async fn sandboxes(system: &System) -> Vec<&'static str> {
     let mut story = system.story().await;
     let find = |s: &Story| s.state().agents.values().next().map(|a| a.joined.clone());
     let joined = story.until("an agent", find).await;

@@ -14,7 +14,7 @@ use super::claude;
 use crate::model_api::ModelApi;
 
 /// The number of the question that a task asks, once it asks one that nobody has answered.
-async fn asks(story: &mut Story, id: TaskId) -> u32 {
+pub(crate) async fn asks(story: &mut Story, id: TaskId) -> u32 {
     story
         .until(&format!("a question of {id}"), |s| {
             let approvals = &s.state().tasks.get(&id)?.aside.approvals;

@@ -3,6 +3,7 @@
 
 mod ends;
 mod limits;
+mod network;
 mod user;
 
 use std::net::TcpListener;

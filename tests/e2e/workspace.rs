@@ -2,7 +2,9 @@
 
 mod boxed;
 mod files;
+mod going_on;
 mod phases;
+mod real;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +17,7 @@ use conductor_protocol::{OutcomeClass, TaskId};
 use serde_json::{Value, json};
 
 /// Git as a user runs it.
-fn git(dir: &Path, args: &[&str]) -> String {
+pub(crate) fn git(dir: &Path, args: &[&str]) -> String {
     let output = Command::new("git")
         .args(args)
         .current_dir(dir)

@@ -101,6 +101,10 @@ o1 conductor_nats_rtt_seconds 0.0004+0x400
 a1 conductor_nats_rtt_seconds 0.002+0x400
 o1 conductor_nats_reconnects_total 1+0x400
 a1 conductor_nats_reconnects_total 0+0x400
+o1 conductor_server_refusals_total{kind="publish"} 3+0x400
+o1 conductor_server_refusals_total{kind="subscribe"} 0+0x400
+o1 conductor_server_refusals_total{kind="connect"} 1+0x400
+o1 conductor_server_refusals_total{kind="limit"} 0+0x400
 a1 conductor_attempts_running 9+0x400
 p1 conductor_spans_exported_total 1000+90x400
 p1 conductor_export_failures_total 2+0x400

@@ -80,7 +80,7 @@ const fn process(name: &'static str, kind: Kind, labels: &'static [&'static str]
 use Kind::{Counter, Gauge, Histogram};
 
 /// All of them.
-pub const METRICS: [Metric; 62] = [
+pub const METRICS: [Metric; 63] = [
     cell("tasks_total", Counter, &[]),
     cell("tasks_completed", Gauge, &[]),
     cell("tasks_failed", Gauge, &[]),
@@ -125,6 +125,7 @@ pub const METRICS: [Metric; 62] = [
     process("conductor_nats_connected", Gauge, &[]),
     process("conductor_nats_rtt_seconds", Gauge, &[]),
     process("conductor_nats_reconnects_total", Counter, &[]),
+    process("conductor_server_refusals_total", Counter, &["kind"]),
     process("conductor_attempts_running", Gauge, &[]),
     process("conductor_spans_exported_total", Counter, &[]),
     process("conductor_export_failures_total", Counter, &[]),

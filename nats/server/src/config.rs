@@ -5,6 +5,8 @@ use std::path::PathBuf;
 const STANDALONE: &str = include_str!("../../standalone.conf");
 const CLUSTER: &str = include_str!("../../cluster.conf");
 const TLS: &str = include_str!("../../tls.conf");
+const LEAF_HUB: &str = include_str!("../../leaf-hub.conf");
+const LEAF_REMOTE: &str = include_str!("../../leaf-remote.conf");
 /// The variable that holds the key of what JetStream keeps on disk: not in any file beside it.
 pub(crate) const STORE_KEY: &str = "CONDUCTOR_STORE_KEY";
 const OPERATOR: &str = include_str!("../../operator.conf");
@@ -28,8 +30,10 @@ pub struct ServerConfig {
     pub cluster: Option<Cluster>,
     /// Who may do what; without it whoever reaches the server may do everything.
     pub operator: Option<OperatorMode>,
-    /// How links are encrypted; without it they are not, which suits loopback alone.
+    /// How links of clients are encrypted; without it they are not, which suits loopback alone.
     pub tls: Option<TlsFiles>,
+    /// For one that is linked with a server of another region.
+    pub leaf: Option<Leaf>,
     /// Key by which JetStream encrypts what it keeps on disk. A store that was begun without one
     /// cannot be given one.
     pub store_key: Option<StoreKey>,
@@ -44,6 +48,45 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// The CA whose certificates clients must have; without it they need none.
     pub client_ca: Option<PathBuf>,
+}
+
+/// How a server is linked with those of other regions. Both ends show certificates, and each wants
+/// the other's signed by its `client_ca`.
+#[derive(Clone, Debug)]
+pub enum Leaf {
+    /// The others come to this port, on loopback.
+    Hub(u16, TlsFiles),
+    /// It goes to this port.
+    Remote(u16, TlsFiles),
+}
+
+impl Leaf {
+    /// What a server's configuration says of it.
+    pub fn render(&self) -> String {
+        let (template, port, tls) = match self {
+            Self::Hub(port, tls) => (LEAF_HUB, port, tls),
+            Self::Remote(port, tls) => (LEAF_REMOTE, port, tls),
+        };
+        template
+            .replace("{leaf_port}", &port.to_string())
+            .replace("{tls}", &tls.render())
+    }
+}
+
+impl TlsFiles {
+    /// The block of a server's configuration, wherever it stands.
+    fn render(&self) -> String {
+        let ca = |ca: &PathBuf| format!("  ca_file: \"{}\"\n  verify: true\n", ca.display());
+        let block = TLS.find("tls {").and_then(|at| TLS.get(at..));
+        block
+            .unwrap_or_default()
+            .replace("{cert}", &self.cert.display().to_string())
+            .replace("{key}", &self.key.display().to_string())
+            .replace(
+                "{verify}",
+                &self.client_ca.as_ref().map_or_else(String::new, ca),
+            )
+    }
 }
 
 /// A key; never shown.
@@ -77,6 +120,8 @@ pub struct Cluster {
     /// Whether it tells clients and other nodes no address, so that everybody comes by the
     /// way they were told: there may be something in between.
     pub is_hidden: bool,
+    /// How links between the nodes are encrypted: with certificates on both ends, where it has a CA.
+    pub tls: Option<TlsFiles>,
 }
 
 impl OperatorMode {
@@ -102,6 +147,7 @@ impl ServerConfig {
             cluster: None,
             operator: None,
             tls: None,
+            leaf: None,
             store_key: None,
         }
     }
@@ -124,14 +170,10 @@ impl ServerConfig {
             text = text.replacen("jetstream {\n", &cipher, 1);
         }
         if let Some(tls) = &self.tls {
-            let ca = |ca: &PathBuf| format!("  ca_file: \"{}\"\n  verify: true\n", ca.display());
-            text += &TLS
-                .replace("{cert}", &tls.cert.display().to_string())
-                .replace("{key}", &tls.key.display().to_string())
-                .replace(
-                    "{verify}",
-                    &tls.client_ca.as_ref().map_or_else(String::new, ca),
-                );
+            text += &tls.render();
+        }
+        if let Some(leaf) = &self.leaf {
+            text += &leaf.render();
         }
         if let Some(operator) = &self.operator {
             text += &operator.render();
@@ -145,6 +187,10 @@ impl ServerConfig {
             text += &CLUSTER
                 .replace("{cluster_port}", &cluster.port.to_string())
                 .replace("{routes}", &routes.join(", "));
+            if let Some(tls) = &cluster.tls {
+                let links = format!("cluster {{\n{}", tls.render());
+                text = text.replacen("cluster {\n", &links, 1);
+            }
             if cluster.is_hidden {
                 // Where nobody listens; without an address of its own it would tell the real one.
                 let hidden = "cluster {\n  no_advertise: true\n  advertise: \"127.0.0.1:1\"\n";

@@ -2,7 +2,8 @@
 //! it, and never leaving it behind.
 //!
 //! Reading order: [`locate`] → [`config`] → [`server`], with [`guard`] (nothing outlives
-//! its parent) and [`data_dir`] (one process per directory) beside them.
+//! its parent), [`data_dir`] (one process per directory) and [`refusals`] (what a server does not let
+//! its clients do) beside them.
 //!
 //! # Invariants
 //! - Speaks no NATS: that is `conductor-eventlog`.
@@ -12,9 +13,11 @@ pub mod config;
 pub mod data_dir;
 pub mod guard;
 pub mod locate;
+pub mod refusals;
 pub mod server;
 
-pub use config::{Cluster, OperatorMode, ServerConfig, StoreKey, TlsFiles};
+pub use config::{Cluster, Leaf, OperatorMode, ServerConfig, StoreKey, TlsFiles};
 pub use data_dir::{DataDir, DataDirError};
 pub use locate::{FLOOR, LocateError, PINNED, Version, locate};
+pub use refusals::{Refusal, Refusals};
 pub use server::{Server, ServerError};

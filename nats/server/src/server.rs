@@ -14,6 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::config::{STORE_KEY, ServerConfig, StoreKey};
 use crate::guard::GuardProgram;
 
+/// The file of its log.
+pub(crate) const LOG: &str = "nats-server.log";
+
 /// Go's `GOGC` for a server of ours, unless the environment names one: collect once the heap grew
 /// by half, not by a whole. The server keeps what it wrote in the last seconds in memory, and where
 /// memory that was never used is slow to get, as on most virtual machines, a heap half the size
@@ -215,7 +218,7 @@ impl Server {
     }
 
     fn last_words(&self) -> String {
-        let log = fs::read(self.dir.join("nats-server.log")).unwrap_or_default();
+        let log = fs::read(self.dir.join(LOG)).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
         let start = lines.len().saturating_sub(12);
@@ -260,7 +263,7 @@ fn spawn(
     fs::File::create(&conf)
         .and_then(|mut f| f.write_all(config.render().as_bytes()))
         .map_err(|e| files(&conf, e))?;
-    let log_path = dir.join("nats-server.log");
+    let log_path = dir.join(LOG);
     let mut options = fs::OpenOptions::new();
     let log = options
         .create(true)

@@ -35,6 +35,7 @@ use crate::sandbox::{Boxes, Boxing};
 use crate::sessions;
 use crate::subtasks::Subtasks;
 use crate::workspace::collect::ArtifactStore;
+use crate::workspace::store::Keeper;
 use end::End;
 use reach::Reach;
 use watch::Why;
@@ -107,6 +108,8 @@ struct Course {
     has_started: bool,
     /// What it says of how far it is.
     progress: files::Watched,
+    /// Keeps its files.
+    keeper: Keeper,
 }
 
 impl Attempt {
@@ -132,12 +135,15 @@ impl Attempt {
             run_deadline: None,
             has_started: false,
             progress: files::Watched::default(),
+            keeper: Keeper::new(lease, Arc::clone(&self.artifacts)),
             of: self,
         };
         let end = course.go(runtime.as_mut()).await;
         if end.may_go_on() {
             // Before anybody knows that it is over: the next attempt wants the same place.
-            sessions::salvage(&course.of.kept, &course.dirs.root);
+            let (kept, root) = (course.of.kept.clone(), course.dirs.root.clone());
+            // What it takes to look through many files is no time of other attempts.
+            let _ = tokio::task::spawn_blocking(move || sessions::salvage(&kept, &root)).await;
             course.dirs.remove();
         }
         course.report(end);
@@ -203,5 +209,13 @@ impl Course {
     fn start_clock(&mut self) {
         let limit = models::time_limit(&self.of.assigned);
         self.run_deadline = limit.map(|limit| Instant::now() + limit.time);
+        self.tell_tools(self.run_deadline);
+    }
+
+    /// Has its tools know until when it may run.
+    fn tell_tools(&self, deadline: Option<Instant>) {
+        if let Some(tools) = &self.reach.tools {
+            tools.know_deadline(deadline);
+        }
     }
 }

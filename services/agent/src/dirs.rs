@@ -97,11 +97,14 @@ impl AttemptDirs {
         if self.root.exists() {
             fs::remove_dir_all(&self.root)?;
         }
+        self.complete(lease)
+    }
+
+    /// Makes those that are not there, for the lease of that name; the others are what an earlier
+    /// attempt left.
+    pub fn complete(&self, lease: &str) -> io::Result<()> {
         for dir in [&self.workspace, &self.home, &self.tmp, &self.run] {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(dir)?;
+            make_dir(dir)?;
         }
         write_new(&self.lease, lease.as_bytes())
     }
@@ -148,6 +151,12 @@ impl AttemptDirs {
         }
         true
     }
+}
+
+/// Makes a directory, and those above it, that nobody else's programs look into.
+pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(path)
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

@@ -48,9 +48,14 @@ impl Progress {
         let said: Self = line
             .starts_with(b"{")
             .then(|| serde_json::from_slice(line).ok())??;
-        let percent = said.percent.filter(|p| p.is_finite());
+        Self::new(said.percent, said.message)
+    }
+
+    /// What a program says, made fit for the log; `None` where that is nothing.
+    pub(crate) fn new(percent: Option<f32>, message: Option<String>) -> Option<Self> {
+        let percent = percent.filter(|p| p.is_finite());
         let percent = percent.map(|p| p.clamp(0.0, 100.0));
-        let message = said.message.filter(|m| !m.trim().is_empty());
+        let message = message.filter(|m| !m.trim().is_empty());
         let message = message.map(|m| cut_end(m, MESSAGE_BYTES_MAX));
         (percent.is_some() || message.is_some()).then_some(Self { percent, message })
     }
@@ -100,6 +105,11 @@ impl Lines {
         }
     }
 
+    /// Takes in what it says in another way.
+    fn say(&mut self, progress: Progress) {
+        self.newest = Some(progress);
+    }
+
     /// Leaves out what comes before the next line.
     fn skip(&mut self) {
         self.partial.clear();
@@ -134,6 +144,11 @@ impl Watched {
     pub fn poll(&mut self, workspace: &Path, now: Instant) -> Option<Progress> {
         self.read_on(workspace);
         self.lines.due(now)
+    }
+
+    /// Takes in what it says in another way than by its file; of both the newest counts.
+    pub fn say(&mut self, progress: Progress) {
+        self.lines.say(progress);
     }
 
     /// Looks once more after the end; the last word, and how many lines could not be read.
@@ -284,6 +299,24 @@ mod tests {
         fs::write(&file, much).unwrap();
         let mut watched = Watched::default();
         assert_eq!(watched.poll(ws, now), Some(said("new")));
+    }
+
+    #[test]
+    fn what_is_said_in_another_way_counts_as_often() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ws, start) = (dir.path(), Instant::now());
+        let mut watched = Watched::default();
+        watched.say(said("a"));
+        assert_eq!(watched.poll(ws, start), Some(said("a")));
+        watched.say(said("b"));
+        watched.say(said("c"));
+        assert_eq!(watched.poll(ws, start + Duration::from_secs(1)), None);
+        assert_eq!(
+            watched.poll(ws, start + Duration::from_secs(2)),
+            Some(said("c"))
+        );
+        watched.say(said("last"));
+        assert_eq!(watched.finish(ws), (Some(said("last")), 0));
     }
 
     #[test]

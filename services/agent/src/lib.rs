@@ -5,7 +5,7 @@
 //! attempt from assignment to end) → [`runtime`] (what to run, how to read it) →
 //! [`sandbox`] (what it is boxed in by) → [`input`], [`process`] and [`reaper`] (a process tree
 //! that is gone afterwards), [`output`]. Beside them, what a program reaches the world by:
-//! [`models`], [`forward`], [`secrets`], [`mask`].
+//! [`models`], [`forward`], [`secrets`], [`mask`]; and what it can ask of the agent: [`tools`].
 //!
 //! # Invariants
 //! - It hears the scheduler alone and speaks of its own attempts alone.
@@ -35,5 +35,6 @@ pub mod secrets;
 pub mod service;
 pub mod sessions;
 pub mod subtasks;
+pub mod tools;
 pub mod usage;
 pub mod workspace;

@@ -1,11 +1,13 @@
-//! How attempts reach their models, and hosts they may: through proxies of their own, so that no
-//! key is where they run.
+//! How attempts reach their models, their tools, and hosts they may: through proxies of their own, so
+//! that no key is where they run.
 //!
 //! [`Models`] is what the agent has; [`Plan`] what an attempt will get, worked out before its
 //! directories are there; [`Line`] what is open while it runs.
 
+mod line;
 mod pace;
 mod settle;
+mod tab;
 mod ways;
 
 use std::collections::BTreeMap;
@@ -15,23 +17,21 @@ use conductor_modelproxy::egress::{AllowList, Egress};
 use conductor_modelproxy::keys::{Key, Keys};
 use conductor_modelproxy::policy::Policy;
 use conductor_modelproxy::upstream::is_private;
-use conductor_modelproxy::{
-    Access, Listener, Prices, Provider, Proxy, Report, Secret, Terms, Upstream,
-};
-use conductor_protocol::event::{AttemptAssigned, Usage};
-use conductor_protocol::ids::UnixMs;
+use conductor_modelproxy::{Access, Listener, Prices, Provider, Proxy, Secret, Terms, Upstream};
+use conductor_protocol::RunSpec;
+use conductor_protocol::event::AttemptAssigned;
 use conductor_protocol::spec::Runtime as Kind;
-use conductor_protocol::terms::{Answer, Budget, Network, OnReached};
-use conductor_protocol::{OutcomeClass, RunSpec};
+use conductor_protocol::terms::{Network, OnReached};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use crate::dirs::Paths;
 use crate::runtime::Host;
+use crate::tools::{Endpoint, TOKEN_VARIABLE, Tools, URL_VARIABLE};
+pub use line::{Line, Notice};
 use pace::Pace;
 use settle::Findings;
 pub use settle::{Limit, time_limit};
+pub(crate) use tab::Tab;
 use ways::{EGRESS_SOCKET, MODEL_SOCKET, Ways};
 
 /// How long a program waits for an answer where people may have to be asked first: a day.
@@ -194,12 +194,22 @@ impl Plan {
             host.claude_env = self.ways.model_env(&keys, &self.terms.placeholder);
             host.codex_env.clone_from(&host.claude_env);
         }
+        Ways::spare_proxy(&mut host.claude_env);
+        Ways::spare_proxy(&mut host.codex_env);
         host
+    }
+
+    /// Where its program finds its tools: under the placeholder, which is this attempt's alone.
+    pub fn tools(&self) -> Endpoint {
+        self.ways.tools(&self.terms.placeholder)
     }
 
     /// What else is in its environment.
     pub fn env(&self) -> BTreeMap<String, String> {
         let mut env = self.ways.env(self.ports.is_empty());
+        let Endpoint { url, token } = self.tools();
+        env.insert(URL_VARIABLE.to_owned(), url);
+        env.insert(TOKEN_VARIABLE.to_owned(), token);
         if !self.keys.is_empty() && self.terms.budget.on_reached == OnReached::Ask {
             // While somebody is asked its requests wait: for as long as that takes.
             env.insert("API_TIMEOUT_MS".to_owned(), PATIENCE_MS.to_string());
@@ -218,11 +228,17 @@ impl Plan {
         self.keys.values().map(|key| &key.secret)
     }
 
-    /// Opens it: the sockets in `run`, where that is on this machine.
-    pub fn open(self, models: &Models, run: &std::path::Path) -> Result<Line, String> {
+    /// Opens it: the sockets in `run`, where that is on this machine. What is used goes on `tab`.
+    pub(crate) fn open(
+        self,
+        models: &Models,
+        run: &std::path::Path,
+        tools: &Tools,
+        tab: Tab,
+    ) -> Result<Line, String> {
         let Self {
             ways,
-            terms,
+            mut terms,
             hosts,
             mut ports,
             ..
@@ -235,150 +251,38 @@ impl Plan {
             let file = file.map_err(|e| format!("its socket {socket} cannot be made: {e}"))?;
             Ok::<_, String>(port.into_iter().chain(file).collect::<Vec<_>>())
         };
+        terms.before = tab.total(&terms.before);
         let (budget, before) = (terms.budget, terms.before.clone());
-        let (mut proxy, mut reports) = (None, None);
-        if let Some(upstream) = models.upstream.clone().filter(|_| ways.has_models()) {
-            let accesses = models.accesses.clone();
-            let prices = Arc::clone(&models.prices);
-            let started = Proxy::start(listeners(MODEL_SOCKET)?, terms, upstream, accesses, prices);
-            (proxy, reports) = (Some(started.0), Some(started.1));
+        // Whoever has no models has the socket for its tools alone, and asks nobody by it.
+        let upstream = models.upstream.clone().filter(|_| ways.has_models());
+        let is_metered = upstream.is_some();
+        let accesses = models.accesses.clone();
+        let accesses = if is_metered {
+            accesses
+        } else {
+            BTreeMap::new()
+        };
+        let (prices, door) = (Arc::clone(&models.prices), Some(tools.door()));
+        let listening = listeners(MODEL_SOCKET)?;
+        let (proxy, reports) = Proxy::start(listening, terms, upstream, accesses, prices, door);
+        if is_metered {
+            tools.know_budget(proxy.account());
         }
         let egress = match hosts {
             Some(hosts) => Some(Egress::start(listeners(EGRESS_SOCKET)?, hosts)),
             None => None,
         };
         Ok(Line {
-            proxy,
-            reports,
+            proxy: Some(proxy),
+            reports: Some(reports),
+            is_metered,
             _egress: egress,
             before,
+            tab,
             budget,
             pace: Pace::new(budget),
             findings: Findings::default(),
         })
-    }
-}
-
-/// What the agent is to do about what was noticed.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Notice {
-    /// To say what the task has used so far.
-    Usage(Usage),
-    /// To say that the provider has no more, and until when.
-    Throttled(Option<UnixMs>),
-    /// To ask somebody whether it may go on, though so much is used; its requests wait for
-    /// [`Line::decide`].
-    Ask(String),
-    /// To give it a while to end by itself: nothing it asks will be answered.
-    Over,
-}
-
-/// What is open for an attempt that runs. Dropped, it is closed.
-#[derive(Debug)]
-pub struct Line {
-    proxy: Option<Proxy>,
-    reports: Option<mpsc::UnboundedReceiver<Report>>,
-    _egress: Option<Egress>,
-    before: Usage,
-    budget: Budget,
-    pace: Pace,
-    findings: Findings,
-}
-
-impl Line {
-    /// One of which nothing is open.
-    pub fn none() -> Self {
-        Self {
-            proxy: None,
-            reports: None,
-            _egress: None,
-            before: Usage::default(),
-            budget: Budget::default(),
-            pace: Pace::new(Budget::default()),
-            findings: Findings::default(),
-        }
-    }
-
-    /// Whether what it uses is metered: then the figures of its program are not needed.
-    pub fn is_metered(&self) -> bool {
-        self.proxy.is_some()
-    }
-
-    /// The next thing to do. It may be dropped and called again.
-    pub async fn next(&mut self) -> Notice {
-        loop {
-            let report = match &mut self.reports {
-                Some(reports) => reports.recv().await,
-                None => None,
-            };
-            let Some(report) = report else {
-                self.reports = None;
-                return std::future::pending().await;
-            };
-            if let Some(notice) = self.take(report) {
-                return notice;
-            }
-        }
-    }
-
-    fn take(&mut self, report: Report) -> Option<Notice> {
-        match report {
-            Report::Metered(usage) => {
-                let is_due = self.pace.is_due(&usage, Instant::now());
-                is_due.then(|| Notice::Usage(settle::total(&self.before, &usage, None)))
-            }
-            Report::Throttled { until_ms } => Some(Notice::Throttled(until_ms)),
-            Report::Reached {
-                account,
-                is_held: true,
-                ..
-            } => Some(Notice::Ask(account)),
-            Report::Reached { account, .. } => {
-                self.findings.budget(&account).then_some(Notice::Over)
-            }
-            Report::Refused(class, message) => self
-                .findings
-                .refused(class, message)
-                .then_some(Notice::Over),
-        }
-    }
-
-    /// Somebody decided about a budget that is used up: as much again, or no more.
-    pub fn decide(&mut self, answer: Answer) {
-        let Some(proxy) = &self.proxy else { return };
-        match answer {
-            Answer::Allow => proxy.extend(&self.budget),
-            Answer::Deny => proxy.deny(),
-        }
-    }
-
-    /// Its program is gone: what was under way is counted.
-    pub async fn close(&mut self) {
-        if let Some(proxy) = &mut self.proxy {
-            proxy.close().await;
-        }
-    }
-
-    /// What the task has used by now, where that was metered; `said` is what the program says.
-    pub fn usage(&self, said: Option<Usage>) -> Option<Usage> {
-        match &self.proxy {
-            Some(proxy) if proxy.usage().turns > 0 => {
-                Some(settle::total(&self.before, &proxy.usage(), said))
-            }
-            _ => said,
-        }
-    }
-
-    /// Why it failed, given what its program says of that.
-    pub fn failure(
-        &mut self,
-        said: Option<(OutcomeClass, String)>,
-    ) -> Option<(OutcomeClass, String)> {
-        // What was reported last may not have been looked at.
-        while let Some(Ok(report)) = self.reports.as_mut().map(mpsc::UnboundedReceiver::try_recv) {
-            self.take(report);
-        }
-        self.findings.settle(said)
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use conductor_protocol::event::{ApprovalRequested, Event, Question, Word};
+use conductor_protocol::event::{ApprovalRequested, ApprovalWithdrawn, Event, Question, Word};
 use conductor_protocol::human::DurationMs;
 use conductor_protocol::ids::Lease;
 use conductor_protocol::limits::WORD_BYTES_MAX;
@@ -35,6 +35,8 @@ pub struct Reply {
 pub enum Heard {
     /// What its runtime asked under this name was answered.
     Answer(String, Reply),
+    /// Whether its models may go on though a budget is used up.
+    Budget(Answer),
     /// Somebody says this to it.
     Text(String),
 }
@@ -67,6 +69,8 @@ struct Desk {
 enum Asker {
     /// The runtime, which knows its question by this name.
     Runtime(String),
+    /// Its way to models, whose budget is used up.
+    Budget,
     /// Somebody else.
     Other(oneshot::Sender<Reply>),
 }
@@ -101,6 +105,21 @@ impl People {
         self.put(question, summary, Asker::Runtime(name));
     }
 
+    /// Asks whether its models may go on; whoever watches over them is told by [`Heard::Budget`].
+    pub fn ask_for_budget(&self, summary: &str) {
+        self.put(Question::Budget, summary, Asker::Budget);
+    }
+
+    /// The runtime does not want to know any more what it asked under this name.
+    pub fn withdraw(&self, name: &str) {
+        self.withdraw_all(|asker| matches!(asker, Asker::Runtime(of) if of == name));
+    }
+
+    /// The program is gone, and with it whoever asked: its runtime, its models, its tools.
+    pub fn program_ended(&self) {
+        self.withdraw_all(|_| true);
+    }
+
     /// How many questions wait for an answer: while any does, the attempt does not run.
     pub fn waiting(&self) -> watch::Receiver<usize> {
         self.0.waiting.subscribe()
@@ -120,14 +139,12 @@ impl People {
         };
         let mut desk = self.0.desk();
         let (_, asker) = desk.open.remove(&approval)?;
-        if let Some((question, summary, asker)) = desk.queue.pop_front() {
-            self.0.open(&mut desk, question, summary, asker);
-        }
-        self.0.note(&desk);
+        self.fill(&mut desk);
         drop(desk);
         let reply = Reply { answer, text };
         match asker {
             Asker::Runtime(name) => Some(Heard::Answer(name, reply)),
+            Asker::Budget => Some(Heard::Budget(answer)),
             Asker::Other(asker) => {
                 // Whoever asked may have gone meanwhile.
                 let _ = asker.send(reply);
@@ -139,24 +156,37 @@ impl People {
     fn put(&self, question: Question, summary: &str, asker: Asker) {
         let summary = cut(summary, WORD_BYTES_MAX);
         let mut desk = self.0.desk();
-        if desk.open.len() < OPEN_MAX {
-            let number = self.0.open(&mut desk, question, summary, asker);
+        desk.queue.push_back((question, summary, asker));
+        self.fill(&mut desk);
+    }
+
+    /// Asks what waited until fewer are open.
+    fn fill(&self, desk: &mut Desk) {
+        while desk.open.len() < OPEN_MAX
+            && let Some((question, summary, asker)) = desk.queue.pop_front()
+        {
+            let number = self.0.open(desk, question, summary, asker);
             let reminder = remind(Arc::downgrade(&self.0), number, self.0.expires);
             tokio::spawn(reminder);
-        } else {
-            desk.queue.push_back((question, summary, asker));
         }
-        self.0.note(&desk);
+        self.0.waiting.send_replace(desk.open.len());
+    }
+
+    fn withdraw_all(&self, is_its: impl Fn(&Asker) -> bool) {
+        let mut desk = self.0.desk();
+        desk.queue.retain(|(.., asker)| !is_its(asker));
+        let withdrawn = desk.open.extract_if(.., |_, (_, asker)| is_its(asker));
+        for (approval, _) in withdrawn {
+            let lease = self.0.lease;
+            self.0.say(ApprovalWithdrawn { lease, approval });
+        }
+        self.fill(&mut desk);
     }
 }
 
 impl Shared {
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note(&self, desk: &Desk) {
-        self.waiting.send_replace(desk.open.len());
     }
 
     fn open(&self, desk: &mut Desk, question: Question, summary: String, asker: Asker) -> u32 {
@@ -169,14 +199,14 @@ impl Shared {
             expires: self.expires,
             default: self.default,
         };
-        self.say(&request);
+        self.say(request.clone());
         desk.open.insert(desk.last, (request, asker));
         desk.last
     }
 
-    fn say(&self, asked: &ApprovalRequested) {
+    fn say(&self, fact: impl Into<Event>) {
         // The service lives longer than its attempts; when it is killed nobody reports.
-        let _ = self.facts.send(asked.clone().into());
+        let _ = self.facts.send(fact.into());
     }
 }
 
@@ -192,7 +222,7 @@ async fn remind(shared: Weak<Shared>, number: u32, expires: DurationMs) {
         let Some((asked, _)) = desk.open.get(&number) else {
             return;
         };
-        shared.say(asked);
+        shared.say(asked.clone());
     }
 }
 
@@ -273,6 +303,62 @@ mod tests {
         assert_eq!(asked(&mut told).len(), OPEN_MAX);
         people.hear(allow(3));
         assert_eq!(asked(&mut told), [(17, "16".into())]);
+    }
+
+    fn withdrawn(told: &mut mpsc::UnboundedReceiver<Event>) -> Vec<u32> {
+        let mut out = Vec::new();
+        while let Ok(Event::ApprovalWithdrawn(e)) = told.try_recv() {
+            out.push(e.approval);
+        }
+        out
+    }
+
+    #[tokio::test]
+    async fn what_is_withdrawn_is_open_no_longer_and_makes_room() {
+        let (people, mut told) = people();
+        for n in 0..=OPEN_MAX + 1 {
+            people.ask_for_runtime(n.to_string(), Question::Tool, &n.to_string());
+        }
+        asked(&mut told);
+        // One that waited for room was never asked.
+        people.withdraw("16");
+        assert_eq!(withdrawn(&mut told), Vec::<u32>::new());
+        people.withdraw("2");
+        let Ok(Event::ApprovalWithdrawn(first)) = told.try_recv() else {
+            panic!("it says so first");
+        };
+        assert_eq!(first.approval, 3);
+        assert_eq!(asked(&mut told), [(17, "17".into())]);
+        assert_eq!(people.hear(allow(3)), None, "an answer that came late");
+        people.withdraw("2");
+        people.withdraw("never asked");
+        assert_eq!(withdrawn(&mut told), Vec::<u32>::new());
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_gone_asks_nothing_and_others_still_do() {
+        let (people, mut told) = people();
+        people.ask_for_runtime("r".into(), Question::Tool, "Bash: make");
+        people.ask_for_budget("100 turns");
+        let tool = people.ask(Question::Human, "which branch?");
+        asked(&mut told);
+        people.program_ended();
+        assert_eq!(withdrawn(&mut told), [1, 2, 3]);
+        assert!(tool.await.is_err());
+        assert_eq!(*people.waiting().borrow(), 0);
+        let other = people.ask(Question::Acceptance, "accept it?");
+        assert_eq!(people.hear(allow(3)), None, "an answer that came late");
+        people.hear(allow(4));
+        assert_eq!(other.await.unwrap().answer, Answer::Allow);
+    }
+
+    #[tokio::test]
+    async fn no_name_of_a_runtimes_question_makes_it_one_of_a_budget() {
+        let (people, _told) = people();
+        people.ask_for_runtime("conductor-budget".into(), Question::Tool, "Bash: make");
+        people.ask_for_budget("100 turns");
+        assert!(matches!(people.hear(allow(1)), Some(Heard::Answer(..))));
+        assert_eq!(people.hear(allow(2)), Some(Heard::Budget(Answer::Allow)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use conductor_modelproxy::policy::is_allowed;
 use conductor_protocol::event::{AttemptAssigned, Question, Usage};
 use conductor_protocol::human::parse_duration;
 use conductor_protocol::ids::{Lease, UnixMs};
@@ -35,12 +36,16 @@ use crate::people::Reply;
 use crate::process::Launch;
 use crate::reaper::Status;
 use crate::secrets::Secrets;
+use crate::tools::Endpoint;
 
 pub use claude::session_id;
 pub use probe::probe;
 
 /// Most of a result that a runtime keeps; what is too long for an event becomes an artifact.
 pub const RESULT_KEPT_MAX: usize = 1 << 20;
+
+/// So much of a tool and its input is shown to people, in bytes (agent-facts 5.2).
+const SUMMARY_MAX: usize = 512;
 
 /// What an attempt may take from the agent's own environment, and where tools are.
 #[derive(Clone, Debug)]
@@ -127,6 +132,8 @@ pub struct Job<'a> {
     pub is_boxed: bool,
     /// The model's session of an earlier attempt to go on with, where what it needs is here.
     pub session: Option<&'a str>,
+    /// Where its program finds its tools, where it has any. The token stands in its environment.
+    pub tools: Option<&'a Endpoint>,
 }
 
 /// What a program said, as far as it matters.
@@ -144,6 +151,10 @@ pub enum Signal {
     Say(Vec<u8>),
     /// A question to people, under a name of the runtime's; see [`Runtime::answered`].
     Ask(String, Question, String),
+    /// It does not want to know any more what it asked under this name.
+    Withdraw(String),
+    /// It does without something it should have, and goes on: for its output, and for operators.
+    Warning(String),
     /// It said its last word: its input is closed, and the process is expected to end soon.
     Final,
     /// Something that takes time began or ended; for those who watch, no fact.
@@ -233,7 +244,8 @@ pub fn of(run: &RunSpec, host: &Host) -> Option<Box<dyn Runtime>> {
     }
 }
 
-/// Why an assignment may not be run at all: it names a model that its terms do not allow.
+/// Why an assignment may not be run at all: it names a model that its terms do not allow. Its proxy
+/// would say the same of every request, by the same rule.
 pub fn refusal(assigned: &AttemptAssigned) -> Option<String> {
     let model = match assigned.run.as_ref() {
         RunSpec::Claude(spec) => spec.model.as_ref(),
@@ -241,10 +253,16 @@ pub fn refusal(assigned: &AttemptAssigned) -> Option<String> {
         RunSpec::Command(_) | RunSpec::Acp(_) | RunSpec::Noop(_) => None,
     }?;
     let allowed = &assigned.terms.as_ref()?.models;
-    (!allowed.is_empty() && !allowed.contains(model)).then(|| {
+    (!is_allowed(allowed, model)).then(|| {
         let allowed = allowed.join(", ");
         format!("the model {model} is not one its terms allow ({allowed}); name one of those")
     })
+}
+
+/// Whether people are asked before tools are used that are not allowed by name.
+fn asks_for_tools(assigned: &AttemptAssigned) -> bool {
+    let approvals = assigned.terms.as_ref().and_then(|t| t.approvals.as_ref());
+    approvals.is_some_and(|a| a.tools)
 }
 
 /// The environment every program gets: an allow-list, never the agent's own.
@@ -332,10 +350,48 @@ mod tests {
                 "{reason}"
             );
         }
+        // By the rule of the proxy, which sees each request.
+        let named = |name: &str| claude(Some(name.to_owned()));
+        for (name, allowed) in [
+            ("claude-haiku-4-5-20251001", "claude-haiku-4-5"),
+            ("claude-haiku-4-5[1m]", "claude-haiku-4-5"),
+            ("claude-sonnet-4-5", "claude-sonnet-*"),
+        ] {
+            assert_eq!(asking(named(name), &[allowed]), None, "{name}");
+        }
+        for (name, allowed) in [
+            ("claude-haiku-4-5", "claude-haiku-4-5-20251001"),
+            ("claude-haiku-4-5-turbo", "claude-haiku-4-5"),
+        ] {
+            assert!(asking(named(name), &[allowed]).is_some(), "{name}");
+        }
         assert_eq!(
             asking(claude(None), &["small"]),
             None,
             "the proxy sees what the CLI asks for"
         );
+    }
+
+    #[test]
+    fn people_are_asked_about_tools_where_the_terms_say_so() {
+        use conductor_protocol::terms::ApprovalSpec;
+        let with = |tools| {
+            let approvals = Some(ApprovalSpec {
+                tools,
+                ..ApprovalSpec::default()
+            });
+            let terms = Terms {
+                approvals,
+                ..Terms::default()
+            };
+            asks_for_tools(&AttemptAssigned {
+                terms: Some(Arc::new(terms)),
+                ..testing::assigned(RunSpec::Acp(Box::default()))
+            })
+        };
+        assert!(with(true) && !with(false));
+        assert!(!asks_for_tools(&testing::assigned(RunSpec::Acp(
+            Box::default()
+        ))));
     }
 }

@@ -7,6 +7,7 @@
 mod bubblewrap;
 pub mod cgroup;
 mod container;
+pub(crate) mod disk;
 pub(crate) mod filter;
 pub(crate) mod landlock;
 pub mod limits;
@@ -189,6 +190,7 @@ impl Boxing {
             kind: self.sandbox.kind(),
             guarantees: self.guarantees.clone(),
             limits,
+            disk: self.limits.disk.map(|_| "watched".to_owned()),
         }
     }
 

@@ -1,38 +1,119 @@
 //! What outlives an attempt that did not succeed: its home, where the model's session is, and its
-//! workspace, so that the next attempt of the task on this agent goes on where it was.
+//! workspace with what that began as, so that the next attempt of the task on this agent goes on
+//! where it was, and what changed is told of all of them together.
 //!
-//! An attempt marks its directory with what of it is worth keeping. At its end, or by the next
-//! life of an agent that was killed, that is moved aside; another attempt of the task takes it.
+//! An attempt marks its directory with what of it is worth keeping once all of that is whole: of a
+//! clone that was half made nothing is kept. At its end, or by the next life of an agent that was
+//! killed, that is moved aside, and another attempt of the task takes it: each in one step, so that
+//! whoever is killed meanwhile leaves all of it or nothing that anybody would trust.
+//!
+//! The directories are the agent's own, whatever sandbox its programs wrote them from: bubblewrap
+//! and containers show them as they are, under the agent's user.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use conductor_protocol::event::AttemptAssigned;
 use conductor_protocol::{RunSpec, TaskId};
+use serde::{Deserialize, Serialize};
 
-use crate::dirs::AttemptDirs;
+use crate::beneath::is_real_dir;
+use crate::dirs::{AttemptDirs, make_dir};
 
 /// Where it is, below what outlives attempts.
 const FOLDER: &str = "sessions";
-/// In the directory of an attempt: the names of what is kept of it.
-const MARK: &str = "keep";
-/// What may be kept of it.
-const NAMES: [&str; 2] = ["home", "workspace"];
+/// In the directory of an attempt, and then beside what is kept: the [`Mark`].
+const MARK: &str = "keep.json";
+/// In the directory of an attempt: where what is kept is gathered.
+const GATHERED: &str = "kept";
 /// Longest that it is kept.
 const AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Most tasks of which something is kept.
 const TASKS_MAX: usize = 64;
+/// Most bytes of disk that all of it takes.
+const BYTES_MAX: u64 = 20 << 30;
+/// Unit of the kernel's count of what a file takes on disk.
+const BLOCK_BYTES: u64 = 512;
+
+/// What a workspace is compared with: see [`crate::workspace`].
+pub(crate) const COMPARISON: &str = "compare";
+/// The note of what it began as.
+pub(crate) const BASE: &str = "base.json";
+/// The note of what the task has used, where that is metered.
+pub(crate) const USED: &str = "usage.json";
+
+/// How much of an attempt is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    /// Its home: the workspace has a name and stays by itself.
+    Home,
+    /// Its workspace, too, though nobody knows what that began as.
+    Workspace,
+    /// All that the next attempt needs.
+    All,
+}
+
+impl Keeps {
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Home => &["home"],
+            Self::Workspace => &["home", "workspace"],
+            Self::All => &["home", "workspace", COMPARISON, BASE],
+        }
+    }
+}
+
+/// What is kept of an attempt.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    /// By name, within its directory.
+    names: Vec<String>,
+    /// How much disk it takes, once it is moved aside.
+    #[serde(default)]
+    bytes: u64,
+}
+
+impl Mark {
+    fn read(dir: &Path) -> Option<Self> {
+        let text = fs::read(dir.join(MARK)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    fn write(&self, dir: &Path) -> io::Result<()> {
+        fs::write(dir.join(MARK), serde_json::to_vec(self)?)
+    }
+
+    /// Only what is ours to keep: a program without a sandbox could have written the mark.
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        let all = Keeps::All.names().iter().copied();
+        all.filter(|name| self.names.iter().any(|n| n == name))
+    }
+}
 
 /// Whether what a session needs is here: not on another agent than before, or after long.
 pub fn can_go_on(kept: &Path, assigned: &AttemptAssigned, session: &str) -> bool {
     let kept = place(kept, assigned.task);
-    match assigned.run.as_ref() {
-        // How agents of others keep a session, only they know.
-        RunSpec::Acp(_) => kept.is_dir(),
-        _ => holds(kept.join("home"), session),
-    }
+    is_whole(&kept)
+        && match assigned.run.as_ref() {
+            // How agents of others keep a session, only they know.
+            RunSpec::Acp(_) => true,
+            _ => holds(kept.join("home"), session),
+        }
+}
+
+/// Whether all is there that was to be kept, and nothing has a link in its place.
+fn is_whole(dir: &Path) -> bool {
+    let Some(mark) = Mark::read(dir) else {
+        return false;
+    };
+    let is_there = |name: &str| match name {
+        BASE => fs::symlink_metadata(dir.join(name)).is_ok_and(|m| m.is_file()),
+        _ => is_real_dir(&dir.join(name)),
+    };
+    mark.names().all(is_there)
 }
 
 /// Whether a file below is named after this session, as those are in which CLIs keep one.
@@ -51,33 +132,38 @@ fn holds(dir: PathBuf, session: &str) -> bool {
     false
 }
 
-/// Marks what is to be kept of an attempt: a workspace that its terms describe is another's to keep.
-pub fn mark(dirs: &AttemptDirs, assigned: &AttemptAssigned) -> io::Result<()> {
+/// Marks what is to be kept of an attempt: once all of it is made, and before its programs run.
+pub(crate) fn mark(dirs: &AttemptDirs, assigned: &AttemptAssigned, keeps: Keeps) -> io::Result<()> {
     if matches!(*assigned.run, RunSpec::Command(_) | RunSpec::Noop(_)) {
         return Ok(());
     }
-    let terms = assigned.terms.as_ref();
-    let names = match terms.and_then(|t| t.workspace.as_ref()) {
-        Some(_) => "home",
-        None => "home\nworkspace",
+    let names = keeps.names().iter().map(|name| (*name).to_owned());
+    let mark = Mark {
+        names: names.collect(),
+        bytes: 0,
     };
-    fs::write(dirs.root.join(MARK), names)
+    mark.write(&dirs.root)
 }
 
-/// Gives an attempt what was kept of its task, in place of its own empty directories.
-pub fn take(kept: &Path, task: TaskId, dirs: &AttemptDirs) -> io::Result<()> {
-    let from = place(kept, task);
-    for name in NAMES {
-        let (left, own) = (from.join(name), dirs.root.join(name));
-        // A program may have put a link in its place.
-        if fs::symlink_metadata(&left).is_ok_and(|m| m.is_dir()) {
-            fs::remove_dir_all(&own)?;
-            fs::rename(left, own)?;
-        }
+/// Gives an attempt what was kept of its task, as its own directory; what is missing there is to
+/// be made.
+pub(crate) fn take(kept: &Path, dirs: &AttemptDirs) -> io::Result<()> {
+    if dirs.root.exists() {
+        fs::remove_dir_all(&dirs.root)?;
     }
-    fs::remove_dir_all(&from)?;
+    if let Some(base) = dirs.root.parent() {
+        make_dir(base)?;
+    }
+    fs::rename(place(kept, dirs.owner.task), &dirs.root)?;
     remove_if_empty(kept);
     Ok(())
+}
+
+/// Removes what was kept of a task: no attempt of it goes on there any more.
+pub(crate) fn forget(kept: &Path, task: TaskId) {
+    // Mostly there is nothing; what cannot be removed grows old.
+    let _ = fs::remove_dir_all(place(kept, task));
+    remove_if_empty(kept);
 }
 
 /// Keeps what a directory of an attempt is marked with.
@@ -90,24 +176,62 @@ pub fn salvage(kept: &Path, root: &Path) {
     let Some(Ok(task)) = name.get(..36).map(str::parse::<TaskId>) else {
         return;
     };
-    let Ok(names) = fs::read_to_string(root.join(MARK)) else {
+    let Some(mark) = Mark::read(root) else {
         return;
     };
-    if let Err(e) = keep(&place(kept, task), root, &names) {
+    if let Err(e) = keep(&place(kept, task), root, &mark) {
         tracing::warn!(%task, error = %e, "its session is not kept: another attempt begins anew");
     }
     prune(kept);
 }
 
-fn keep(kept: &Path, root: &Path, names: &str) -> io::Result<()> {
+fn keep(kept: &Path, root: &Path, mark: &Mark) -> io::Result<()> {
+    let gathered = root.join(GATHERED);
+    make_dir(&gathered)?;
+    for name in mark.names() {
+        let (from, to) = (root.join(name), gathered.join(name));
+        // An agent that was killed has moved some of it before.
+        if fs::symlink_metadata(&to).is_ok() {
+            continue;
+        }
+        if is_real_dir(&from) {
+            // A directory that its program has closed cannot be moved elsewhere.
+            fs::set_permissions(&from, fs::Permissions::from_mode(0o700))?;
+        }
+        fs::rename(from, to)?;
+    }
+    if root.join(USED).exists() {
+        fs::rename(root.join(USED), gathered.join(USED))?;
+    }
+    let mark = Mark {
+        bytes: size_on_disk(&gathered),
+        ..mark.clone()
+    };
+    mark.write(&gathered)?;
     if kept.exists() {
         fs::remove_dir_all(kept)?;
     }
-    fs::create_dir_all(kept)?;
-    for name in NAMES.into_iter().filter(|n| names.lines().any(|l| l == *n)) {
-        fs::rename(root.join(name), kept.join(name))?;
+    if let Some(folder) = kept.parent() {
+        make_dir(folder)?;
     }
-    Ok(())
+    fs::rename(gathered, kept)
+}
+
+/// What all files below take, each name of a file counted.
+fn size_on_disk(dir: &Path) -> u64 {
+    let (mut todo, mut blocks) = (vec![dir.to_owned()], 0_u64);
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let Ok(found) = entry.metadata() else {
+                continue;
+            };
+            blocks = blocks.saturating_add(found.blocks());
+            if found.is_dir() {
+                todo.push(entry.path());
+            }
+        }
+    }
+    blocks.saturating_mul(BLOCK_BYTES)
 }
 
 /// Removes what is too old, and the oldest of what is too much.
@@ -119,13 +243,17 @@ pub fn prune(kept: &Path) {
     let aged = entries.filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path())));
     let mut aged: Vec<(SystemTime, PathBuf)> = aged.collect();
     aged.sort();
-    let too_many = aged.len().saturating_sub(TASKS_MAX);
-    for (n, (since, path)) in aged.iter().enumerate() {
+    let (mut tasks, mut bytes) = (0, 0_u64);
+    for (since, path) in aged.iter().rev() {
         let is_old = since.elapsed().is_ok_and(|age| age > AGE_MAX);
-        if n < too_many || is_old {
+        let with_it = bytes.saturating_add(Mark::read(path).unwrap_or_default().bytes);
+        if tasks >= TASKS_MAX || with_it > BYTES_MAX || is_old {
             // What cannot be removed now is met again.
             let _ = fs::remove_dir_all(path);
+            continue;
         }
+        tasks += 1;
+        bytes = with_it;
     }
     remove_if_empty(kept);
 }
@@ -140,113 +268,4 @@ fn remove_if_empty(kept: &Path) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dirs::lease_name;
-    use crate::runtime::testing;
-    use conductor_protocol::Position;
-    use conductor_protocol::ids::Lease;
-    use conductor_protocol::terms::{Terms, WorkspaceSpec};
-
-    fn task(n: u64) -> TaskId {
-        TaskId::from_parts(1_700_000_000_000 + n, [7; 10])
-    }
-
-    /// The directories of a task's attempt, and what was assigned.
-    fn attempt(base: &Path, n: u64, attempt: u32) -> (AttemptDirs, AttemptAssigned) {
-        let assigned = AttemptAssigned {
-            task: task(n),
-            attempt,
-            ..testing::assigned(RunSpec::Claude(Box::default()))
-        };
-        let lease = Lease {
-            task: assigned.task,
-            attempt,
-            assigned: Position::new(7, 0),
-        };
-        let dirs = AttemptDirs::of(base, &lease);
-        dirs.create(&lease_name(&lease)).unwrap();
-        (dirs, assigned)
-    }
-
-    #[test]
-    fn what_is_marked_outlives_the_attempt_and_is_given_to_the_next() {
-        let base = tempfile::tempdir().unwrap();
-        let base = base.path();
-        let (dirs, mut assigned) = attempt(base, 0, 1);
-        mark(&dirs, &assigned).unwrap();
-        fs::create_dir(dirs.home.join("sessions")).unwrap();
-        fs::write(dirs.home.join("sessions/x-s1.jsonl"), "s").unwrap();
-        fs::write(dirs.workspace.join("file"), "f").unwrap();
-        fs::write(dirs.tmp.join("file"), "t").unwrap();
-        salvage(base, &dirs.root);
-        dirs.remove();
-        assert!(can_go_on(base, &assigned, "s1"));
-        assert!(!can_go_on(base, &assigned, "s2"));
-        assigned.run = std::sync::Arc::new(RunSpec::Acp(Box::default()));
-        assert!(can_go_on(base, &assigned, "s2"), "only the agent knows");
-        let (next, assigned) = attempt(base, 0, 2);
-        assert_eq!(next.root, dirs.root, "a session's path does not change");
-        take(base, assigned.task, &next).unwrap();
-        let session = next.home.join("sessions/x-s1.jsonl");
-        assert_eq!(fs::read_to_string(session).unwrap(), "s");
-        assert_eq!(
-            fs::read_to_string(next.workspace.join("file")).unwrap(),
-            "f"
-        );
-        assert!(!next.tmp.join("file").exists());
-        assert!(!can_go_on(base, &assigned, "s1") && !base.join(FOLDER).exists());
-    }
-
-    #[test]
-    fn an_attempt_that_is_still_being_ended_keeps_its_place() {
-        let base = tempfile::tempdir().unwrap();
-        let (first, _) = attempt(base.path(), 0, 1);
-        let (second, _) = attempt(base.path(), 0, 2);
-        assert_ne!(first.root, second.root);
-        assert!(first.workspace.is_dir());
-    }
-
-    #[test]
-    fn a_workspace_of_the_terms_is_not_kept_here() {
-        let base = tempfile::tempdir().unwrap();
-        let base = base.path();
-        let (dirs, mut assigned) = attempt(base, 0, 1);
-        assigned.terms = Some(std::sync::Arc::new(Terms {
-            workspace: Some(WorkspaceSpec::default()),
-            ..Terms::default()
-        }));
-        mark(&dirs, &assigned).unwrap();
-        salvage(base, &dirs.root);
-        let kept = base.join(FOLDER).join(assigned.task.to_string());
-        assert!(kept.join("home").is_dir() && !kept.join("workspace").exists());
-    }
-
-    #[test]
-    fn of_a_program_without_a_session_nothing_is_kept() {
-        let base = tempfile::tempdir().unwrap();
-        let (dirs, mut assigned) = attempt(base.path(), 0, 1);
-        assigned.run = std::sync::Arc::new(RunSpec::Command(Box::default()));
-        mark(&dirs, &assigned).unwrap();
-        salvage(base.path(), &dirs.root);
-        assert!(!base.path().join(FOLDER).exists());
-    }
-
-    #[test]
-    fn no_more_is_kept_than_there_may_be() {
-        let base = tempfile::tempdir().unwrap();
-        let base = base.path();
-        for n in 0..=TASKS_MAX as u64 {
-            let (dirs, assigned) = attempt(base, n, 1);
-            mark(&dirs, &assigned).unwrap();
-            salvage(base, &dirs.root);
-            dirs.remove();
-        }
-        let kept = fs::read_dir(base.join(FOLDER)).unwrap().count();
-        assert_eq!(kept, TASKS_MAX);
-        assert!(
-            place(base, task(TASKS_MAX as u64)).is_dir(),
-            "the newest stays"
-        );
-    }
-}
+mod tests;

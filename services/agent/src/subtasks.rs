@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use conductor_protocol::event::{
     AttemptAssigned, AttemptSubmitted, Event, FieldError, SubtaskNews,
 };
@@ -12,7 +13,10 @@ use conductor_protocol::ids::Lease;
 use conductor_protocol::limits::SUBTASK_BYTES_MAX;
 use conductor_protocol::{Outcome, OutcomeClass, TaskId};
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::tools::{ChildState, Children, Created};
 
 /// Submissions of an attempt that may wait for their decision at once.
 const OPEN_MAX: usize = 16;
@@ -23,6 +27,8 @@ const REMIND_AFTER: Duration = Duration::from_secs(30);
 /// What is known of a task that the attempt submitted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subtask {
+    /// Which of its submissions.
+    pub number: u32,
     /// How it ended, once it has.
     pub outcome: Option<Outcome>,
     /// Why, where it did not succeed.
@@ -44,6 +50,8 @@ struct Shared {
     traceparent: Option<String>,
     facts: mpsc::UnboundedSender<Event>,
     desk: Mutex<Desk>,
+    /// Changes with every piece of news.
+    news: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +61,7 @@ struct Desk {
     known: BTreeMap<TaskId, Subtask>,
 }
 
-type Decided = Result<TaskId, Vec<FieldError>>;
+type Decided = Result<Created, Vec<FieldError>>;
 
 impl Subtasks {
     /// The subtasks of an attempt; `traceparent` is the span that they stand below.
@@ -70,16 +78,12 @@ impl Subtasks {
             traceparent,
             facts,
             desk: Mutex::default(),
+            news: watch::Sender::new(()),
         }))
     }
 
-    /// Whether the attempt may submit any.
-    pub fn is_allowed(&self) -> bool {
-        self.0.is_allowed
-    }
-
     /// Submits a task as JSON and waits until it is decided; every wrong field otherwise.
-    pub async fn submit(&self, submission: Value) -> Result<TaskId, Vec<FieldError>> {
+    pub async fn submit(&self, submission: Value) -> Result<Created, Vec<FieldError>> {
         let body = self.body(submission).map_err(|e| vec![e])?;
         let decided = {
             let mut desk = self.0.desk();
@@ -108,13 +112,28 @@ impl Subtasks {
         self.0.desk().known.get(&task).cloned()
     }
 
+    /// The same, once it has ended or so long has passed.
+    async fn wait_for(&self, task: TaskId, wait: Duration) -> Option<Subtask> {
+        let (mut news, until) = (self.0.news.subscribe(), Instant::now() + wait);
+        loop {
+            let subtask = self.get(task)?;
+            if subtask.outcome.is_some() {
+                return Some(subtask);
+            }
+            let is_news = tokio::time::timeout_at(until, news.changed()).await;
+            if !matches!(is_news, Ok(Ok(()))) {
+                return Some(subtask);
+            }
+        }
+    }
+
     /// Takes in what the scheduler says.
     pub fn hear(&self, number: u32, news: SubtaskNews) {
         let mut desk = self.0.desk();
         let decided = match news {
             SubtaskNews::Accepted { task } => {
-                desk.known.entry(task).or_default();
-                Ok(task)
+                desk.known.entry(task).or_default().number = number;
+                Ok(Created { number, task })
             }
             SubtaskNews::Rejected { errors } => Err(errors),
             SubtaskNews::Ended {
@@ -124,18 +143,21 @@ impl Subtasks {
                 result,
             } => {
                 let ended = Subtask {
+                    number,
                     outcome: Some(outcome),
                     class,
                     result,
                 };
                 desk.known.insert(task, ended);
-                Ok(task)
+                Ok(Created { number, task })
             }
         };
         if let Some((_, waiting)) = desk.open.remove(&number) {
             // Whoever asked may have gone meanwhile.
             let _ = waiting.send(decided);
         }
+        drop(desk);
+        self.0.news.send_replace(());
     }
 
     fn body(&self, mut submission: Value) -> Result<String, FieldError> {
@@ -161,6 +183,29 @@ impl Subtasks {
             return Err(FieldError::new("", problem, expected));
         }
         Ok(body)
+    }
+}
+
+#[async_trait]
+impl Children for Subtasks {
+    fn allowed(&self) -> bool {
+        self.0.is_allowed
+    }
+
+    async fn create(&self, submission: Value) -> Result<Created, Vec<FieldError>> {
+        self.submit(submission).await
+    }
+
+    async fn get(&self, task: TaskId, wait: Duration) -> Option<ChildState> {
+        let subtask = self.wait_for(task, wait).await?;
+        Some(ChildState {
+            task,
+            number: subtask.number,
+            state: subtask.outcome.map_or("open", Outcome::as_str).to_owned(),
+            is_final: subtask.outcome.is_some(),
+            result: subtask.result,
+            failure: subtask.class.map(|class| class.to_string()),
+        })
     }
 }
 
@@ -261,9 +306,13 @@ mod tests {
             errors: errors.clone(),
         };
         subtasks.hear(2, news);
-        assert_eq!(first.await.unwrap(), Ok(task));
+        assert_eq!(first.await.unwrap(), Ok(Created { number: 1, task }));
         assert_eq!(second.await.unwrap(), Err(errors));
-        assert_eq!(subtasks.get(task), Some(Subtask::default()));
+        let open = subtasks.wait_for(task, Duration::from_secs(9)).await;
+        assert_eq!(open.unwrap().outcome, None);
+        let waits = subtasks.clone();
+        let waits = tokio::spawn(async move { Children::get(&waits, task, REMIND_AFTER).await });
+        tokio::task::yield_now().await;
         let ended = SubtaskNews::Ended {
             task,
             outcome: Outcome::Succeeded,
@@ -271,7 +320,9 @@ mod tests {
             result: Some("r".to_owned()),
         };
         subtasks.hear(1, ended);
-        assert_eq!(subtasks.get(task).unwrap().result.as_deref(), Some("r"));
+        let ended = waits.await.unwrap().unwrap();
+        assert_eq!((ended.state.as_str(), ended.number), ("succeeded", 1));
+        assert_eq!(ended.result.as_deref(), Some("r"));
         assert_eq!(subtasks.get(TaskId::from_parts(6, [6; 10])), None);
     }
 

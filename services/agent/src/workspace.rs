@@ -5,14 +5,17 @@
 //! ([`cache`]). What a program left is not trusted: its files are compared by a repository of our
 //! own ([`diff`]), its commits are taken out as objects alone.
 
+mod began;
 pub(crate) mod cache;
 pub mod collect;
 pub(crate) mod diff;
 pub(crate) mod git;
+mod ground;
 pub(crate) mod head;
 pub(crate) mod inputs;
 pub(crate) mod lock;
 pub(crate) mod named;
+pub(crate) mod store;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,24 +27,14 @@ use conductor_protocol::terms::{GitSpec, WorkspaceSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::dirs::{AttemptDirs, lease_name};
-use crate::sessions;
+use crate::sessions::{self, COMPARISON, Keeps};
+use began::Began;
 use cache::Cache;
-use diff::{Comparison, Difference};
+use diff::Difference;
 use git::Git;
+pub(crate) use ground::Ground;
+use ground::Left;
 use named::{Named, Origin};
-
-/// What the making of a workspace needs to know.
-#[derive(Debug)]
-pub(crate) struct Ground<'a> {
-    pub(crate) lease: Lease,
-    pub(crate) assigned: &'a AttemptAssigned,
-    /// Where all attempts have their directories.
-    pub(crate) base: &'a Path,
-    /// Where caches and named workspaces are kept.
-    pub(crate) kept: &'a Path,
-    /// `PATH` of programs.
-    pub(crate) path: &'a str,
-}
 
 /// A workspace that was made.
 #[derive(Debug)]
@@ -52,20 +45,10 @@ pub(crate) struct Workspace {
     began: Option<Began>,
     /// Why that is not known.
     unknown: Option<String>,
+    /// The session of its model that an earlier attempt left with it.
+    session: Option<String>,
     /// Held until the attempt is over.
     _named: Option<Named>,
-}
-
-/// What a workspace began as.
-#[derive(Debug)]
-struct Began {
-    cache: Cache,
-    files: PathBuf,
-    scratch: PathBuf,
-    /// What it is compared with.
-    tree: String,
-    /// The commit that was checked out, in a repository.
-    commit: Option<String>,
 }
 
 /// What an attempt changed.
@@ -91,7 +74,8 @@ struct Note {
 const NOTE: &str = "git.json";
 
 impl Workspace {
-    /// Makes the directories of an attempt with the workspace its task asks for.
+    /// Makes the directories of an attempt with the workspace its task asks for: as an earlier
+    /// attempt left it, where this one goes on in its session.
     pub(crate) async fn make(ground: &Ground<'_>, dirs: &mut AttemptDirs) -> Result<Self, String> {
         let terms = ground.assigned.terms.as_deref();
         let spec = terms.and_then(|t| t.workspace.as_ref());
@@ -100,20 +84,17 @@ impl Workspace {
         if let Some(named) = &named {
             dirs.workspace.clone_from(&named.files);
         }
-        let is_new = named.as_ref().is_none_or(|named| !named.is_made());
-        if is_new && dirs.workspace.exists() {
-            // Half of a clone is nothing to go on in.
-            fs::remove_dir_all(&dirs.workspace).map_err(|e| no_room(ground.base, &e))?;
-        }
-        dirs.create(&lease_name(&ground.lease))
-            .map_err(|e| no_room(ground.base, &e))?;
-        // What an earlier attempt left, where this one goes on in its session.
-        if ground.session().is_some() {
-            sessions::take(ground.kept, ground.lease.task, dirs)
-                .map_err(|e| format!("cannot go on in its session: {e}"))?;
-        }
-        sessions::mark(dirs, ground.assigned).map_err(|e| no_room(ground.base, &e))?;
-        let mut began = Self::fill(ground, dirs, git.as_ref(), is_new).await?;
+        let left = ground.take_left(dirs, git.as_ref(), named.as_ref()).await;
+        let is_new = match &named {
+            Some(named) => !named.is_made(),
+            None => left.is_none(),
+        };
+        prepare(ground, dirs, left.is_some(), is_new).map_err(|e| no_room(ground.base, &e))?;
+        let (session, began) = left.map_or((None, None), |Left { session, began }| {
+            (Some(session), began)
+        });
+        let goes_on = session.is_some();
+        let mut began = Self::fill(ground, dirs, git.as_ref(), (is_new, began)).await?;
         if let Some(named) = named.as_ref().filter(|_| is_new) {
             let url = git.as_ref().map(|git| git.url.clone());
             named.note(&Origin { url })?;
@@ -123,17 +104,22 @@ impl Workspace {
         let mut unknown = None;
         if began.is_none() && is_compared(ground.assigned, spec) {
             // Without git there is no comparison, and the task is run all the same.
-            match Began::of_files(ground, dirs).await {
+            match Began::of_files(ground, dirs, goes_on && named.is_none()).await {
                 Ok(files) => began = Some(files),
                 Err(problem) => unknown = Some(problem),
             }
         }
-        let lease = ground.lease;
+        if !goes_on {
+            let keeps = note(dirs, began.as_ref(), named.is_some());
+            let marked = keeps.and_then(|keeps| sessions::mark(dirs, ground.assigned, keeps));
+            marked.map_err(|e| no_room(ground.base, &e))?;
+        }
         Ok(Self {
-            lease,
+            lease: ground.lease,
             git,
             began,
             unknown,
+            session,
             _named: named,
         })
     }
@@ -143,11 +129,30 @@ impl Workspace {
         ground: &Ground<'_>,
         dirs: &AttemptDirs,
         git: Option<&GitSpec>,
-        is_new: bool,
+        (is_new, began): (bool, Option<Began>),
     ) -> Result<Option<Began>, String> {
         let Some(spec) = git else {
-            return Ok(None);
+            return Ok(began);
         };
+        let began = match began {
+            Some(began) => began,
+            None => Self::clone_into(ground, dirs, spec, is_new).await?,
+        };
+        let note = Note {
+            cache: began.cache.dir.clone(),
+            lease: ground.lease,
+        };
+        let text = serde_json::to_vec(&note).map_err(|e| e.to_string())?;
+        fs::write(dirs.root.join(NOTE), text).map_err(|e| no_room(ground.base, &e))?;
+        Ok(Some(began))
+    }
+
+    async fn clone_into(
+        ground: &Ground<'_>,
+        dirs: &AttemptDirs,
+        spec: &GitSpec,
+        is_new: bool,
+    ) -> Result<Began, String> {
         ground.check_url(&spec.url)?;
         let cache = Cache::of_url(ground.kept, &spec.url, ground.git()).await?;
         let lock = cache.lock().await?;
@@ -160,13 +165,12 @@ impl Workspace {
             head::read(&dirs.workspace)?
         };
         drop(lock);
-        let note = Note {
-            cache: cache.dir.clone(),
-            lease: ground.lease,
-        };
-        let text = serde_json::to_vec(&note).map_err(|e| e.to_string())?;
-        fs::write(dirs.root.join(NOTE), text).map_err(|e| no_room(ground.base, &e))?;
-        Began::of(cache, dirs, commit).await.map(Some)
+        Began::of(cache, dirs, commit).await
+    }
+
+    /// The session of its model that an earlier attempt left with it, to go on in.
+    pub(crate) fn session(&self) -> Option<&str> {
+        self.session.as_deref()
     }
 
     /// What changed since it was made; `None` where nobody asks.
@@ -247,95 +251,32 @@ impl Workspace {
     }
 }
 
-impl Began {
-    /// Of files that are in no repository of ours.
-    async fn of_files(ground: &Ground<'_>, dirs: &AttemptDirs) -> Result<Self, String> {
-        let cache = Cache::of_none(ground.kept, ground.git()).await?;
-        Self::of(cache, dirs, None).await
+/// Makes its directories ready: all of them anew, or what is missing beside those that an earlier
+/// attempt left.
+fn prepare(
+    ground: &Ground<'_>,
+    dirs: &AttemptDirs,
+    goes_on: bool,
+    is_new: bool,
+) -> std::io::Result<()> {
+    if is_new && dirs.workspace.exists() {
+        // Half of a clone is nothing to go on in.
+        fs::remove_dir_all(&dirs.workspace)?;
     }
-
-    async fn of(cache: Cache, dirs: &AttemptDirs, commit: Option<String>) -> Result<Self, String> {
-        let scratch = dirs.root.join("compare");
-        let mut began = Self {
-            cache,
-            files: dirs.workspace.clone(),
-            scratch,
-            tree: String::new(),
-            commit,
-        };
-        let comparison = began.comparison();
-        comparison.prepare()?;
-        if let Some(commit) = &began.commit {
-            // Of a named workspace whose agent died before it was taken over.
-            began.take_in(commit).await?;
-        }
-        began.tree = began.comparison().snapshot(began.commit.as_deref()).await?;
-        Ok(began)
-    }
-
-    fn comparison(&self) -> Comparison<'_> {
-        Comparison {
-            cache: &self.cache,
-            workspace: &self.files,
-            scratch: &self.scratch,
-        }
-    }
-
-    async fn take_in(&self, commit: &str) -> Result<(), String> {
-        if self.cache.has_commit(commit).await {
-            return Ok(());
-        }
-        let stores = [head::objects(&self.files)?];
-        self.cache.take_in(commit, &stores, &self.scratch).await
-    }
-
-    /// Takes over the commits that the program made, and keeps them.
-    async fn take_in_head(&self, lease: &Lease) -> Result<Option<String>, String> {
-        let head = head::read(&self.files)?;
-        if let Some(head) = head
-            .as_ref()
-            .filter(|head| self.commit.as_ref() != Some(head))
-        {
-            self.take_in(head).await?;
-            self.cache.keep(lease, head).await?;
-        }
-        Ok(head)
+    let lease = lease_name(&ground.lease);
+    if goes_on {
+        dirs.complete(&lease)
+    } else {
+        dirs.create(&lease)
     }
 }
 
-impl Ground<'_> {
-    /// The session of an earlier attempt to go on in, where what it needs is here.
-    pub(crate) fn session(&self) -> Option<&str> {
-        let session = self.assigned.before.as_ref()?.session.as_deref();
-        session.filter(|session| sessions::can_go_on(self.kept, self.assigned, session))
-    }
-
-    fn git(&self) -> Git {
-        Git {
-            path: self.path.to_owned(),
-            lease: Some(lease_name(&self.lease)),
-        }
-    }
-
-    /// A repository within our own directories was written by a program: git on the host, which
-    /// fetches from there, would run what its settings name.
-    fn check_url(&self, url: &str) -> Result<(), String> {
-        let Some(path) = url
-            .strip_prefix("file://")
-            .or(url.starts_with('/').then_some(url))
-        else {
-            return Ok(());
-        };
-        let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let path = real(Path::new(path));
-        let ours = [self.base, self.kept];
-        let is_ours = |ours: &&Path| path.starts_with(real(ours.parent().unwrap_or(ours)));
-        if ours.iter().any(is_ours) {
-            return Err(format!(
-                "{url} lies within the agent's own directories; name the repository it comes from"
-            ));
-        }
-        Ok(())
+/// Notes what it began as, for attempts that go on in it; what of it there is to keep for them.
+fn note(dirs: &AttemptDirs, began: Option<&Began>, is_named: bool) -> std::io::Result<Keeps> {
+    match began {
+        _ if is_named => Ok(Keeps::Home),
+        None => Ok(Keeps::Workspace),
+        Some(began) => began.note(dirs).map(|()| Keeps::All),
     }
 }
 
@@ -377,16 +318,11 @@ pub(crate) async fn rescue_left(root: &Path, kept: &Path, path: &str) {
         path: path.to_owned(),
         lease: None,
     };
-    let began = Began {
-        cache: Cache {
-            dir: note.cache,
-            git,
-        },
-        files: workspace,
-        scratch: root.join("compare"),
-        tree: String::new(),
-        commit: None,
+    let cache = Cache {
+        dir: note.cache,
+        git,
     };
+    let began = Began::unknown(cache, workspace, root.join(COMPARISON));
     if let Err(problem) = began.take_in_head(&note.lease).await {
         tracing::warn!(task = %note.lease.task, problem, "commits of an attempt were not kept");
     }

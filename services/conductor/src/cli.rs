@@ -6,12 +6,14 @@ mod artifact;
 mod cell;
 pub(crate) mod control;
 mod doctor;
+mod folder;
 mod log;
 mod logs;
+mod mcp;
 pub(crate) mod read;
 pub(crate) mod replay;
-mod submit;
-mod task;
+pub(crate) mod submit;
+pub(crate) mod task;
 mod thread;
 mod top;
 mod usage;
@@ -66,6 +68,9 @@ enum Command {
     Usage(usage::UsageArgs),
     #[command(subcommand)]
     Config(cell::ConfigCommand),
+    /// Serve the Model Context Protocol on standard input and output, for AI clients
+    Mcp,
+    WatchFolder(folder::FolderArgs),
     #[command(subcommand)]
     Access(access::AccessCommand),
     Provision(access::ProvisionArgs),
@@ -104,6 +109,8 @@ impl Command {
             Self::Run(RunCommand::Projector(_)) => "projector",
             Self::Run(RunCommand::Issuer(_)) => "issuer",
             Self::Agent(_) => "agent",
+            Self::WatchFolder(_) => "watch-folder",
+            Self::Mcp => "mcp",
             _ => "cli",
         }
     }
@@ -113,6 +120,7 @@ impl Command {
         match self {
             Self::Run(run) => !matches!(run, RunCommand::Demo),
             Self::Agent(agent) => agent.command.is_none(),
+            Self::WatchFolder(_) => true,
             _ => false,
         }
     }
@@ -159,6 +167,8 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Top(args) => top::run(args, &settings).await,
             Command::Usage(args) => usage::run(args, &settings).await,
             Command::Config(command) => cell::config(command, &settings).await,
+            Command::Mcp => Box::pin(mcp::run(&settings)).await,
+            Command::WatchFolder(args) => Box::pin(folder::run(args, &settings)).await,
             Command::Access(command) => access::access(command, &settings),
             Command::Provision(args) => access::provision(args, &settings).await,
             Command::Doctor => doctor::run(&settings).await,

@@ -75,7 +75,9 @@ impl From<ConnectError> for Failure {
         match e {
             ConnectError::Unreachable { .. } => Self::new(Exit::Unreachable, message)
                 .hint("start one with `conductor up`, or name a running server with --nats-url"),
-            ConnectError::Denied { .. } => Self::new(Exit::Denied, message),
+            ConnectError::Denied { .. } | ConnectError::Untrusted { .. } => {
+                Self::new(Exit::Denied, message)
+            }
             ConnectError::Invalid(_) => Self::new(Exit::Usage, message),
         }
     }

@@ -81,6 +81,18 @@ impl Ledger {
         }
     }
 
+    /// What is left of each limit that there is, but for time.
+    pub fn left(&self) -> Budget {
+        let (usd, tokens, turns) = sum(&self.before, &self.spent);
+        Budget {
+            usd: self.budget.usd.map(|most| (most - usd).max(0.0)),
+            tokens: self.budget.tokens.map(|most| most.saturating_sub(tokens)),
+            turns: self.budget.turns.map(|most| most.saturating_sub(turns)),
+            time: None,
+            on_reached: self.budget.on_reached,
+        }
+    }
+
     /// Counts an answer; its cost, where that is known.
     pub fn add(&mut self, answered: &Answered, cost: Option<f64>) {
         let Tokens {
@@ -215,6 +227,29 @@ mod tests {
             (2_000_000, 20)
         );
         assert_eq!((spent.cost_usd, spent.model.as_deref()), (0.25, Some("m")));
+    }
+
+    #[test]
+    fn what_is_left_is_what_no_attempt_has_spent() {
+        let budget = Budget {
+            usd: Some(1.0),
+            tokens: Some(1_000),
+            ..Budget::default()
+        };
+        let mut ledger = Ledger::new(budget, used(0.5, 500, 9));
+        ledger.add(&answer(300, 100), Some(0.25));
+        let left = ledger.left();
+        assert_eq!(
+            (left.usd, left.tokens, left.turns),
+            (Some(0.25), Some(90), None)
+        );
+        ledger.add(&answer(300, 100), Some(9.0));
+        let left = ledger.left();
+        assert_eq!(
+            (left.usd, left.tokens),
+            (Some(0.0), Some(0)),
+            "never less than nothing"
+        );
     }
 
     #[test]

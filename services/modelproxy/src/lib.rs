@@ -3,8 +3,8 @@
 //!
 //! Reading order: [`provider`] and [`policy`] (what may be asked) → [`meter`], [`prices`] and
 //! [`budget`] (what it cost, and whether there is more) → [`keys`] and [`upstream`] (the real key,
-//! and the way out) → [`server`] (the proxy itself). Beside it, [`egress`]: the way to hosts that
-//! are allowed by name.
+//! and the way out) → [`server`] (the proxy itself), and what else answers over its socket
+//! ([`beside`]). Beside it, [`egress`]: the way to hosts that are allowed by name.
 //!
 //! # Invariants
 //! - A real key goes into a request to its provider and nowhere else: not into logs, answers or
@@ -13,6 +13,7 @@
 //!   finish and counts.
 //! - A refusal is a 400 or 403, never a 429: that one programs repeat.
 
+pub mod beside;
 pub mod budget;
 pub mod egress;
 pub mod keys;
@@ -26,11 +27,12 @@ pub mod server;
 pub mod throttle;
 pub mod upstream;
 
+pub use beside::Beside;
 pub use budget::Limit;
 pub use keys::{Key, KeySource};
 pub use listen::Listener;
 pub use prices::Prices;
 pub use provider::Provider;
 pub use secret::Secret;
-pub use server::{Access, Proxy, Report, Terms};
+pub use server::{Access, Account, Proxy, Report, Terms};
 pub use upstream::Upstream;

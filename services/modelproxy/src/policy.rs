@@ -113,7 +113,7 @@ fn is_list(path: Option<&str>) -> bool {
 /// What a task may ask of models.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// Models by name, or with `*` at the end by beginning; none named means any.
+    /// Models, as [`is_allowed`] takes them.
     pub models: Vec<String>,
     /// Whether the task reaches the network anyway: then the provider may, on its behalf, reach
     /// hosts that a request names.
@@ -175,7 +175,7 @@ impl Policy {
                 message,
             });
         };
-        if !self.allows(model) {
+        if !is_allowed(&self.models, model) {
             let allowed = self.models.join(", ");
             return Err(Refusal::forbidden(format!(
                 "this task may not use model {model:?}; it may use {allowed}"
@@ -203,15 +203,16 @@ impl Policy {
             lacks_usage: purpose == Purpose::Answer(Api::Chat) && is_stream && !includes,
         })
     }
+}
 
-    /// Whether a model may be used.
-    fn allows(&self, model: &str) -> bool {
-        let is_it = |allowed: &String| match allowed.strip_suffix('*') {
-            Some(beginning) => model.starts_with(beginning),
-            None => is_version_of(model, allowed),
-        };
-        self.models.is_empty() || self.models.iter().any(is_it)
-    }
+/// Whether a model may be used by a task that may use these: by name, whose dated versions are the
+/// same model, or with `*` at the end by beginning. None named means any.
+pub fn is_allowed(models: &[String], model: &str) -> bool {
+    let is_it = |allowed: &String| match allowed.strip_suffix('*') {
+        Some(beginning) => model.starts_with(beginning),
+        None => is_version_of(model, allowed),
+    };
+    models.is_empty() || models.iter().any(is_it)
 }
 
 impl Body {

@@ -4,7 +4,7 @@ mod handle;
 mod metered;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use conductor_protocol::OutcomeClass;
@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::beside::Beside;
 use crate::budget::{Ledger, Limit};
 use crate::keys::Keys;
 use crate::listen::Listener;
@@ -89,21 +90,38 @@ enum Gate {
 /// What all requests of an attempt share.
 #[derive(Debug)]
 struct Shared {
-    upstream: Upstream,
+    /// The way out, where it may ask models at all.
+    upstream: Option<Upstream>,
     accesses: BTreeMap<Provider, Access>,
     prices: Arc<Prices>,
     placeholder: String,
     policy: Policy,
     asks: bool,
-    ledger: Mutex<Ledger>,
+    ledger: Arc<Mutex<Ledger>>,
     gate: watch::Sender<Gate>,
     reports: mpsc::UnboundedSender<Report>,
+    beside: Option<Arc<dyn Beside>>,
+}
+
+/// What a task has left of its budget, for whoever wants to know.
+#[derive(Clone, Debug)]
+pub struct Account(Arc<Mutex<Ledger>>);
+
+impl Account {
+    /// What is left of each limit that there is, but for time.
+    pub fn left(&self) -> Budget {
+        lock(&self.0).left()
+    }
+}
+
+fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    // Sums stay sums, whoever panicked.
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
-    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
-        // Sums stay sums, whoever panicked.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
     }
 
     fn report(&self, report: Report) {
@@ -181,13 +199,15 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Serves an attempt on these listeners; what is noticed comes out of the receiver.
+    /// Serves an attempt on these listeners; what is noticed comes out of the receiver. Without an
+    /// `upstream` no model is asked, and only what stands `beside` them answers.
     pub fn start(
         listeners: Vec<Listener>,
         terms: Terms,
-        upstream: Upstream,
+        upstream: Option<Upstream>,
         accesses: BTreeMap<Provider, Access>,
         prices: Arc<Prices>,
+        beside: Option<Arc<dyn Beside>>,
     ) -> (Self, mpsc::UnboundedReceiver<Report>) {
         let (reports, reported) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
@@ -197,9 +217,10 @@ impl Proxy {
             placeholder: terms.placeholder,
             policy: terms.policy,
             asks: terms.budget.on_reached == OnReached::Ask,
-            ledger: Mutex::new(Ledger::new(terms.budget, terms.before)),
+            ledger: Arc::new(Mutex::new(Ledger::new(terms.budget, terms.before))),
             gate: watch::Sender::new(Gate::Open),
             reports,
+            beside,
         });
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let (stop, mut tasks) = (watch::Sender::new(false), JoinSet::new());
@@ -232,6 +253,11 @@ impl Proxy {
     /// Somebody allows no more: what is held is refused.
     pub fn deny(&self) {
         self.shared.gate.send_replace(Gate::Denied);
+    }
+
+    /// What is left of the budget, from now on.
+    pub fn account(&self) -> Account {
+        Account(Arc::clone(&self.shared.ledger))
     }
 
     /// What was used so far.

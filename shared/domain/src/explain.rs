@@ -110,6 +110,14 @@ fn lacking_box(there: &[&Agent], task: &Task) -> Option<String> {
     if there.iter().any(|a| a.joined.can_box(Some(terms))) {
         return None;
     }
+    let furthest = there.iter().map(|a| a.joined.network_max()).max()?;
+    if terms.reach() > furthest {
+        return Some(format!(
+            "none of {} agent(s) lets a task have the network {}; the most is {furthest}",
+            there.len(),
+            terms.reach()
+        ));
+    }
     if let Some(level) = terms.level() {
         let offers = there.iter().flat_map(|a| a.joined.sandboxes.iter());
         let of_kind = offers.filter(|(kind, _)| terms.sandbox_kind().is_none_or(|k| k == **kind));

@@ -87,6 +87,8 @@ bugs! {
     ExpiryForgotten,
     /// An answer that was told is told again.
     AnswerNotForgotten,
+    /// A question that was withdrawn stays open.
+    WithdrawalIgnored,
     /// What was asked and said under a lease is there after it.
     TalkSurvivesLease,
     /// Waiting for people counts as running.

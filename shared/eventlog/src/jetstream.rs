@@ -3,12 +3,14 @@
 //! One [`Connection`] per process. What it offers is split by room: [`provision`] makes
 //! and checks the streams, [`log`] appends and tails, [`locks`] says who may try to
 //! lead, [`ears`] let agents hear, [`presence`] carries heartbeats, [`output`] what attempts
-//! print, [`artifacts`] the files they leave, [`snapshots`] saved states, [`positions`] how far
-//! readers have come that must not repeat themselves, [`requests`] questions to live replicas,
-//! [`accounts`] who may do what, [`figures`] how large all that is.
+//! print, [`artifacts`] the files they leave, [`beside`] what these three have in common,
+//! [`snapshots`] saved states, [`positions`] how far readers have come that must not repeat
+//! themselves, [`requests`] questions to live replicas, [`accounts`] who may do what, [`figures`]
+//! how large all that is.
 
 pub mod accounts;
 pub mod artifacts;
+mod beside;
 mod connection;
 mod credentials;
 pub mod ears;

@@ -12,9 +12,10 @@ mod scheduler;
 mod usage;
 
 pub use agent::{
-    AgentDraining, AgentJoined, AgentLeft, ApprovalRequested, AttemptArtifact, AttemptChanged,
-    AttemptFailed, AttemptProgress, AttemptStarted, AttemptStopped, AttemptSubmitted,
-    AttemptSucceeded, AttemptThrottled, AttemptUsage, OutputStats, Question, Usage,
+    AgentDraining, AgentJoined, AgentLeft, ApprovalRequested, ApprovalWithdrawn, AttemptArtifact,
+    AttemptChanged, AttemptFailed, AttemptProgress, AttemptStarted, AttemptStopped,
+    AttemptSubmitted, AttemptSucceeded, AttemptThrottled, AttemptUsage, OutputStats, Question,
+    Usage,
 };
 pub use leader::LeaderElected;
 pub use orchestrator::{
@@ -150,6 +151,7 @@ events! {
     "attempt.throttled" v 1 Agent => AttemptThrottled(AttemptThrottled),
     "attempt.submitted" v 1 Agent => AttemptSubmitted(AttemptSubmitted),
     "approval.requested" v 1 Agent => ApprovalRequested(ApprovalRequested),
+    "approval.withdrawn" v 1 Agent => ApprovalWithdrawn(ApprovalWithdrawn),
     "approval.decided" v 1 Orchestrator => ApprovalDecided(ApprovalDecided),
     "attempt.told" v 1 Scheduler => AttemptTold(AttemptTold),
     "leader.elected" v 1 Leader => LeaderElected(LeaderElected),
@@ -190,6 +192,7 @@ impl Event {
             | Self::AttemptThrottled(_)
             | Self::AttemptSubmitted(_)
             | Self::ApprovalRequested(_)
+            | Self::ApprovalWithdrawn(_)
             | Self::ApprovalDecided(_)
             | Self::AttemptTold(_) => 2,
             _ => crate::limits::FORMAT_FIRST,
@@ -221,6 +224,7 @@ impl Event {
             Self::AttemptThrottled(e) => Some(e.lease.task),
             Self::AttemptSubmitted(e) => Some(e.lease.task),
             Self::ApprovalRequested(e) => Some(e.lease.task),
+            Self::ApprovalWithdrawn(e) => Some(e.lease.task),
             Self::ApprovalDecided(e) => Some(e.lease.task),
             Self::AttemptTold(e) => Some(e.lease.task),
             Self::LogFormat(_)
@@ -248,6 +252,7 @@ impl Event {
             Self::AttemptThrottled(e) => Some(&e.lease),
             Self::AttemptSubmitted(e) => Some(&e.lease),
             Self::ApprovalRequested(e) => Some(&e.lease),
+            Self::ApprovalWithdrawn(e) => Some(&e.lease),
             _ => None,
         }
     }

@@ -26,6 +26,7 @@ pub mod subject;
 pub mod submission;
 pub mod terms;
 pub mod trace;
+mod words;
 
 pub use class::{Outcome, OutcomeClass};
 pub use control::Control;

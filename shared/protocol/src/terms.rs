@@ -10,7 +10,7 @@ mod subtasks;
 use serde::{Deserialize, Serialize};
 
 pub use sandbox::{
-    Guarantee, Level, Network, SandboxInUse, SandboxKind, SandboxOffer, SandboxSpec,
+    Guarantee, Level, Network, Reach, SandboxInUse, SandboxKind, SandboxOffer, SandboxSpec,
 };
 
 pub use subtasks::SubtaskSpec;
@@ -73,6 +73,12 @@ impl Terms {
     /// The level of isolation that is asked for.
     pub fn level(&self) -> Option<Level> {
         self.sandbox.as_ref().and_then(|s| s.level)
+    }
+
+    /// How far the network that is asked for goes.
+    pub fn reach(&self) -> Reach {
+        let network = self.sandbox.as_ref().map(|s| &s.network);
+        network.map_or(Reach::None, Network::reach)
     }
 
     /// The sandbox that is asked for by name.

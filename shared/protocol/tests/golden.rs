@@ -9,30 +9,31 @@
     reason = "tests fail by panicking"
 )]
 
+mod golden {
+    pub(super) mod later;
+}
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use conductor_protocol::event::{
     AgentDismissed, AgentDraining, AgentJoined, AgentLeft, AgentLost, ApprovalDecided,
-    ApprovalRequested, AttemptArtifact, AttemptAssigned, AttemptChanged, AttemptFailed,
-    AttemptProgress, AttemptRevoked, AttemptStarted, AttemptStopped, AttemptSubmitted,
-    AttemptSucceeded, AttemptThrottled, AttemptTimedOut, AttemptTimeout, AttemptTold, AttemptUsage,
-    CancelCause, Event, FieldError, Input, LeaderElected, LogFormat, OutputStats, Question,
-    RevokeReason, SubtaskNews, TaskAccepted, TaskCancelled, TaskDuplicate, TaskFailed, TaskReady,
-    TaskRedriven, TaskRejected, TaskRetrySet, TaskTimedOut, TaskTimeout, Usage, Word,
+    ApprovalRequested, ApprovalWithdrawn, AttemptArtifact, AttemptAssigned, AttemptChanged,
+    AttemptFailed, AttemptProgress, AttemptRevoked, AttemptStarted, AttemptStopped,
+    AttemptSubmitted, AttemptSucceeded, AttemptThrottled, AttemptTimedOut, AttemptTimeout,
+    AttemptTold, AttemptUsage, CancelCause, Event, FieldError, LeaderElected, LogFormat,
+    OutputStats, Question, RevokeReason, TaskAccepted, TaskCancelled, TaskDuplicate, TaskFailed,
+    TaskReady, TaskRedriven, TaskRejected, TaskRetrySet, TaskTimedOut, TaskTimeout, Usage, Word,
 };
-use conductor_protocol::human::{ByteSize, DurationMs};
+use conductor_protocol::human::DurationMs;
 use conductor_protocol::ids::Lease;
 use conductor_protocol::spec::{
-    ClaudeSpec, CommandSpec, Concurrency, NeedPolicy, PermissionMode, RetryPolicy, RunSpec,
-    Runtime, TaskSpec, Timeouts,
+    ClaudeSpec, Concurrency, NeedPolicy, PermissionMode, RetryPolicy, RunSpec, Runtime, TaskSpec,
+    Timeouts,
 };
-use conductor_protocol::terms::{
-    Answer, ApprovalSpec, Before, Budget, GitSpec, Guarantee, Level, Network, OnReached,
-    SandboxInUse, SandboxKind, SandboxOffer, SandboxSpec, Terms, WorkspaceSpec,
-};
-use conductor_protocol::{Outcome, OutcomeClass, Position, TaskId};
+use conductor_protocol::terms::Answer;
+use conductor_protocol::{OutcomeClass, Position, TaskId};
 
 /// An event of every kind, with every field set.
 #[expect(clippy::too_many_lines, reason = "a table")]
@@ -285,6 +286,7 @@ fn samples() -> Vec<Event> {
             default: Answer::Deny,
         }
         .into(),
+        ApprovalWithdrawn { lease, approval: 1 }.into(),
         ApprovalDecided {
             lease,
             approval: 1,
@@ -311,111 +313,6 @@ fn samples() -> Vec<Event> {
     ]
 }
 
-/// The terms of a task, every field set.
-fn terms() -> Terms {
-    let command = |program: &str| CommandSpec {
-        argv: vec![program.to_owned()],
-        ..CommandSpec::default()
-    };
-    Terms {
-        sandbox: Some(SandboxSpec {
-            kind: Some(SandboxKind::Bubblewrap),
-            level: Some(Level::Strict),
-            network: Network::Hosts(vec!["example.org:443".into()]),
-            memory: Some(ByteSize(2 << 30)),
-            cpu_millis: Some(1_500),
-            processes: Some(256),
-            file_size: Some(ByteSize(1 << 30)),
-            image: Some("image".into()),
-        }),
-        workspace: Some(WorkspaceSpec {
-            name: Some("w".into()),
-            git: Some(GitSpec {
-                url: "https://example.org/r.git".into(),
-                reference: Some("main".into()),
-                push: Some("feature".into()),
-            }),
-        }),
-        setup: vec![command("setup")],
-        checks: vec![command("check")],
-        artifacts: vec!["report.txt".into()],
-        budget: Some(Budget {
-            usd: Some(1.5),
-            tokens: Some(1_000_000),
-            turns: Some(40),
-            time: Some(DurationMs(3_600_000)),
-            on_reached: OnReached::Ask,
-        }),
-        models: vec!["m-1".into()],
-        secrets: vec!["TOKEN".into()],
-        approvals: Some(ApprovalSpec {
-            tools: true,
-            acceptance: true,
-            expires: Some(DurationMs(600_000)),
-            default: Answer::Allow,
-        }),
-        result_schema: Some("{}".into()),
-        ..Terms::default()
-    }
-}
-
-/// Fields that kinds of format 1 have been given since: readers of format 1 ignore them.
-fn later_samples() -> Vec<Event> {
-    let terms = Arc::new(terms());
-    let guarantees = vec![Guarantee::NothingLeft, Guarantee::FilesReadOnly];
-    let with_terms = |event| match event {
-        Event::TaskAccepted(mut e) => {
-            Arc::make_mut(&mut e.spec).terms = Some(Arc::clone(&terms));
-            Some(e.into())
-        }
-        Event::AttemptAssigned(mut e) => {
-            e.terms = Some(Arc::clone(&terms));
-            e.before = Some(Box::new(Before {
-                session: Some("s-0".into()),
-                usage: Some(Usage::default()),
-                ran: Some(DurationMs(70_000)),
-            }));
-            e.inputs = vec![Input {
-                task: e.task,
-                name: Some("n".into()),
-                result: Some("done".into()),
-            }];
-            Some(e.into())
-        }
-        Event::AttemptTold(mut e) => {
-            let news = SubtaskNews::Ended {
-                task: e.lease.task,
-                outcome: Outcome::Failed,
-                class: Some(OutcomeClass::Timeout),
-                result: Some("r".into()),
-            };
-            e.word = Word::Subtask { number: 2, news };
-            Some(e.into())
-        }
-        Event::AgentJoined(mut e) => {
-            let offer = SandboxOffer {
-                version: "0.8.0".into(),
-                guarantees: guarantees.clone(),
-            };
-            e.sandboxes = [(SandboxKind::Bubblewrap, offer)].into();
-            e.sandbox = Some(SandboxKind::Bubblewrap);
-            e.format = 2;
-            Some(e.into())
-        }
-        Event::AttemptStarted(mut e) => {
-            e.version = Some("2.1.316".into());
-            e.sandbox = Some(SandboxInUse {
-                kind: SandboxKind::Bubblewrap,
-                guarantees: guarantees.clone(),
-                limits: Some("cgroup".into()),
-            });
-            Some(e.into())
-        }
-        _ => None,
-    };
-    samples().into_iter().filter_map(with_terms).collect()
-}
-
 fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden")
 }
@@ -437,7 +334,7 @@ fn bytes(text: &str) -> Vec<u8> {
 
 #[test]
 fn golden_every_kind_has_its_bytes() {
-    let later = later_samples();
+    let later = golden::later::samples(samples());
     let named = samples().into_iter().map(|event| (event, directory()));
     let later = later.into_iter().map(|e| (e, directory().join("later")));
     for (event, directory) in named.chain(later) {

@@ -11,10 +11,11 @@ use std::time::Instant;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, format};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
@@ -55,13 +56,17 @@ impl Logs {
             limit: Limit::default(),
             mask: Arc::clone(&mask),
         };
+        // That library says of every request what became of it, and warns of clients that go away or ask
+        // for what there is not: whoever asked has the answer, and operators have nothing to do.
+        let is_wanted = |m: &tracing::Metadata<'_>| !m.target().starts_with("rmcp");
         let fmt = tracing_subscriber::fmt::layer()
             .with_writer(Masked(mask))
             .with_ansi(!is_json && std::io::stderr().is_terminal())
             // Complaining about a closed standard error on standard error would end the actor
             // that logged.
             .log_internal_errors(false)
-            .event_format(lines);
+            .event_format(lines)
+            .with_filter(filter_fn(is_wanted));
         // Whoever was first stays.
         if tracing_subscriber::registry()
             .with(filter)

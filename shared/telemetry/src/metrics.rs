@@ -29,6 +29,12 @@ pub struct ByWriter {
     writer: &'static str,
 }
 
+/// What a server refused: `publish`, `subscribe`, `connect` or `limit`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByKind {
+    kind: &'static str,
+}
+
 /// The trace of one that was counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OfTrace {
@@ -92,6 +98,7 @@ pub struct Metrics {
     frame_bytes: Family<ByWriter, Histogram, Bytes>,
     append_repeats: Family<ByWriter, Counter>,
     append_refused: Family<ByWriter, Counter>,
+    server_refusals: Family<ByKind, Counter>,
     /// Attempts that ended because their agent or its heartbeat was lost.
     pub leases_lost: Counter,
     /// Attempts that an agent gave up because it was told to end.
@@ -132,6 +139,8 @@ pub fn metrics() -> &'static Metrics {
 
 /// All that append.
 const WRITERS: [&str; 3] = ["orchestrator", "scheduler", "agent"];
+/// All that a server refuses.
+const REFUSALS: [&str; 4] = ["publish", "subscribe", "connect", "limit"];
 
 impl Metrics {
     fn new() -> Self {
@@ -144,6 +153,7 @@ impl Metrics {
             frame_bytes: Family::new_with_constructor(Bytes),
             append_repeats: Family::default(),
             append_refused: Family::default(),
+            server_refusals: Family::default(),
             leases_lost: Counter::default(),
             attempts_given_up: Counter::default(),
             election_conflicts: Counter::default(),
@@ -166,6 +176,9 @@ impl Metrics {
             let by = ByWriter { writer };
             drop(self.append_repeats.get_or_create(&by));
             drop(self.append_refused.get_or_create(&by));
+        }
+        for kind in REFUSALS {
+            drop(self.server_refusals.get_or_create(&ByKind { kind }));
         }
     }
 
@@ -213,6 +226,13 @@ impl Metrics {
             .inc();
     }
 
+    /// The server that this process keeps refused its clients something so many times.
+    pub fn server_refused(&self, kind: &'static str, times: u64) {
+        self.server_refusals
+            .get_or_create(&ByKind { kind })
+            .inc_by(times);
+    }
+
     /// A registry that shows them, beside what else is registered there.
     pub(crate) fn registry(&self, cell: &str) -> Registry {
         let labels = [(Cow::Borrowed("cell"), Cow::Owned(cell.to_owned()))];
@@ -257,6 +277,11 @@ impl Metrics {
             "conductor_append_refused",
             "Frames that the log refused",
             self.append_refused.clone(),
+        );
+        r.register(
+            "conductor_server_refusals",
+            "What the server that this process keeps refused its clients",
+            self.server_refusals.clone(),
         );
         self.register_counters(&mut r);
         r

@@ -80,6 +80,7 @@ impl Ground {
                 port: ports[node],
                 peers: peers.map(|r| r.proxy.port()).collect(),
                 is_hidden: true,
+                tls: None,
             });
             (config, home)
         });

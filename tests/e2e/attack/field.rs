@@ -1,7 +1,7 @@
 //! Where attacks take place: a system whose servers know who may do what.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use conductor_access::{Credentials, Keyring};
 use conductor_eventlog::EventLog;
@@ -52,6 +52,11 @@ fn operator_mode(keys: &Keyring, jwt_dir: &Path) -> OperatorMode {
 impl Field {
     /// On one server.
     pub(super) async fn up() -> Self {
+        Self::up_with(|_| Vec::new()).await
+    }
+
+    /// The same, with what the agents have in their environment besides, given a directory for it.
+    pub(super) async fn up_with(env: impl FnOnce(&Path) -> Vec<(String, String)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let keys = Keyring::open_or_make(&dir.path().join("keys"), &cell()).unwrap();
         let jwt_dir = dir.path().join("jwt");
@@ -59,7 +64,8 @@ impl Field {
             config.operator = Some(operator_mode(&keys, &jwt_dir));
         });
         let url = server.url();
-        let mut field = Self::on(url, keys, dir, None, 1).await;
+        let env = env(dir.path());
+        let mut field = Box::pin(Self::on(url, keys, dir, None, 1, env)).await;
         field.system.server = Some(server);
         field
     }
@@ -72,7 +78,7 @@ impl Field {
             config.operator = Some(operator_mode(&keys, &dir.path().join(format!("jwt{n}"))));
         });
         let url = cluster.urls();
-        Self::on(url, keys, dir, Some(cluster), 3).await
+        Self::on(url, keys, dir, Some(cluster), 3, Vec::new()).await
     }
 
     async fn on(
@@ -81,6 +87,7 @@ impl Field {
         dir: TempDir,
         cluster: Option<TestCluster>,
         replicas: usize,
+        env: Vec<(String, String)>,
     ) -> Self {
         keys.write_credentials(now_s()).unwrap();
         let creds = |who: &str| keys.path(&format!("{who}.creds")).display().to_string();
@@ -98,6 +105,7 @@ impl Field {
             .await
             .ok();
         let mut system = System::at_as(urls.clone(), Some(keys.path("operator.creds"))).await;
+        system.env = env;
         for role in ["orchestrator", "scheduler"] {
             system.start(
                 role,
@@ -149,6 +157,11 @@ impl Field {
             .cli(&["agent", "enroll", agent, "--keys", &keys, "-o", "json"])
             .await;
         made.json()["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Where an agent has its files.
+    pub(super) fn home_of(&self, agent: &str) -> PathBuf {
+        self.dir.path().join(agent)
     }
 
     /// The credentials that an agent was given.

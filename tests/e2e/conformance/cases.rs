@@ -54,9 +54,23 @@ macro_rules! leave {
     };
 }
 
+/// Gives a result by a tool, and prints another.
+const BY_ITS_TOOLS: &str = r#"exec python3 - <<'END'
+import json, os, urllib.request
+call = {"name": "complete", "arguments": {"summary": "by its tools"}}
+ask = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+headers = {
+    "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+    "Authorization": "Bearer " + os.environ["CONDUCTOR_MCP_TOKEN"],
+}
+request = urllib.request.Request(os.environ["CONDUCTOR_MCP_URL"], json.dumps(ask).encode(), headers)
+assert b'"taken":true' in urllib.request.urlopen(request).read()
+print("by what it prints")
+END"#;
+
 use End::{Cancelled, Failure, Success};
 
-pub(super) const CASES: [Case; 16] = [
+pub(super) const CASES: [Case; 17] = [
     case(
         "ok",
         ("ok", Success("hello")),
@@ -142,4 +156,10 @@ pub(super) const CASES: [Case; 16] = [
     case("two results", ("two", Success("second")), None),
     case("output after the result", ("after", Success("done")), None),
     case("unknown event kinds", ("unknown", Success("known")), None),
+    // Each finds the server as its runtime is told of it.
+    case(
+        "result by a tool",
+        ("complete", Success("by its tools")),
+        Some((BY_ITS_TOOLS, Success("by its tools"))),
+    ),
 ];

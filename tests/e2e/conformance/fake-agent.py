@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 
 
@@ -36,6 +37,18 @@ def after(flag):
     return args[args.index(flag) + 1] if flag in args else None
 
 
+def complete(url, authorization):
+    """Gives a result by the tool of that name."""
+    call = {"name": "complete", "arguments": {"summary": "by its tools"}}
+    ask = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+    headers = {
+        "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+        "Authorization": authorization,
+    }
+    request = urllib.request.Request(url, json.dumps(ask).encode(), headers)
+    assert b'"taken":true' in urllib.request.urlopen(request).read()
+
+
 def keep(folder, name):
     """Keeps a session where the real one does, for another run to find."""
     os.makedirs(folder, exist_ok=True)
@@ -48,10 +61,18 @@ class Claude:
     def begin(self):
         self.resumed = after("--resume")
         self.session = self.resumed or after("--session-id")
-        message = read()["message"]["content"][0]["text"]
+        first = read()
+        if first["type"] == "control_request":
+            first = read()
+        message = first["message"]["content"][0]["text"]
         keep(os.path.join(os.environ["HOME"], ".claude/projects/-w"), f"{self.session}.jsonl")
         line(type="system", subtype="init", session_id=self.session, model="fake-model")
         return message
+
+    def server(self):
+        """Where its tools are, and what lets it in there."""
+        server = json.loads(after("--mcp-config"))["mcpServers"]["conductor"]
+        return server["url"], os.path.expandvars(server["headers"]["Authorization"])
 
     def text(self, text):
         line(type="assistant", message={"content": [{"type": "text", "text": text}]})
@@ -63,6 +84,18 @@ class Claude:
     def tool_ended(self, call, said, denied=False):
         answer = {"type": "tool_result", "tool_use_id": call, "content": said, "is_error": denied}
         line(type="user", message={"content": [answer]})
+
+    def ask(self, name, command):
+        request = {"subtype": "can_use_tool", "tool_name": "Bash", "input": {"command": command}}
+        line(type="control_request", request_id=name, request=request)
+
+    def take_back(self, name):
+        line(type="control_cancel_request", request_id=name)
+
+    def hear_answer(self, name):
+        answer = read()["response"]
+        assert answer["request_id"] == name
+        return answer["response"]["behavior"] == "allow"
 
     def retry(self):
         line(type="system", subtype="api_retry", attempt=1, max_retries=4, error_status=503)
@@ -111,6 +144,11 @@ class Codex:
         line(type="turn.started")
         return prompt
 
+    def server(self):
+        set = dict(arg.split("=", 1) for arg in sys.argv if arg.startswith("mcp_servers.conductor."))
+        of = lambda name: json.loads(set["mcp_servers.conductor." + name])
+        return of("url"), "Bearer " + os.environ[of("bearer_token_env_var")]
+
     def item(self, state, **item):
         line(type=f"item.{state}", item=item)
 
@@ -154,8 +192,10 @@ class Acp:
         while True:
             ask = read()
             if ask["method"] == "initialize":
-                self.answer(ask, protocolVersion=1, agentCapabilities={"loadSession": True})
+                can = {"loadSession": True, "mcpCapabilities": {"http": True}}
+                self.answer(ask, protocolVersion=1, agentCapabilities=can)
             elif ask["method"] == "session/new":
+                self.servers = ask["params"]["mcpServers"]
                 self.session = str(uuid.uuid4())
                 self.answer(ask, sessionId=self.session)
             elif ask["method"] == "session/load":
@@ -165,6 +205,11 @@ class Acp:
             elif ask["method"] == "session/prompt":
                 self.prompt = ask
                 return ask["params"]["prompt"][0]["text"]
+
+    def server(self):
+        (server,) = self.servers
+        (header,) = server["headers"]
+        return server["url"], header["value"]
 
     def answer(self, ask, **result):
         line(jsonrpc="2.0", id=ask["id"], result=result)
@@ -178,14 +223,33 @@ class Acp:
 
     def tool(self, call, command):
         self.update("tool_call", toolCallId=call, title="Bash", rawInput={"command": command}, status="pending")
+        self.ask(f"ask {call}", command)
+        self.allowed = self.hear_answer(f"ask {call}")
+
+    def ask(self, name, command):
         options = [{"optionId": "n", "kind": "reject_once"}, {"optionId": "y", "kind": "allow_once"}]
-        params = {"sessionId": self.session, "toolCall": {"toolCallId": call, "title": "Bash"}, "options": options}
-        line(jsonrpc="2.0", id=f"ask {call}", method="session/request_permission", params=params)
-        self.allowed = read()["result"]["outcome"].get("optionId") == "y"
+        wanted = {"toolCallId": name, "title": "Bash", "rawInput": {"command": command}}
+        params = {"sessionId": self.session, "toolCall": wanted, "options": options}
+        line(jsonrpc="2.0", id=name, method="session/request_permission", params=params)
+
+    def take_back(self, name):
+        line(jsonrpc="2.0", method="$/cancel_request", params={"requestId": name})
+        assert not self.hear_answer(name)
+
+    def hear_answer(self, name):
+        answer = read()
+        assert answer["id"] == name
+        return answer["result"]["outcome"].get("optionId") == "y"
 
     def tool_ended(self, call, said, denied=False):
         status = "completed" if self.allowed else "failed"
         self.update("tool_call_update", toolCallId=call, status=status)
+
+    def next_turn(self):
+        """What is said to it once its turn has ended."""
+        self.prompt = read()
+        assert self.prompt["method"] == "session/prompt" and self.prompt["params"]["sessionId"] == self.session
+        return self.prompt["params"]["prompt"][0]["text"]
 
     def retry(self):
         self.update("usage_update", used=1, size=2)
@@ -216,6 +280,24 @@ def leave_children(agent):
         agent.text(f"pid {child.pid}")
 
 
+def edit(agent):
+    """Half of its edits before it is killed with its agent, the rest once it goes on."""
+    if not agent.resumed:
+        with open("f", "a") as file:
+            file.write("4\n")
+        with open("new", "w") as file:
+            file.write("n\n")
+        agent.text("half of it")
+        time.sleep(300)
+    with open("f") as file:
+        found = file.read()
+    with open("f", "a") as file:
+        file.write("5\n")
+    with open("late", "w") as file:
+        file.write("l\n")
+    agent.result(f"found {found.splitlines()} and {os.path.exists('new')}")
+
+
 def run(agent, case):
     if case == "resume" and not agent.resumed:
         agent.text("about to be killed")
@@ -226,6 +308,23 @@ def run(agent, case):
         made = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
         agent.tool_ended("c1", made.stdout)
         agent.result(made.stdout.strip())
+    elif case == "consent":
+        agent.tool("c1", "make install")
+        agent.tool_ended("c1", "")
+        agent.result("it was allowed" if agent.allowed else "it was not allowed")
+    elif case == "takeback":
+        agent.ask("q1", "make clean")
+        agent.take_back("q1")
+        agent.ask("q2", "make install")
+        agent.result("it was allowed" if agent.hear_answer("q2") else "it was not allowed")
+    elif case == "leaves":
+        agent.ask("q1", "make clean")
+        agent.result("without an answer")
+    elif case == "turns":
+        agent.tool("c1", "make")
+        agent.tool_ended("c1", "")
+        agent.result("the first turn")
+        agent.result(f"heard: {agent.next_turn()}")
     elif case == "denied":
         agent.tool("c1", "rm -rf /")
         agent.tool_ended("c1", "denied", denied=True)
@@ -269,6 +368,11 @@ def run(agent, case):
     elif case == "unknown":
         agent.unknown()
         agent.result("known")
+    elif case == "complete":
+        complete(*agent.server())
+        agent.result("by what it says")
+    elif case == "edit":
+        edit(agent)
     elif case == "resume":
         agent.result(f"resumed {agent.resumed}")
     else:

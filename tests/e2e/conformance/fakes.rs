@@ -19,7 +19,7 @@ const STALLED_MS_MAX: u64 = 40_000;
 
 pub(super) struct Fakes {
     pub(super) system: System,
-    story: Story,
+    pub(super) story: Story,
     /// The program, as an agent of the Agent Client Protocol.
     pub(super) script: String,
 }

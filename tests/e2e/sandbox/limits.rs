@@ -86,3 +86,29 @@ async fn limits_that_nobody_asked_for_are_the_usual_ones() {
         }
     }
 }
+
+/// One that goes on writing is ended, and one that is faster than any look does not count.
+#[tokio::test]
+async fn files_take_no_more_together_than_they_may() {
+    let mut room = Room::open().await;
+    // Where nobody is asked for a reason, no file is too large; all of them are.
+    let write =
+        "n=0; while [ $n -lt 40 ]; do n=$((n+1)); head -c 1000000 /dev/zero > $HOME/$n; done";
+    for (kind, _) in room.offers.clone() {
+        let asked = json!({"kind": kind, "disk": "20m"});
+        for then in ["sleep 600", "true"] {
+            let script = format!("{write}; {then}");
+            let id = room.submit(asked.clone(), &script).await;
+            assert_eq!(room.story.outcome(id).await, Outcome::Failed, "{kind}");
+            let message = room.message(id);
+            assert!(
+                message.starts_with("failed: disk: its files took more than 20"),
+                "{kind}: {message}"
+            );
+            assert_eq!(room.in_use(id).disk.as_deref(), Some("watched"), "{kind}");
+        }
+        let asked = json!({"kind": kind, "disk": "100m"});
+        let (outcome, _) = room.run(asked, write).await;
+        assert_eq!(outcome, Outcome::Succeeded, "{kind}");
+    }
+}

@@ -227,9 +227,8 @@ impl Ran {
     }
 }
 
-/// Runs `conductor` to its end.
-pub async fn run(args: &[String], env: &[(&str, &str)], stdin: &[u8]) -> Ran {
-    use tokio::io::AsyncWriteExt;
+/// Starts `conductor` with pipes to its standard input, output and error; dropped, it is killed.
+pub fn piped(args: &[String], env: &[(&str, &str)]) -> tokio::process::Child {
     let mut command = Command::new(binary::conductor());
     command.args(args);
     clean_env(&mut command);
@@ -239,10 +238,14 @@ pub async fn run(args: &[String], env: &[(&str, &str)], stdin: &[u8]) -> Ran {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut command = tokio::process::Command::from(command);
-    let mut child = command
-        .kill_on_drop(true)
-        .spawn()
-        .expect("conductor starts");
+    let child = command.kill_on_drop(true).spawn();
+    child.expect("conductor starts")
+}
+
+/// Runs `conductor` to its end.
+pub async fn run(args: &[String], env: &[(&str, &str)], stdin: &[u8]) -> Ran {
+    use tokio::io::AsyncWriteExt;
+    let mut child = piped(args, env);
     let mut pipe = child.stdin.take().expect("a pipe");
     // It may end without reading all of it.
     let _ = pipe.write_all(stdin).await;

@@ -90,6 +90,7 @@ impl TestCluster {
                         port: *port,
                         peers: ports.clone(),
                         is_hidden: false,
+                        tls: None,
                     });
                     change(n, &mut config);
                     scope.spawn(move || start(config, &home))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use conductor_eventlog::jetstream::{Connect, Connection};
+use conductor_eventlog::jetstream::{Connect, Connection, Tls};
 use conductor_eventlog::{Append, EventLog};
 use conductor_protocol::subject::Subject;
 use conductor_protocol::{CellId, Control, Position, TaskId};
@@ -30,6 +30,8 @@ pub struct System {
     pub env: Vec<(String, String)>,
     /// Credentials of the test's own connection and of the CLI.
     pub credentials: Option<PathBuf>,
+    /// How links are encrypted: the test's own, those of the CLI and of processes.
+    pub tls: Tls,
     /// The server, where there is one server.
     pub server: Option<TestServer>,
 }
@@ -67,20 +69,26 @@ impl System {
 
     /// Servers that somebody else keeps and that want credentials, which the CLI is given too.
     pub async fn at_as(url: String, credentials: Option<PathBuf>) -> Self {
-        let connect = Connect {
-            credentials: credentials.clone(),
+        Self::by(Connect {
+            credentials,
             ..Connect::to(&url, "test", cell())
-        };
+        })
+        .await
+    }
+
+    /// Servers that are reached so.
+    pub async fn by(connect: Connect) -> Self {
         let connection = Connection::open(&connect)
             .await
             .unwrap_or_else(|e| panic!("{e}"));
         Self {
             processes: BTreeMap::new(),
             connection: Arc::new(connection),
-            url,
+            url: connect.url,
             dir: tempfile::tempdir().expect("a temporary directory"),
             env: Vec::new(),
-            credentials,
+            credentials: connect.credentials,
+            tls: connect.tls,
             server: None,
         }
     }
@@ -138,6 +146,8 @@ impl System {
     pub fn start(&mut self, name: &str, args: &[&str]) {
         let mut all = args.to_vec();
         all.extend(["--nats-url", &self.url, "--log", "info,async_nats=warn"]);
+        let tls = self.tls_flags();
+        all.extend(tls.iter().map(String::as_str));
         let env: Vec<_> = self
             .env
             .iter()
@@ -223,13 +233,33 @@ impl System {
 
     /// The same, with something on standard input.
     pub async fn cli_with(&self, args: &[&str], stdin: &[u8]) -> Ran {
+        process::run(&self.arguments(args), &[], stdin).await
+    }
+
+    /// Arguments of `conductor` by which it finds this system.
+    pub fn arguments(&self, args: &[&str]) -> Vec<String> {
         // Before any `--`, behind which everything is the task's command line.
         let mut all = vec!["--nats-url".to_owned(), self.url.clone()];
+        all.extend(self.tls_flags());
         if let Some(credentials) = &self.credentials {
             all.extend(["--creds".to_owned(), credentials.display().to_string()]);
         }
         all.extend(args.iter().map(|a| (*a).to_owned()));
-        process::run(&all, &[], stdin).await
+        all
+    }
+
+    fn tls_flags(&self) -> Vec<String> {
+        let mut flags = Vec::new();
+        let mut add = |flag: &str, file: Option<&PathBuf>| {
+            if let Some(file) = file {
+                flags.extend([flag.to_owned(), file.display().to_string()]);
+            }
+        };
+        add("--tls-ca", self.tls.ca.as_ref());
+        let own = self.tls.identity.as_ref();
+        add("--tls-cert", own.map(|(cert, _)| cert));
+        add("--tls-key", own.map(|(_, key)| key));
+        flags
     }
 
     /// Checks that replaying the log gives what every live replica holds.

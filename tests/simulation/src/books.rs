@@ -21,6 +21,15 @@ pub struct Question {
     pub decided: Option<Answer>,
     /// How often its attempt was told.
     pub told: u32,
+    /// Whether its attempt withdrew it.
+    pub is_withdrawn: bool,
+}
+
+impl Question {
+    /// Whether its attempt waits for an answer.
+    pub fn is_waited_for(&self) -> bool {
+        self.told == 0 && !self.is_withdrawn
+    }
 }
 
 /// Something that people said to an attempt.
@@ -42,10 +51,10 @@ pub struct Talk {
 }
 
 impl Talk {
-    /// Whether the attempt assigned there has asked something and was not told the answer.
+    /// Whether the attempt assigned there has asked something, wants to know it and was not told.
     pub fn is_asking(&self, lease: Position) -> bool {
         let all = self.questions.range((lease, 0)..=(lease, u32::MAX));
-        all.into_iter().any(|(_, q)| q.told == 0)
+        all.into_iter().any(|(_, q)| q.is_waited_for())
     }
 
     /// Somebody answers a question of the attempt assigned there.
@@ -70,9 +79,16 @@ impl Talk {
                     given: None,
                     decided: None,
                     told: 0,
+                    is_withdrawn: false,
                 };
                 self.questions
                     .insert((e.lease.assigned, e.approval), question);
+            }
+            Event::ApprovalWithdrawn(e) => {
+                let key = (e.lease.assigned, e.approval);
+                if let Some(question) = self.questions.get_mut(&key) {
+                    question.is_withdrawn = true;
+                }
             }
             Event::ApprovalDecided(e) => {
                 let key = (e.lease.assigned, e.approval);

@@ -61,6 +61,9 @@ pub struct Options {
     /// Of questions: how many somebody answers.
     #[serde(default)]
     pub answering: u64,
+    /// Of questions: how many their attempts withdraw.
+    #[serde(default)]
+    pub withdrawing: u64,
     /// Of attempts: how many are told something while they run.
     #[serde(default)]
     pub telling: u64,
@@ -186,6 +189,11 @@ impl Options {
             telling: rare(&mut talk, 400),
             are_agents_old: talk.chance(150),
             submitting: rare(&mut talk, 900),
+            withdrawing: if talk.chance(900) {
+                0
+            } else {
+                talk.between(1, 400)
+            },
             weights,
             faults: r.between(0, 40),
             commands: if r.chance(200) { 0 } else { r.between(1, 30) },

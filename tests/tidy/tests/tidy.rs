@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Packages from the lowest layer up, with the only packages of ours each may name.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("conductor-protocol", &[]),
     ("conductor-telemetry", &["conductor-protocol"]),
     ("conductor-domain", &["conductor-protocol"]),
@@ -41,6 +41,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("conductor-orchestrator", SERVICE),
     ("conductor-scheduler", SERVICE),
     ("conductor-modelproxy", &["conductor-protocol"]),
+    ("conductor-toolserver", &["conductor-protocol"]),
     (
         "conductor-agent",
         &[
@@ -50,6 +51,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
             "conductor-eventlog",
             "conductor-replica",
             "conductor-modelproxy",
+            "conductor-toolserver",
         ],
     ),
     (

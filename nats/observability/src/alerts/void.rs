@@ -7,7 +7,7 @@ use crate::promql::grown;
 pub(super) fn group() -> Group {
     Group {
         name: "conductor-void-events",
-        alerts: vec![wrong_writer(), stale_epoch(), unreadable()],
+        alerts: vec![wrong_writer(), refused(), stale_epoch(), unreadable()],
     }
 }
 
@@ -48,6 +48,45 @@ fn wrong_writer() -> Alert {
             series: &[
                 r#"conductor_void_events_total{cell="local",instance="o1:9090",reason="wrong_writer"} 1+0x300"#,
                 r#"conductor_void_events_total{cell="local",instance="o1:9090",reason="duplicate"} 1+1x300"#,
+            ],
+            at: "2h",
+        },
+    }
+}
+
+fn refused() -> Alert {
+    Alert {
+        name: "ConductorServerRefuses",
+        severity: Severity::Warning,
+        expr: "sum by (cell, kind) \
+               (increase(conductor_server_refusals_total{kind=~\"publish|subscribe\"}[1h])) > 0"
+            .to_owned(),
+        lasts: "0s",
+        summary: "Somebody tries to {{ $labels.kind }} where the server of cell {{ $labels.cell }} does not let them",
+        description: "{{ $value | printf \"%.0f\" }} time(s) in the last hour a client of cell \
+                      {{ $labels.cell }} tried to {{ $labels.kind }} on a subject that is not its own.",
+        runbook: Runbook {
+            means: "No part of Conductor does this with the credentials it is given: somebody uses them for \
+                    something else, an agent's above all, or a person the wrong file. The server let nothing \
+                    of it through.",
+            look: "the log of `conductor up`: \"the server refused a client\" names account, user and subject. \
+                   An account AGENT_… is an agent's.",
+            act: "Find out who holds these credentials. An agent that does what it should not: \
+                  `conductor agent revoke <name>`, then look at its host.",
+        },
+        fires: Story {
+            series: &[
+                r#"conductor_server_refusals_total{cell="local",instance="o1:9090",kind="publish"} 0+0x100 4+0x60"#,
+            ],
+            at: "55m",
+        },
+        labels: &[("cell", "local"), ("kind", "publish")],
+        value: "4",
+        quiet: Story {
+            // Long ago; and credentials that are no longer good.
+            series: &[
+                r#"conductor_server_refusals_total{cell="local",instance="o1:9090",kind="publish"} 4+0x300"#,
+                r#"conductor_server_refusals_total{cell="local",instance="o1:9090",kind="connect"} 0+1x300"#,
             ],
             at: "2h",
         },

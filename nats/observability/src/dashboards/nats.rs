@@ -42,6 +42,17 @@ fn links() -> Vec<Panel> {
                 "{{instance}}",
                 r#"sum by (instance) (increase(conductor_nats_reconnects_total{cell="$cell"}[5m]))"#,
             ),
+        Panel::lines(
+            "Refused by the server, in an hour",
+            "What the server of `conductor up` did not let its clients do: publish, subscribe, connect, or \
+             have more than they may. The log of `up` names account, user and subject of each. Of servers \
+             of your own their log says so.",
+        )
+        .query(
+            "{{kind}}",
+            r#"sum by (kind) (increase(conductor_server_refusals_total{cell="$cell"}[1h]))"#,
+        )
+        .red_from(1.0),
         Panel::areas(
             "Bytes in streams",
             "`log` is never deleted from: it has to have room for as long as it is to live. The others are \

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use conductor_protocol::OutcomeClass;
 use conductor_protocol::event::{AttemptFailed, AttemptSucceeded, Event, OutputStats, Usage};
-use conductor_protocol::human::DurationMs;
+use conductor_protocol::human::{ByteSize, DurationMs};
 use conductor_protocol::ids::Lease;
 use conductor_protocol::limits::MESSAGE_BYTES_MAX;
 
@@ -32,6 +32,7 @@ pub(super) struct End {
 pub(super) struct Limits {
     pub(super) run: DurationMs,
     pub(super) silence: Duration,
+    pub(super) disk: ByteSize,
 }
 
 impl End {
@@ -146,6 +147,13 @@ fn brought_about(why: Why, limits: Limits) -> Option<(OutcomeClass, String)> {
             OutcomeClass::Timeout,
             format!("ran longer than {}", limits.run),
         ),
+        Why::Disk => {
+            let message = format!(
+                "disk: its files took more than {}; let it write less, or raise sandbox.disk",
+                limits.disk
+            );
+            (OutcomeClass::Failed, message)
+        }
         Why::Silent => {
             let message = format!("said nothing for {:?}", limits.silence);
             (OutcomeClass::Stalled, message)
@@ -189,6 +197,7 @@ mod tests {
         assert_eq!(class(Why::Lingering, None), None);
         assert_eq!(class(Why::RunTimeout, None), Some(OutcomeClass::Timeout));
         assert_eq!(class(Why::Silent, own), Some(OutcomeClass::Stalled));
+        assert_eq!(class(Why::Disk, None), Some(OutcomeClass::Failed));
         for (stop, expected) in [
             (Stop::LeaseExpired, OutcomeClass::LeaseExpired),
             (Stop::Shutdown, OutcomeClass::AgentLost),

@@ -1,11 +1,9 @@
 //! What an attempt leaves: its result, what it changed, its artifacts, its commits.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use conductor_protocol::OutcomeClass;
-use conductor_protocol::event::{AttemptArtifact, AttemptChanged};
+use conductor_protocol::event::AttemptChanged;
 use conductor_protocol::limits::RESULT_BYTES_MAX;
 
 use super::Course;
@@ -13,17 +11,10 @@ use super::end::End;
 use super::program::stopped;
 use crate::files::{self, cut_beginning, cut_end};
 use crate::schema;
-use crate::workspace::collect::{self, ARTIFACTS_BYTES_MAX, Hashed};
+use crate::tools::{Completed, Tools};
+use crate::workspace::collect::{self, Hashed, PATCH, RESULT};
+use crate::workspace::store::hashed;
 use crate::workspace::{Changed, Workspace};
-
-/// The artifact of what changed.
-const PATCH: &str = "changes.patch";
-/// The artifact of a result that is too long for an event.
-const RESULT: &str = "result.txt";
-/// How often the storing of an artifact is tried, with growing pauses between.
-const TRIES: u32 = 7;
-/// The first of those pauses.
-const PAUSE: Duration = Duration::from_millis(500);
 
 impl Course {
     /// Keeps what the attempt leaves; of one that was stopped only its commits.
@@ -33,6 +24,7 @@ impl Course {
             return None;
         }
         self.tell_started();
+        self.hear_tools();
         let (progress, bad) = self.progress.finish(&self.dirs.workspace);
         if let Some(progress) = progress {
             self.tell_progress(progress);
@@ -87,12 +79,29 @@ impl Course {
         });
     }
 
-    /// Takes the result that the program left as a file, and checks it.
+    /// Takes in what its tools say of how far it is.
+    pub(super) fn hear_tools(&mut self) {
+        let tools = self.reach.tools.as_ref();
+        if let Some(progress) = tools.and_then(Tools::progress) {
+            self.progress.say(progress);
+        }
+    }
+
+    /// Takes the result that the program gave, and checks it: by its tools, where it was told that it
+    /// is taken; else as a file; else what it wrote.
     fn take_result(&self, end: &mut End) {
-        match files::result(&self.dirs.workspace) {
-            Ok(Some(result)) => end.result = Some(result),
-            Ok(None) => {}
-            Err(problem) => end.fail(OutcomeClass::BadOutput, problem),
+        let completed = self.reach.tools.as_ref().and_then(Tools::completed);
+        if let Some(Completed { result, summary }) = completed {
+            if let Some(summary) = summary {
+                self.note(&format!("[result: {summary}]"));
+            }
+            end.result = Some(result);
+        } else {
+            match files::result(&self.dirs.workspace) {
+                Ok(Some(result)) => end.result = Some(result),
+                Ok(None) => {}
+                Err(problem) => end.fail(OutcomeClass::BadOutput, problem),
+            }
         }
         let terms = self.of.assigned.terms.as_deref();
         let schema = terms.and_then(|t| t.result_schema.as_deref());
@@ -170,15 +179,11 @@ impl Course {
         for problem in problems {
             self.is_missed(end, &problem);
         }
-        let mut total = 0_u64;
         for path in paths {
             let kept = match hashed(&workspace, &path).await {
                 Ok(hashed) => {
-                    total = total.saturating_add(hashed.size);
-                    if total > ARTIFACTS_BYTES_MAX {
-                        let most = format!(
-                            "the artifacts have more than {ARTIFACTS_BYTES_MAX} bytes; {path:?} and what follows are not kept"
-                        );
+                    if let Err(most) = self.keeper.admit(hashed.size) {
+                        let most = format!("{most}; {path:?} and what follows are not kept");
                         return self.is_missed(end, &most);
                     }
                     let kept = self.keep_file(&path, hashed).await;
@@ -200,34 +205,8 @@ impl Course {
 
     /// Stores a file, then says so.
     async fn keep_file(&self, name: &str, hashed: Hashed) -> Result<(), String> {
-        let Hashed { file, sha256, size } = hashed;
-        let mut pause = PAUSE;
-        for tried in 1..=TRIES {
-            let copy = file.try_clone().map_err(|e| e.to_string())?;
-            match self.of.artifacts.store(&sha256, size, copy).await {
-                Ok(()) => break,
-                Err(problem) if tried == TRIES => return Err(problem),
-                Err(problem) => {
-                    tracing::warn!(task = %self.of.lease.task, name, problem, "an artifact was not stored, trying again");
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                }
-            }
-        }
-        self.of.tell(AttemptArtifact {
-            lease: self.of.lease,
-            name: name.to_owned(),
-            sha256,
-            size,
-            media_type: collect::media_type(name),
-        });
+        let kept = self.keeper.keep(name, hashed).await?;
+        self.of.tell(kept);
         Ok(())
     }
-}
-
-/// Opens and hashes a file, which may take a while.
-async fn hashed(workspace: &Path, path: &str) -> Result<Hashed, String> {
-    let (workspace, path): (PathBuf, String) = (workspace.to_owned(), path.to_owned());
-    let done = tokio::task::spawn_blocking(move || collect::open(&workspace, &path)).await;
-    done.map_err(|e| e.to_string())?
 }

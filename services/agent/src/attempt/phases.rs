@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use conductor_protocol::OutcomeClass;
+use conductor_protocol::human::ByteSize;
 use conductor_protocol::spec::CommandSpec;
 
 use super::Course;
@@ -30,6 +31,7 @@ impl Course {
         };
         self.start_clock();
         if let Err(mut end) = self.set_up().await {
+            self.close_reach().await;
             self.keep(&workspace, &mut end).await;
             return *end;
         }
@@ -83,10 +85,13 @@ impl Course {
         let mut stop = attempt.stop.clone();
         let (why, problem) = tokio::select! {
             made = Workspace::make(&ground, &mut self.dirs) => {
-                let opened = made.and_then(|made| Ok((plan.open(attempt, &self.dirs.run)?, made)));
+                let open = || plan.open(attempt, &self.dirs, &self.keeper);
+                let opened = made.and_then(|made| Ok((open()?, made)));
                 match opened {
                     Ok((reach, workspace)) => {
                         self.reach = reach;
+                        // It begins anew where what was left turned out not to be good.
+                        self.session = workspace.session().map(str::to_owned);
                         return Ok(workspace);
                     }
                     Err(problem) => (Why::Ended, problem),
@@ -162,9 +167,11 @@ impl Course {
     }
 
     fn judged(&self, runtime: &mut dyn Runtime, ended: &Ended) -> End {
+        let disk = self.boxing.as_ref().and_then(|b| b.limits.disk);
         let limits = Limits {
             run: self.of.assigned.timeouts.run.unwrap_or_default(),
             silence: runtime.silence().unwrap_or_default(),
+            disk: ByteSize(disk.unwrap_or_default()),
         };
         // What did not end by itself after its last word was ended by us: that says nothing of it.
         let status = match ended.why {

@@ -18,6 +18,7 @@ use crate::output::Channel;
 use crate::process::Process;
 use crate::reaper::{self, Status};
 use crate::runtime::{Job, Runtime, Signal};
+use crate::sandbox::disk::DiskWatch;
 use crate::workspace::no_room;
 
 /// How long after a reaper's end its outputs may stay open before its tree is looked for again.
@@ -77,6 +78,7 @@ impl Course {
             host: &self.reach.host,
             is_boxed: boxing.in_use().kind != SandboxKind::None,
             session: self.session.as_deref(),
+            tools: self.reach.endpoint.as_ref(),
         };
         let mut launch = runtime.prepare(&job)?;
         launch.env.extend(self.reach.env.clone());
@@ -103,7 +105,8 @@ impl Course {
         polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stop = self.of.stop.clone();
         let mut waiting = self.of.people.waiting();
-        watch.pause(*waiting.borrow_and_update() > 0);
+        let mut disk = self.disk();
+        self.pause(&mut watch, *waiting.borrow_and_update());
         while out_open || err_open {
             tokio::select! {
                 read = stdout.read(&mut out), if out_open => {
@@ -120,8 +123,13 @@ impl Course {
                     watch.begin_stop(Why::Stopped(reason));
                     watch.step(runtime, &mut process).await;
                 }
+                () = disk.exceeded(), if watch.why == Why::Ended => {
+                    watch.kill(Why::Disk, runtime, &mut process).await;
+                }
                 Some(word) = self.of.words.recv() => self.hear(runtime, word, &mut watch, inside),
-                Ok(()) = waiting.changed() => watch.pause(*waiting.borrow_and_update() > 0),
+                Ok(()) = waiting.changed() => {
+                    self.pause(&mut watch, *waiting.borrow_and_update());
+                }
                 notice = self.reach.line.next() => self.notice(notice, &mut watch),
                 () = tokio::time::sleep_until(watch.next()) => {
                     watch.on_time(runtime, &mut process).await;
@@ -143,13 +151,35 @@ impl Course {
                 }
             }
         };
+        if watch.why == Why::Ended && disk.exceeds_now().await {
+            watch.why = Why::Disk;
+        }
+        // Whoever stopped it ends all that was asked; else what follows may take long.
+        if !matches!(watch.why, Why::Stopped(_)) {
+            self.of.people.program_ended();
+        }
         // Waiting for people takes nothing from what runs after it.
         self.run_deadline = watch.run_deadline();
         Ended::of(watch.why, end)
     }
 
-    /// Tells how far it is, where it says so in its file.
+    /// Looks at how much its files take.
+    fn disk(&self) -> DiskWatch {
+        let dirs = &self.dirs;
+        let own = [&dirs.workspace, &dirs.home, &dirs.tmp, &dirs.run];
+        let limit = self.boxing.as_ref().and_then(|b| b.limits.disk);
+        DiskWatch::new(own.map(Clone::clone).to_vec(), limit)
+    }
+
+    /// Its clocks stand still while any question waits for people.
+    fn pause(&self, watch: &mut Watch, questions: usize) {
+        watch.pause(questions > 0);
+        self.tell_tools(watch.run_deadline());
+    }
+
+    /// Tells how far it is, where it says so in its file or by its tools.
     fn look_for_progress(&mut self, now: Instant) {
+        self.hear_tools();
         if let Some(progress) = self.progress.poll(&self.dirs.workspace, now) {
             self.tell_progress(progress);
         }
@@ -187,6 +217,12 @@ impl Course {
                 Signal::Say(bytes) => watch.say(bytes),
                 Signal::Ask(name, question, summary) => {
                     self.of.people.ask_for_runtime(name, question, &summary);
+                }
+                Signal::Withdraw(name) => self.of.people.withdraw(&name),
+                Signal::Warning(problem) => {
+                    let (lease, problem) = (&self.of.lease, problem.as_str());
+                    tracing::warn!(task = %lease.task, attempt = lease.attempt, problem, "an attempt does without something");
+                    self.note(&format!("[{problem}]"));
                 }
                 Signal::Final => watch.on_final(),
                 Signal::Moment(moment) => inside.saw(moment),

@@ -2,20 +2,22 @@
 //! while they run.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use conductor_protocol::event::{AttemptThrottled, AttemptUsage, Question};
+use conductor_protocol::event::{AttemptThrottled, AttemptUsage};
 
 use super::end::End;
 use super::watch::{Watch, Why};
 use super::{Attempt, Course};
-use crate::models::{Line, Notice, Plan};
+use crate::dirs::AttemptDirs;
+use crate::models::{Line, Notice, Plan, Tab};
 use crate::runtime::Host;
 use crate::sandbox::Boxing;
 use crate::secrets::{self, Granted};
-
-/// By what name people are asked about a budget: no runtime has one like it.
-pub(super) const BUDGET: &str = "conductor-budget";
+use crate::sessions::USED;
+use crate::tools::{Endpoint, Given, TOKEN_VARIABLE, Tools, URL_VARIABLE};
+use crate::workspace::store::Keeper;
 
 /// What its programs are given.
 #[derive(Debug)]
@@ -26,6 +28,10 @@ pub(super) struct Reach {
     pub(super) env: BTreeMap<String, String>,
     /// What is open.
     pub(super) line: Line,
+    /// Where they find their tools.
+    pub(super) endpoint: Option<Endpoint>,
+    /// What those have said.
+    pub(super) tools: Option<Tools>,
 }
 
 /// What they will be given.
@@ -35,6 +41,9 @@ pub(super) struct ReachPlan {
     env: BTreeMap<String, String>,
     plan: Plan,
     granted: Granted,
+    /// Where they see their workspace; one that goes on in a place of its own is elsewhere on the
+    /// machine.
+    seen_at: Option<PathBuf>,
 }
 
 impl Reach {
@@ -44,18 +53,40 @@ impl Reach {
             host: host.clone(),
             env: BTreeMap::new(),
             line: Line::none(),
+            endpoint: None,
+            tools: None,
         }
     }
 }
 
 impl ReachPlan {
-    /// Puts it where programs find it: `run` is the directory they share with the agent.
-    pub(super) fn open(self, attempt: &Attempt, run: &Path) -> Result<Reach, String> {
-        self.granted.write(run)?;
+    /// Puts it where programs find it, once their directories are there.
+    pub(super) fn open(
+        self,
+        attempt: &Attempt,
+        dirs: &AttemptDirs,
+        keeper: &Keeper,
+    ) -> Result<Reach, String> {
+        self.granted.write(&dirs.run)?;
+        let tools = Tools::open(Given {
+            lease: attempt.lease,
+            assigned: &attempt.assigned,
+            workspace: dirs.workspace.clone(),
+            seen_at: self.seen_at.unwrap_or_else(|| dirs.workspace.clone()),
+            keeper: keeper.clone(),
+            people: attempt.people.clone(),
+            facts: attempt.facts.clone(),
+            children: Arc::new(attempt.subtasks.clone()),
+        });
+        let tab = Tab::at(attempt.lease.task, dirs.root.join(USED));
+        let endpoint = self.plan.tools();
+        let models = &attempt.host.models;
         Ok(Reach {
-            line: self.plan.open(&attempt.host.models, run)?,
+            line: self.plan.open(models, &dirs.run, &tools, tab)?,
             host: self.host,
             env: self.env,
+            endpoint: Some(endpoint),
+            tools: Some(tools),
         })
     }
 }
@@ -81,11 +112,13 @@ impl Course {
             env.insert(secrets::VARIABLE.to_owned(), dir);
         }
         let host = plan.host(&attempt.host);
+        let own = self.dirs.paths().workspace;
         let reach = ReachPlan {
             host,
             env,
             plan,
             granted,
+            seen_at: Some(paths.workspace).filter(|seen| *seen != own),
         };
         Ok((boxing, reach))
     }
@@ -96,19 +129,29 @@ impl Course {
         match notice {
             Notice::Usage(usage) => self.of.tell(AttemptUsage { lease, usage }),
             Notice::Throttled(until_ms) => self.of.tell(AttemptThrottled { lease, until_ms }),
-            Notice::Ask(account) => {
-                let people = &self.of.people;
-                people.ask_for_runtime(BUDGET.to_owned(), Question::Budget, &account);
-            }
+            Notice::Ask(account) => self.of.people.ask_for_budget(&account),
             Notice::Over => watch.on_refusal(),
+        }
+    }
+
+    /// Its program is gone: nothing it asked for is carried out or waited for any more, and what runs
+    /// after it finds no tools.
+    pub(super) async fn close_reach(&mut self) {
+        self.reach.line.close().await;
+        if let Some(tools) = &self.reach.tools {
+            tools.close();
+        }
+        self.reach.endpoint = None;
+        for name in [URL_VARIABLE, TOKEN_VARIABLE] {
+            self.reach.env.remove(name);
         }
     }
 
     /// Its program is gone: what it used is what was metered, and what it was refused is why it
     /// failed.
     pub(super) async fn settle(&mut self, end: &mut End) {
+        self.close_reach().await;
         let line = &mut self.reach.line;
-        line.close().await;
         end.usage = line.usage(end.usage.take());
         if matches!(end.why, Why::Ended | Why::Lingering | Why::Refused) {
             end.failure = line.failure(end.failure.take());

@@ -7,7 +7,6 @@ use conductor_protocol::terms::Answer;
 use super::Course;
 use super::end::End;
 use super::program::stopped;
-use super::reach::BUDGET;
 use super::watch::Watch;
 use crate::inside::Inside;
 use crate::people::{Heard, Reply, cut};
@@ -27,8 +26,8 @@ impl Course {
     ) {
         let signals = match self.heed(word) {
             None => return,
-            Some(Heard::Answer(name, reply)) if name == BUDGET => {
-                self.reach.line.decide(reply.answer);
+            Some(Heard::Budget(answer)) => {
+                self.reach.line.decide(answer);
                 return;
             }
             Some(Heard::Answer(name, reply)) => runtime.answered(&name, &reply),

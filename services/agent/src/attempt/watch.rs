@@ -34,6 +34,8 @@ pub(super) enum Why {
     Lingering,
     /// Nothing it asks is answered any more, and it did not end by itself.
     Refused,
+    /// Its files took more than they may.
+    Disk,
 }
 
 pub(super) struct Watch {
@@ -163,6 +165,18 @@ impl Watch {
 
     pub(super) fn begin_stop(&mut self, why: Why) {
         self.why = why;
+    }
+
+    /// Ends it at once: every step of the ladder would give it time to do more harm.
+    pub(super) async fn kill(
+        &mut self,
+        why: Why,
+        runtime: &mut dyn Runtime,
+        process: &mut Process,
+    ) {
+        self.why = why;
+        self.ladder = [].iter();
+        self.step(runtime, process).await;
     }
 
     /// The next step of the ladder; at its end the whole tree is killed.

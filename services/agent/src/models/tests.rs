@@ -1,4 +1,5 @@
 use super::*;
+use crate::tools::testing;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -6,6 +7,7 @@ use std::path::PathBuf;
 use conductor_modelproxy::KeySource;
 use conductor_protocol::TaskId;
 use conductor_protocol::compact::{Pairs, Rare};
+use conductor_protocol::event::Usage;
 use conductor_protocol::ids::Namespace;
 use conductor_protocol::terms::{Before, SandboxSpec, Terms as TaskTerms};
 
@@ -100,6 +102,19 @@ fn codex() -> RunSpec {
     RunSpec::Codex(Box::default())
 }
 
+/// Says something to a host of this machine; its answer.
+async fn say(host: &str, ask: String) -> String {
+    let host = host.to_owned();
+    let said = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(host).unwrap();
+        stream.write_all(ask.as_bytes()).unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        said
+    });
+    said.await.unwrap()
+}
+
 const ANSWER: &str = r#"{"model":"gpt-5","usage":{"input_tokens":100,"output_tokens":7}}"#;
 
 #[tokio::test]
@@ -116,8 +131,13 @@ async fn a_program_that_knows_no_sockets_has_a_port_and_a_placeholder() {
         .map(|(p, key)| (*p, key.variable))
         .collect();
     let env = plan.ways.model_env(&keys, &plan.terms.placeholder);
-    assert!(plan.env().is_empty(), "the agent listens itself");
-    let mut line = plan.open(&models, dir.path()).unwrap();
+    let variables: Vec<String> = plan.env().into_keys().collect();
+    let tools = [TOKEN_VARIABLE, URL_VARIABLE];
+    assert_eq!(variables, tools, "the agent listens itself");
+    let tools = testing::opened(dir.path(), None).tools;
+    let task = TaskId::from_parts(0, [0; 10]);
+    let tab = || Tab::at(task, dir.path().join("usage.json"));
+    let mut line = plan.open(&models, dir.path(), &tools, tab()).unwrap();
     let base = env["OPENAI_BASE_URL"]
         .strip_prefix("http://")
         .unwrap()
@@ -128,15 +148,7 @@ async fn a_program_that_knows_no_sockets_has_a_port_and_a_placeholder() {
          content-length: 17\r\nconnection: close\r\n\r\n{{\"model\":\"gpt-5\"}}",
         env["OPENAI_API_KEY"]
     );
-    let host = host.to_owned();
-    let said = tokio::task::spawn_blocking(move || {
-        let mut stream = TcpStream::connect(host).unwrap();
-        stream.write_all(ask.as_bytes()).unwrap();
-        let mut said = String::new();
-        stream.read_to_string(&mut said).unwrap();
-        said
-    });
-    let said = said.await.unwrap();
+    let said = say(host, ask).await;
     assert!(
         said.starts_with("HTTP/1.1 200") && said.ends_with(ANSWER),
         "{said}"
@@ -154,7 +166,15 @@ async fn a_program_that_knows_no_sockets_has_a_port_and_a_placeholder() {
         (3, 100, 17)
     );
     assert!((usage.cost_usd - 1.000_195).abs() < 1e-9, "{usage:?}");
-    assert_eq!(line.usage(None), Some(usage));
+    assert_eq!(line.usage(None), Some(usage.clone()));
+    // Another attempt counts on from there, though the log may know less.
+    let next = Plan::new(&models, &assigned(codex(), None), &paths(dir.path()), false)
+        .await
+        .unwrap();
+    let run = tempfile::tempdir().unwrap();
+    let line = next.open(&models, run.path(), &tools, tab()).unwrap();
+    assert_eq!(line.before.turns, usage.turns);
+    assert!((line.before.cost_usd - usage.cost_usd).abs() < 1e-9);
 }
 
 #[tokio::test]
@@ -181,14 +201,17 @@ async fn in_a_network_of_its_own_the_reaper_opens_the_ports() {
         forward,
         "8190=/run/conductor/model.sock 8191=/run/conductor/egress.sock"
     );
-    let _line = plan.open(&models, dir.path()).unwrap();
+    let tools = testing::opened(dir.path(), None).tools;
+    let _line = plan
+        .open(&models, dir.path(), &tools, Tab::default())
+        .unwrap();
     for socket in [MODEL_SOCKET, EGRESS_SOCKET] {
         assert!(dir.path().join(socket).exists(), "{socket}");
     }
 }
 
 #[tokio::test]
-async fn programs_of_other_kinds_get_nothing() {
+async fn programs_of_other_kinds_get_their_tools_and_no_models() {
     let models = models(Provider::OpenAi, "http://127.0.0.1:9/v1");
     let dir = tempfile::tempdir().unwrap();
     let command = RunSpec::Command(Box::default());
@@ -197,9 +220,33 @@ async fn programs_of_other_kinds_get_nothing() {
         let plan = Plan::new(&models, &assigned(run, None), &paths(dir.path()), false)
             .await
             .unwrap();
-        assert!(plan.env().is_empty() && plan.secrets().next().is_none());
-        let line = plan.open(&models, dir.path()).unwrap();
+        assert!(plan.secrets().next().is_none());
+        let (variables, endpoint) = (plan.env(), plan.tools());
+        let tools = [TOKEN_VARIABLE, URL_VARIABLE];
+        assert!(variables.keys().eq(tools.iter()), "{variables:?}");
+        assert_eq!(variables[URL_VARIABLE], endpoint.url);
+        let tools = testing::opened(dir.path(), None).tools;
+        let line = plan
+            .open(&models, dir.path(), &tools, Tab::default())
+            .unwrap();
         assert!(!line.is_metered());
+        let host = endpoint.url.strip_prefix("http://").unwrap();
+        let host = host.strip_suffix("/mcp").unwrap().to_owned();
+        for (path, token, status) in [
+            ("/mcp", "another", 401),
+            ("/openai/v1/responses", &*endpoint.token, 403),
+            // It is asked for JSON, which this is not.
+            ("/mcp", &*endpoint.token, 415),
+        ] {
+            let ask = format!(
+                "POST {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {token}\r\n\
+                 accept: application/json, text/event-stream\r\ncontent-length: 17\r\n\
+                 connection: close\r\n\r\n{{\"model\":\"gpt-5\"}}"
+            );
+            let said = say(&host, ask).await;
+            let expected = format!("HTTP/1.1 {status} ");
+            assert!(said.starts_with(&expected), "{path} {status}: {said}");
+        }
         let said = Some(Usage {
             turns: 9,
             ..Usage::default()
@@ -210,7 +257,8 @@ async fn programs_of_other_kinds_get_nothing() {
             "its own figures are all there is"
         );
     }
-    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
+    let sockets = std::fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(sockets, 0, "its port is enough");
 }
 
 #[tokio::test]

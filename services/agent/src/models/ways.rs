@@ -10,8 +10,9 @@ use conductor_protocol::spec::Runtime as Kind;
 
 use crate::dirs::Paths;
 use crate::forward;
+use crate::tools::Endpoint;
 
-/// The socket of the model proxy, in the directory shared with the agent.
+/// The socket of the model proxy and of the tools, in the directory shared with the agent.
 pub(super) const MODEL_SOCKET: &str = "model.sock";
 /// The socket of the way to other hosts.
 pub(super) const EGRESS_SOCKET: &str = "egress.sock";
@@ -21,14 +22,18 @@ const EGRESS_PORT: u16 = 8191;
 /// What the model proxy is called where a name is needed and none is looked up. The CLI speaks
 /// TLS into the socket unless it is plain HTTP (agent-facts 0.5).
 const MODEL_HOST: &str = "http://model.conductor";
+/// What is reached without the proxy for other hosts.
+const NOT_BY_PROXY: &str = "127.0.0.1,localhost,model.conductor";
 
 /// Ways out of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ways {
     run: PathBuf,
-    /// Whether the program knows unix sockets, and can reach ours.
+    /// Whether the program reaches its models by the socket itself: it knows such, and ours is not too
+    /// deep.
     by_socket: bool,
-    model_port: Option<u16>,
+    /// The port that leads to the same socket, for all who know none.
+    port: u16,
     egress_port: Option<u16>,
     has_models: bool,
 }
@@ -37,11 +42,10 @@ impl Ways {
     pub(super) fn new(paths: &Paths, runtime: Kind, has_models: bool, has_hosts: bool) -> Self {
         let socket = paths.run.join(MODEL_SOCKET);
         let fits = socket.as_os_str().len() <= SOCKET_PATH_MAX;
-        let by_socket = runtime == Kind::Claude && fits;
         Self {
             run: paths.run.clone(),
-            by_socket,
-            model_port: (has_models && !by_socket).then_some(MODEL_PORT),
+            by_socket: has_models && runtime == Kind::Claude && fits,
+            port: MODEL_PORT,
             egress_port: has_hosts.then_some(EGRESS_PORT),
             has_models,
         }
@@ -53,14 +57,18 @@ impl Ways {
 
     /// Ports that are needed, and the socket that each leads to.
     pub(super) fn ports_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut u16)> {
-        let model = self.model_port.as_mut().map(|port| (MODEL_SOCKET, port));
         let egress = self.egress_port.as_mut().map(|port| (EGRESS_SOCKET, port));
-        model.into_iter().chain(egress)
+        [(MODEL_SOCKET, &mut self.port)].into_iter().chain(egress)
     }
 
     /// The ports that programs are told of.
     pub(super) fn ports(&self) -> impl Iterator<Item = u16> {
-        [self.model_port, self.egress_port].into_iter().flatten()
+        [self.port].into_iter().chain(self.egress_port)
+    }
+
+    /// Where a program finds its tools.
+    pub(super) fn tools(&self, placeholder: &str) -> Endpoint {
+        Endpoint::at(self.port, placeholder)
     }
 
     /// Whether programs are told of a socket itself.
@@ -79,10 +87,11 @@ impl Ways {
         let mut set = |name: &str, value: String| {
             env.insert(name.to_owned(), value);
         };
-        let here = self
-            .model_port
-            .map(|port| format!("http://127.0.0.1:{port}"));
-        let base = here.unwrap_or_else(|| MODEL_HOST.to_owned());
+        let base = if self.by_socket {
+            MODEL_HOST.to_owned()
+        } else {
+            format!("http://127.0.0.1:{}", self.port)
+        };
         for (provider, variable) in keys {
             set(variable, placeholder.to_owned());
             match provider {
@@ -106,22 +115,26 @@ impl Ways {
                 env.insert(name.to_owned(), proxy.clone());
             }
             for name in ["NO_PROXY", "no_proxy"] {
-                env.insert(
-                    name.to_owned(),
-                    "127.0.0.1,localhost,model.conductor".to_owned(),
-                );
+                env.insert(name.to_owned(), NOT_BY_PROXY.to_owned());
             }
         }
-        let ports = [
-            (self.model_port, MODEL_SOCKET),
-            (self.egress_port, EGRESS_SOCKET),
-        ];
-        let ports = ports.map(|(port, socket)| port.map(|port| (port, self.run.join(socket))));
-        let ports: Vec<(u16, PathBuf)> = ports.into_iter().flatten().collect();
-        if is_forwarded && !ports.is_empty() {
+        if is_forwarded {
+            let egress = self.egress_port.map(|port| (port, EGRESS_SOCKET));
+            let ports = [(self.port, MODEL_SOCKET)].into_iter().chain(egress);
+            let ports: Vec<(u16, PathBuf)> = ports
+                .map(|(port, socket)| (port, self.run.join(socket)))
+                .collect();
             env.insert(forward::VARIABLE.to_owned(), forward::value(&ports));
         }
         env
+    }
+
+    /// Has a program that goes out by a proxy of the machine's reach its tools without it.
+    pub(super) fn spare_proxy(env: &mut BTreeMap<String, String>) {
+        if env.contains_key("HTTPS_PROXY") {
+            let name = "NO_PROXY".to_owned();
+            env.entry(name).or_insert_with(|| NOT_BY_PROXY.to_owned());
+        }
     }
 }
 
@@ -157,8 +170,27 @@ mod tests {
                 "CLAUDE_CODE_OAUTH_TOKEN=p",
             ]
         );
-        assert!(ways.env(true).is_empty());
         assert!(ways.uses_socket(MODEL_SOCKET) && !ways.uses_socket(EGRESS_SOCKET));
+        // Its tools are at a port all the same: clients of theirs know no sockets.
+        assert_eq!(
+            shown(&ways.env(true)),
+            ["CONDUCTOR_FORWARD=8190=/run/conductor/model.sock"]
+        );
+        assert!(ways.env(false).is_empty(), "the agent listens itself");
+        assert_eq!(ways.tools("p").url, "http://127.0.0.1:8190/mcp");
+    }
+
+    #[test]
+    fn tools_are_not_looked_for_by_a_proxy_of_the_machine() {
+        let mut env = BTreeMap::new();
+        Ways::spare_proxy(&mut env);
+        assert!(env.is_empty());
+        env.insert("HTTPS_PROXY".to_owned(), "http://proxy:3128".to_owned());
+        Ways::spare_proxy(&mut env);
+        assert!(env["NO_PROXY"].contains("127.0.0.1"));
+        env.insert("NO_PROXY".to_owned(), "own".to_owned());
+        Ways::spare_proxy(&mut env);
+        assert_eq!(env["NO_PROXY"], "own");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! JSON-RPC, a message a line, in both directions (agent-facts 2.4).
 
 mod client;
+mod talk;
 mod update;
 
 use std::time::Duration;
@@ -9,13 +10,15 @@ use std::time::Duration;
 use conductor_protocol::spec::AcpSpec;
 
 use super::stream::JsonLines;
-use super::{Job, Runtime, Signal, Step, Verdict, base_env, cwd};
+use super::{Job, Runtime, Signal, Step, Verdict, asks_for_tools, base_env, cwd};
 use crate::input::Input;
 use crate::output::Channel;
+use crate::people::Reply;
 use crate::process::Launch;
 use crate::reaper::Status;
 use crate::usage::Meter;
 use client::{Client, Plan};
+use talk::Consent;
 
 pub(super) struct AcpRuntime {
     spec: AcpSpec,
@@ -50,9 +53,11 @@ impl Runtime for AcpRuntime {
             prompt: self.spec.prompt.clone(),
             cwd: begin.display().to_string(),
             allows_tools: self.spec.allow_tools,
+            consent: consent(&self.spec, job),
             must_resume: named.is_some(),
             meter: Meter::new(job.assigned.before.as_deref(), session),
             session: session.map(str::to_owned),
+            tools: job.tools.cloned(),
         };
         let (client, first) = Client::begin(plan);
         self.client = client;
@@ -67,15 +72,19 @@ impl Runtime for AcpRuntime {
     }
 
     fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal> {
-        let client = &mut self.client;
-        let each = |value: &_, line: &[u8], out: &mut _| client.line(value, line, out);
-        self.lines.read(channel, bytes, each)
+        self.lines.read(channel, bytes, &mut self.client)
     }
 
     fn end(&mut self, channel: Channel) -> Vec<Signal> {
-        let client = &mut self.client;
-        let each = |value: &_, line: &[u8], out: &mut _| client.line(value, line, out);
-        self.lines.end(channel, each)
+        self.lines.end(channel, &mut self.client)
+    }
+
+    fn answered(&mut self, name: &str, reply: &Reply) -> Vec<Signal> {
+        self.client.decided(name, reply)
+    }
+
+    fn told(&mut self, text: &str) -> Option<Vec<Signal>> {
+        Some(self.client.told(text))
     }
 
     fn interrupt(&mut self) -> Option<Vec<u8>> {
@@ -97,6 +106,16 @@ impl Runtime for AcpRuntime {
     fn judge(&mut self, status: &Status) -> Verdict {
         let last_words = self.lines.last_words();
         self.client.judge(status, last_words)
+    }
+}
+
+/// Who decides about its tools. Where people are to be asked, that counts more than that the task
+/// would allow them.
+fn consent(spec: &AcpSpec, job: &Job<'_>) -> Consent {
+    match (asks_for_tools(job.assigned), spec.allow_tools) {
+        (true, _) => Consent::Asked,
+        (false, true) => Consent::Allowed,
+        (false, false) => Consent::Denied,
     }
 }
 

@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use conductor_protocol::ids::Lease;
 use conductor_protocol::spec::{ClaudeSpec, PermissionMode};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::stream::JsonLines;
-use super::{Job, Runtime, Signal, Step, Verdict, base_env, cwd};
+use super::{Job, Runtime, Signal, Step, Verdict, asks_for_tools, base_env, cwd};
 use crate::input::Input;
 use crate::output::Channel;
 use crate::people::Reply;
 use crate::process::Launch;
 use crate::reaper::Status;
+use crate::tools::{self, Endpoint};
 use crate::usage::Meter;
 use decode::Decoder;
 
@@ -52,8 +54,15 @@ impl ClaudeRuntime {
         }
     }
 
-    /// Its arguments; `asks` says whether people are asked before tools are used.
-    fn args(&self, session: &str, resumes: bool, asks: bool) -> Vec<String> {
+    /// Its arguments; `asks` says whether people are asked before tools are used. Tools of the agent's
+    /// own are not asked about: what they may is decided there.
+    fn args(
+        &self,
+        session: &str,
+        resumes: bool,
+        asks: bool,
+        tools: Option<&Endpoint>,
+    ) -> Vec<String> {
         let spec = &self.spec;
         let mut args: Vec<String> = [
             "-p",
@@ -89,6 +98,7 @@ impl ClaudeRuntime {
         );
         add("--append-system-prompt", spec.append_system_prompt.clone());
         add("--json-schema", spec.json_schema.clone());
+        add("--mcp-config", tools.map(mcp_config));
         let usual = if asks {
             add("--permission-prompt-tool", Some("stdio".to_owned()));
             PermissionMode::Default
@@ -97,8 +107,10 @@ impl ClaudeRuntime {
         };
         let mode = spec.permission_mode.unwrap_or(usual);
         add("--permission-mode", Some(mode.as_str().to_owned()));
-        if !spec.allowed_tools.is_empty() {
+        let own = tools.map(|_| format!("mcp__{}__*", tools::NAME));
+        if own.is_some() || !spec.allowed_tools.is_empty() {
             args.push("--allowedTools".to_owned());
+            args.extend(own);
             args.extend(spec.allowed_tools.clone());
         }
         args.push("--disallowedTools".to_owned());
@@ -106,6 +118,16 @@ impl ClaudeRuntime {
         args.extend(spec.disallowed_tools.clone());
         args
     }
+}
+
+/// Where the CLI finds the agent's tools. The token stays in its environment, since others can see
+/// its arguments.
+fn mcp_config(tools: &Endpoint) -> String {
+    let token = format!("Bearer ${{{}}}", tools::TOKEN_VARIABLE);
+    let server = json!({
+        "type": "http", "url": tools.url, "headers": {"Authorization": token},
+    });
+    json!({"mcpServers": {tools::NAME: server}}).to_string()
 }
 
 /// The session of an attempt: known before it starts, and the same whoever derives it.
@@ -128,8 +150,8 @@ impl Runtime for ClaudeRuntime {
         let meter = Meter::new(job.assigned.before.as_deref(), earlier);
         self.decoder.begin(meter);
         let session = earlier.map_or_else(|| session_id(&job.lease), str::to_owned);
-        let asks = control::asks_for_tools(job.assigned.terms.as_deref());
-        let args = self.args(&session, earlier.is_some(), asks);
+        let asks = asks_for_tools(job.assigned);
+        let args = self.args(&session, earlier.is_some(), asks, job.tools);
         let mut env = base_env(job);
         env.extend(job.host.claude_env.clone());
         for (name, value) in [
@@ -141,6 +163,13 @@ impl Runtime for ClaudeRuntime {
             ("DISABLE_AUTOUPDATER", "1"),
         ] {
             env.insert(name.to_owned(), value.to_owned());
+        }
+        if job.tools.is_some() {
+            let patience = tools::PATIENCE.as_millis().to_string();
+            // The second is that of a call that says nothing: five minutes else, signs of life or not.
+            for name in ["MCP_TOOL_TIMEOUT", "CLAUDE_CODE_MCP_TOOL_IDLE_TIMEOUT"] {
+                env.insert(name.to_owned(), patience.clone());
+            }
         }
         // As root this mode is refused unless the CLI is told that it is boxed in: the
         // task asked for it by name.
@@ -159,15 +188,11 @@ impl Runtime for ClaudeRuntime {
     }
 
     fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal> {
-        let decoder = &mut self.decoder;
-        let each = |value: &_, line: &[u8], out: &mut _| decoder.line(value, line, out);
-        self.lines.read(channel, bytes, each)
+        self.lines.read(channel, bytes, &mut self.decoder)
     }
 
     fn end(&mut self, channel: Channel) -> Vec<Signal> {
-        let decoder = &mut self.decoder;
-        let each = |value: &_, line: &[u8], out: &mut _| decoder.line(value, line, out);
-        self.lines.end(channel, each)
+        self.lines.end(channel, &mut self.decoder)
     }
 
     fn answered(&mut self, name: &str, reply: &Reply) -> Vec<Signal> {

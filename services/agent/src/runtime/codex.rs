@@ -14,6 +14,7 @@ use crate::input::Input;
 use crate::output::Channel;
 use crate::process::Launch;
 use crate::reaper::Status;
+use crate::tools;
 use crate::usage::Meter;
 use decode::Decoder;
 
@@ -56,6 +57,14 @@ impl CodexRuntime {
             let url = url.map_or(DEFAULT_URL, String::as_str);
             set("model_provider", quoted("conductor"));
             set("model_providers.conductor", provider(url));
+        }
+        if let Some(tools) = job.tools {
+            let server = format!("mcp_servers.{}", tools::NAME);
+            set(&format!("{server}.url"), quoted(&tools.url));
+            let token = quoted(tools::TOKEN_VARIABLE);
+            set(&format!("{server}.bearer_token_env_var"), token);
+            let patience = tools::PATIENCE.as_secs().to_string();
+            set(&format!("{server}.tool_timeout_sec"), patience);
         }
         if job.is_boxed {
             // Its own sandbox cannot be made within another.
@@ -133,15 +142,11 @@ impl Runtime for CodexRuntime {
     }
 
     fn read(&mut self, channel: Channel, bytes: &[u8]) -> Vec<Signal> {
-        let decoder = &mut self.decoder;
-        let each = |value: &_, line: &[u8], out: &mut _| decoder.line(value, line, out);
-        self.lines.read(channel, bytes, each)
+        self.lines.read(channel, bytes, &mut self.decoder)
     }
 
     fn end(&mut self, channel: Channel) -> Vec<Signal> {
-        let decoder = &mut self.decoder;
-        let each = |value: &_, line: &[u8], out: &mut _| decoder.line(value, line, out);
-        self.lines.end(channel, each)
+        self.lines.end(channel, &mut self.decoder)
     }
 
     fn ladder(&self) -> &'static [Step] {

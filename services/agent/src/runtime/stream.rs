@@ -14,6 +14,12 @@ const RAW_KEPT: usize = 4096;
 /// How much of what a program said on standard error goes into the message of a failure.
 const LAST_WORDS: usize = 512;
 
+/// Makes signals of what a program says.
+pub(super) trait Decode {
+    /// A value, with the line it stood in.
+    fn line(&mut self, value: &Value, line: &[u8], out: &mut Vec<Signal>);
+}
+
 /// Reads the outputs of a program that says a JSON value a line.
 #[derive(Debug, Default)]
 pub(super) struct JsonLines {
@@ -22,12 +28,12 @@ pub(super) struct JsonLines {
 }
 
 impl JsonLines {
-    /// Reads bytes; hands every value to `each`, with the line it stood in.
+    /// Reads bytes; every value goes to the decoder.
     pub(super) fn read(
         &mut self,
         channel: Channel,
         bytes: &[u8],
-        mut each: impl FnMut(&Value, &[u8], &mut Vec<Signal>),
+        decoder: &mut impl Decode,
     ) -> Vec<Signal> {
         if channel == Channel::Stderr {
             self.last_words.push(bytes, LAST_WORDS);
@@ -35,21 +41,17 @@ impl JsonLines {
         }
         let mut out = Vec::new();
         self.lines
-            .push(bytes, |line| read_line(&line, &mut each, &mut out));
+            .push(bytes, |line| read_line(&line, decoder, &mut out));
         out
     }
 
     /// An output is over: its last line may have had no end.
-    pub(super) fn end(
-        &mut self,
-        channel: Channel,
-        mut each: impl FnMut(&Value, &[u8], &mut Vec<Signal>),
-    ) -> Vec<Signal> {
+    pub(super) fn end(&mut self, channel: Channel, decoder: &mut impl Decode) -> Vec<Signal> {
         let mut out = Vec::new();
         if channel == Channel::Stdout
             && let Some(line) = self.lines.finish()
         {
-            read_line(&line, &mut each, &mut out);
+            read_line(&line, decoder, &mut out);
         }
         out
     }
@@ -60,15 +62,11 @@ impl JsonLines {
     }
 }
 
-fn read_line(
-    line: &Line,
-    each: &mut impl FnMut(&Value, &[u8], &mut Vec<Signal>),
-    out: &mut Vec<Signal>,
-) {
+fn read_line(line: &Line, decoder: &mut impl Decode, out: &mut Vec<Signal>) {
     match line {
         Line::Whole(line) if line.iter().all(u8::is_ascii_whitespace) => {}
         Line::Whole(line) => match parse(line) {
-            Some(value) => each(&value, line, out),
+            Some(value) => decoder.line(&value, line, out),
             None => keep(line, out),
         },
         Line::TooLong { bytes, .. } => {

@@ -15,6 +15,7 @@ use crate::models::Models;
 use crate::output::Channel;
 use crate::process::Launch;
 use crate::secrets::Secrets;
+use crate::tools::Endpoint;
 
 /// A recorded stream.
 pub(super) fn fixture(name: &str) -> Vec<u8> {
@@ -76,6 +77,12 @@ pub(super) fn host() -> Host {
 pub(super) struct Asked<'a> {
     pub(super) session: Option<&'a str>,
     pub(super) is_boxed: bool,
+    pub(super) has_tools: bool,
+}
+
+/// Where its program finds its tools.
+pub(super) fn endpoint() -> Endpoint {
+    Endpoint::at(8190, "the-token")
 }
 
 pub(super) fn prepared(
@@ -90,6 +97,7 @@ pub(super) fn prepared(
         tmp: root.join("tmp"),
         run: root.join("run"),
     };
+    let endpoint = endpoint();
     runtime.prepare(&Job {
         lease: lease(),
         assigned,
@@ -97,6 +105,7 @@ pub(super) fn prepared(
         host: &host(),
         is_boxed: asked.is_boxed,
         session: asked.session,
+        tools: asked.has_tools.then_some(&endpoint),
     })
 }
 

@@ -60,9 +60,6 @@ const PROC: [&str; 9] = [
     "/proc/sysrq-trigger",
 ];
 
-/// Bytes that shared memory may have.
-const SHM_BYTES: &str = "67108864";
-
 /// Arguments, gathered.
 #[derive(Default)]
 struct Args(Vec<OsString>);
@@ -85,7 +82,7 @@ impl Bubblewrap {
     pub(super) fn start(&self, boxing: &Boxing, plan: Plan, dirs: &AttemptDirs) -> Start {
         let mut args = Args::default();
         self.namespaces(&mut args, boxing.is_network_open());
-        self.system(&mut args, boxing.is_network_open());
+        self.system(&mut args, boxing);
         let files = names(&mut args, dirs, boxing.is_network_open());
         own(&mut args, dirs);
         args.bind("--ro-bind", &boxing.reaper, Path::new(REAPER_INSIDE));
@@ -123,7 +120,7 @@ impl Bubblewrap {
         args.add(["--uid", "1000", "--gid", "1000", "--hostname", "agent"]);
     }
 
-    fn system(&self, args: &mut Args, network: bool) {
+    fn system(&self, args: &mut Args, boxing: &Boxing) {
         args.add(["--ro-bind", "/usr", "/usr"]);
         for (root, link) in &self.roots {
             match link {
@@ -134,7 +131,7 @@ impl Bubblewrap {
         for path in ETC {
             args.read_only(path);
         }
-        if network {
+        if boxing.is_network_open() {
             args.read_only("/etc/resolv.conf");
             args.read_only("/etc/nsswitch.conf");
         }
@@ -142,7 +139,8 @@ impl Bubblewrap {
         for path in PROC {
             args.read_only(path);
         }
-        args.add(["--dev", "/dev", "--size", SHM_BYTES, "--tmpfs", "/dev/shm"]);
+        let shm = boxing.limits.shm().to_string();
+        args.add(["--dev", "/dev", "--size", &shm, "--tmpfs", "/dev/shm"]);
         args.add(["--remount-ro", "/dev", "--tmpfs", "/run"]);
     }
 }

@@ -132,6 +132,9 @@ impl Engine {
         if let Some(processes) = limits.processes {
             args.add(["--pids-limit", &processes.to_string()]);
         }
+        if limits.disk.is_some() {
+            args.add(["--shm-size", &limits.shm().to_string()]);
+        }
         let (files_max, processes_max) = self.ulimits_max;
         let of_user = PROCESSES_OF_USER.min(processes_max);
         let ulimits = [

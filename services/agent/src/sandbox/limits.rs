@@ -12,6 +12,8 @@ const FILE_SIZE_DEFAULT: u64 = 4 << 30;
 const MEMORY_DEFAULT: u64 = 4 << 30;
 /// Open files then.
 const FILES_DEFAULT: u64 = 4_096;
+/// Files in shared memory, where it has one of its own.
+const SHM: u64 = 64 << 20;
 
 /// The limits of one attempt. What is absent is not limited.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub struct Limits {
     pub processes: Option<u32>,
     /// Largest file.
     pub file_size: Option<u64>,
+    /// All its files together.
+    pub disk: Option<u64>,
     /// Open files of a process.
     pub files: Option<u64>,
 }
@@ -37,14 +41,23 @@ impl Limits {
         let memory = asked.and_then(|s| s.memory).map(|b| b.0);
         let processes = asked.and_then(|s| s.processes);
         let file_size = asked.and_then(|s| s.file_size).map(|b| b.0);
+        let file_size = file_size.or(is_boxed.then_some(FILE_SIZE_DEFAULT));
+        let disk = asked.and_then(|s| s.disk).map(|b| b.0);
         Self {
             memory: memory.or(is_boxed.then_some(MEMORY_DEFAULT)),
             is_memory_asked: memory.is_some(),
             cpu_millis: asked.and_then(|s| s.cpu_millis),
             processes: processes.or(is_boxed.then_some(PROCESSES_DEFAULT)),
-            file_size: file_size.or(is_boxed.then_some(FILE_SIZE_DEFAULT)),
+            // The kernel holds one file to it, whoever looks at their sum.
+            file_size: file_size.into_iter().chain(disk).min(),
+            disk,
             files: is_boxed.then_some(FILES_DEFAULT),
         }
+    }
+
+    /// What its shared memory may hold, which is no directory that the agent sees.
+    pub(super) fn shm(&self) -> u64 {
+        self.disk.map_or(SHM, |disk| disk.min(SHM))
     }
 
     /// What each process is limited to by itself. `has_own_uid` says that no other process has
@@ -129,6 +142,27 @@ mod tests {
         let limits = Limits::of(Some(&asked), SandboxKind::None);
         let rlimits = limits.rlimits(false, false);
         assert_eq!((rlimits.file_size, rlimits.files), (Some(1 << 20), None));
+    }
+
+    #[test]
+    fn no_file_is_larger_than_all_of_them_may_be() {
+        let limits = |file_size: Option<u64>, kind| {
+            let asked = SandboxSpec {
+                disk: Some(ByteSize(1 << 20)),
+                file_size: file_size.map(ByteSize),
+                ..SandboxSpec::default()
+            };
+            Limits::of(Some(&asked), kind)
+        };
+        for kind in [SandboxKind::None, SandboxKind::Bubblewrap] {
+            let usual = limits(None, kind);
+            assert_eq!(
+                (usual.disk, usual.file_size),
+                (Some(1 << 20), Some(1 << 20))
+            );
+            assert_eq!(limits(Some(1 << 10), kind).file_size, Some(1 << 10));
+            assert_eq!(limits(Some(1 << 30), kind).file_size, Some(1 << 20));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use conductor_protocol::terms::{
-    Guarantee, Network, SandboxKind, SandboxOffer, SandboxSpec, Terms,
+    Guarantee, Network, Reach, SandboxKind, SandboxOffer, SandboxSpec, Terms,
 };
 use tokio::sync::OnceCell;
 
@@ -18,6 +18,8 @@ use super::{Bind, Boxing, Sandbox, probe};
 pub struct BoxOptions {
     /// The sandbox of tasks that name none; `None` for bubblewrap where that works.
     pub kind: Option<SandboxKind>,
+    /// How far the network of a task may go at most; `None` for whatever the agent reaches.
+    pub network_max: Option<Reach>,
     /// What else of the machine can be read inside.
     pub read_only: Vec<PathBuf>,
     /// Image of containers for tasks that name none.
@@ -41,6 +43,8 @@ pub struct Found {
     pub missing: BTreeMap<SandboxKind, String>,
     /// The sandbox of tasks that name none.
     pub default: SandboxKind,
+    /// How far the network of a task may go at most.
+    pub network_max: Reach,
     /// Where control groups are made for attempts.
     pub cgroups: Option<Cgroups>,
     /// What tools need of the machine.
@@ -98,13 +102,15 @@ impl Found {
             sandboxes: [(SandboxKind::None, none)].into(),
             missing: BTreeMap::new(),
             default: SandboxKind::None,
+            network_max: Reach::Full,
             cgroups: None,
             tools: Vec::new(),
         }
     }
 
     /// What is said of it when the agent joins. What is weaker than the default is not offered: who
-    /// submits a task shall not choose less than who runs the agent.
+    /// submits a task shall not choose less than who runs the agent. Neither is what leaves the network
+    /// open, where that may not be.
     pub fn offers(&self) -> BTreeMap<SandboxKind, SandboxOffer> {
         let offered = self.offered();
         offered
@@ -119,7 +125,29 @@ impl Found {
     }
 
     fn offered(&self) -> impl Iterator<Item = (&SandboxKind, &(Sandbox, SandboxOffer))> {
-        self.sandboxes.range(self.default..)
+        let stronger = self.sandboxes.range(self.default..);
+        stronger.filter(|(_, (_, offer))| self.keeps_closed(offer))
+    }
+
+    /// Whether it keeps the network as closed as the agent has to.
+    fn keeps_closed(&self, offer: &SandboxOffer) -> bool {
+        let is_kept = offer.guarantees.contains(&Guarantee::NetworkClosed);
+        is_kept || self.network_max == Reach::Full
+    }
+
+    /// Refuses to go on where tasks that ask for nothing would reach more than they may.
+    pub(super) fn check(self) -> Result<Self, String> {
+        let (kind, max) = (self.default, self.network_max);
+        let default = self.sandboxes.get(&kind);
+        if default.is_some_and(|(_, offer)| self.keeps_closed(offer)) {
+            return Ok(self);
+        }
+        let why = self.why_not_boxed().map(|why| format!(" ({why})"));
+        Err(format!(
+            "--network-max {max} needs a sandbox that promises {}, which {kind} does not{}",
+            Guarantee::NetworkClosed,
+            why.unwrap_or_default()
+        ))
     }
 
     /// How an attempt under `terms` is boxed in; an error says what it asks for in vain.
@@ -133,6 +161,14 @@ impl Found {
         let (sandbox, offer) = self.pick(asked)?;
         let kind = sandbox.kind();
         let network = asked.map_or_else(Network::default, |s| s.network.clone());
+        if network.reach() > self.network_max {
+            return Err(format!(
+                "it asks for the network {}, and this agent keeps {}: its tasks reach {} at most",
+                network.reach(),
+                Guarantee::NetworkClosed,
+                self.network_max
+            ));
+        }
         let limits = Limits::of(asked, kind);
         let read_only = options.read_only.iter().map(Bind::read_only);
         // An image brings its own tools.
@@ -196,6 +232,12 @@ impl Found {
     fn why_not(&self, kind: SandboxKind) -> String {
         match self.missing.get(&kind) {
             Some(why) => format!("this agent has no sandbox {kind}: {why}"),
+            None if kind >= self.default && self.sandboxes.contains_key(&kind) => format!(
+                "this agent runs nothing in sandbox {kind}, which does not promise {}: its tasks \
+                 reach {} at most",
+                Guarantee::NetworkClosed,
+                self.network_max
+            ),
             None if self.sandboxes.contains_key(&kind) => format!(
                 "this agent runs nothing in sandbox {kind}, which is weaker than its default, {}",
                 self.default
@@ -234,6 +276,7 @@ mod tests {
             .into(),
             missing: [(SandboxKind::Bubblewrap, "it is not installed".to_owned())].into(),
             default,
+            network_max: Reach::Full,
             cgroups: None,
             tools: vec![Bind::read_only("/tools")],
         }
@@ -277,6 +320,65 @@ mod tests {
         ]
         .assert_eq(&refused(SandboxKind::Landlock, r#""none""#));
         assert_eq!(found(SandboxKind::Landlock).offers().len(), 1);
+    }
+
+    /// A machine with bubblewrap, whose tasks reach `max` at most.
+    fn closed(max: Reach) -> Found {
+        let mut found = found(SandboxKind::Landlock);
+        let bubblewrap = (Sandbox::Landlock, offer(Level::Moderate.guarantees()));
+        found.sandboxes.insert(SandboxKind::Bubblewrap, bubblewrap);
+        found.missing.clear();
+        found.default = SandboxKind::Bubblewrap;
+        found.network_max = max;
+        found
+    }
+
+    #[test]
+    fn no_task_reaches_more_than_the_operator_allows() {
+        let all = ["\"none\"", r#"{"hosts":["example.org"]}"#, "\"full\""];
+        for (max, allowed) in [(Reach::None, 1), (Reach::Hosts, 2), (Reach::Full, 3)] {
+            let found = closed(max);
+            let asking = |network: &&str| {
+                let terms = format!(r#"{{"sandbox":{{"network":{network}}}}}"#);
+                let terms: Terms = serde_json::from_str(&terms).unwrap();
+                let lease = "t/1/5".to_owned();
+                found.choose(&BoxOptions::default(), Some(&terms), lease)
+            };
+            let given: Vec<bool> = all.iter().map(|n| asking(n).is_ok()).collect();
+            let expected: Vec<bool> = (0..3).map(|n| n < allowed).collect();
+            assert_eq!(given, expected, "{max}");
+        }
+        let terms: Terms = serde_json::from_str(r#"{"sandbox":{"network":"full"}}"#).unwrap();
+        let asked = closed(Reach::Hosts).choose(&BoxOptions::default(), Some(&terms), "t".into());
+        expect_test::expect![
+            "it asks for the network full, and this agent keeps network_closed: its tasks reach hosts at most"
+        ]
+        .assert_eq(&asked.unwrap_err());
+    }
+
+    #[test]
+    fn what_leaves_the_network_open_is_not_offered_where_it_has_to_be_closed() {
+        let mut found = closed(Reach::None);
+        assert!(found.clone().check().is_ok());
+        found.default = SandboxKind::Landlock;
+        let offered: Vec<SandboxKind> = found.offers().into_keys().collect();
+        assert_eq!(offered, [SandboxKind::Bubblewrap]);
+        let terms: Terms = serde_json::from_str(r#"{"sandbox":"landlock"}"#).unwrap();
+        let asked = found.choose(&BoxOptions::default(), Some(&terms), "t".into());
+        expect_test::expect![
+            "this agent runs nothing in sandbox landlock, which does not promise network_closed: its tasks reach none at most"
+        ]
+        .assert_eq(&asked.unwrap_err());
+        expect_test::expect![
+            "--network-max none needs a sandbox that promises network_closed, which landlock does not"
+        ]
+        .assert_eq(&found.check().unwrap_err());
+        let mut unboxed = super::tests::found(SandboxKind::None);
+        unboxed.network_max = Reach::Hosts;
+        expect_test::expect![
+            "--network-max hosts needs a sandbox that promises network_closed, which none does not (it is not installed)"
+        ]
+        .assert_eq(&unboxed.check().unwrap_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use conductor_protocol::ids::{Lease, Position, TaskId};
-use conductor_protocol::terms::{Guarantee, Network, SandboxKind, SandboxOffer};
+use conductor_protocol::terms::{Guarantee, Network, Reach, SandboxKind, SandboxOffer};
 use rustix::process::Resource;
 use tokio::process::Command;
 
@@ -68,13 +68,15 @@ pub(super) async fn machine(options: &BoxOptions) -> Result<Found, String> {
         .iter()
         .map(|tool| tools::hops(tool, &options.path));
     let trees: Vec<PathBuf> = hops.flat_map(|hops| tools::trees(&hops)).collect();
-    Ok(Found {
+    let found = Found {
         sandboxes,
         missing,
         default,
+        network_max: options.network_max.unwrap_or(Reach::Full),
         cgroups,
         tools: trees.into_iter().map(Bind::read_only).collect(),
-    })
+    };
+    found.check()
 }
 
 /// What was asked for, if it works; else the usual one, or none and a word about it.

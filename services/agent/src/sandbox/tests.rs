@@ -287,6 +287,13 @@ fn limits_come_from_whoever_can_keep_them() {
         assert_eq!(plan.restrict.unwrap().limits.data, memory);
         assert_eq!(plan.processes, processes);
     }
+    let mut small = with(None);
+    small.limits.disk = Some(1 << 20);
+    assert_eq!(small.in_use().disk.as_deref(), Some("watched"));
+    assert_eq!(with(None).in_use().disk, None);
+    assert!(shown(&start(&small)).contains("--size 1048576"));
+    small.sandbox = podman();
+    assert!(shown(&start(&small)).contains("--shm-size 1048576"));
     let joined = shown(&start(&with(Some(groups(&["memory"])))));
     assert!(joined.contains(r#"{"cgroup":"/sys/fs/cgroup/conductor/t-1-5.0","filter":true}"#));
     assert_eq!(boxing(podman()).in_use().limits.as_deref(), Some("podman"));

@@ -8,6 +8,7 @@ use conductor_eventlog::{AppendError, EventLog};
 use conductor_protocol::event::{AgentJoined, Event};
 use conductor_protocol::frame::FrameHead;
 use conductor_protocol::limits::{FORMAT_KNOWN, SLOTS_MAX};
+use conductor_protocol::terms::Reach;
 use conductor_replica::Bid;
 use conductor_replica::appender::{Appender, AppenderArgs, AppenderMsg, Load, append_until_known};
 use conductor_telemetry::metrics;
@@ -153,6 +154,7 @@ impl AgentState {
             runtimes: self.options.host.versions.clone(),
             sandboxes: found.offers(),
             sandbox: Some(found.default),
+            network_max: Some(found.network_max).filter(|max| *max != Reach::Full),
             format: FORMAT_KNOWN,
         })
     }

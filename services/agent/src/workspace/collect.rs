@@ -15,8 +15,12 @@ use crate::beneath::{Links, is_real_dir, open_file};
 pub const ARTIFACT_BYTES_MAX: u64 = 100 << 20;
 /// Most bytes of all artifacts of an attempt.
 pub const ARTIFACTS_BYTES_MAX: u64 = 1 << 30;
-/// Most files that the patterns of an attempt may stand for.
-const FILES_MAX: usize = 1_000;
+/// The artifact of what changed.
+pub(crate) const PATCH: &str = "changes.patch";
+/// The artifact of a result that is too long for an event.
+pub(crate) const RESULT: &str = "result.txt";
+/// Most files that are kept of an attempt, and that its patterns may stand for.
+pub(crate) const FILES_MAX: usize = 1_000;
 /// Most entries of directories that are looked at for them.
 const ENTRIES_MAX: usize = 100_000;
 

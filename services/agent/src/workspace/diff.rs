@@ -51,6 +51,26 @@ impl Comparison<'_> {
             .map_err(|e| format!("cannot write {}: {e}", self.objects().display()))
     }
 
+    /// The same where an earlier attempt did so. Git that was killed may have left an index of which
+    /// nobody knows how far it is: what it saved is worked out again.
+    pub(crate) fn prepare_again(&self) -> Result<(), String> {
+        for name in [self.index(), self.scratch.join("index.lock")] {
+            match fs::remove_file(&name) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(format!("cannot remove {}: {e}", name.display()));
+                }
+                _ => {}
+            }
+        }
+        self.prepare()
+    }
+
+    /// Whether a tree is there, with all directories below it.
+    pub(crate) async fn has_tree(&self, tree: &str) -> bool {
+        let list = self.call(&["ls-tree", "-r", "-t", "-z", "--name-only", tree]);
+        list.run().await.is_ok()
+    }
+
     fn call(&self, args: &[&str]) -> Call {
         self.cache
             .git

@@ -36,7 +36,7 @@ pub(crate) fn place(workspace: &Path, lease: &Lease, assigned: &AttemptAssigned)
         let result = input.result.as_deref().unwrap_or_default();
         fs::write(folder.join("needs").join(name), result)?;
     }
-    let task = describe(lease, assigned, &names);
+    let task = describe(lease, assigned);
     let text = serde_json::to_vec_pretty(&task).map_err(io::Error::other)?;
     fs::write(folder.join("task.json"), text)
 }
@@ -74,7 +74,8 @@ fn is_file_name(name: &str) -> bool {
 }
 
 /// What a program may know of its task.
-fn describe(lease: &Lease, assigned: &AttemptAssigned, names: &[String]) -> Value {
+pub(crate) fn describe(lease: &Lease, assigned: &AttemptAssigned) -> Value {
+    let names = file_names(&assigned.inputs);
     let terms = assigned.terms.as_deref();
     let schema = terms.and_then(|t| t.result_schema.as_deref());
     let metadata: serde_json::Map<String, Value> = assigned

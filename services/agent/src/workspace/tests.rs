@@ -1,3 +1,5 @@
+mod going_on;
+
 use super::git::tests::users;
 use super::*;
 use conductor_protocol::ids::Position;
@@ -76,10 +78,19 @@ impl World {
 
     async fn make_with(&self, terms: Value, path: &str) -> Result<Made, String> {
         let (lease, assigned) = assigned(terms);
+        self.begin(lease, &assigned, path).await
+    }
+
+    async fn begin(
+        &self,
+        lease: Lease,
+        assigned: &AttemptAssigned,
+        path: &str,
+    ) -> Result<Made, String> {
         let (base, kept) = (self.path("data/attempts/a"), self.path("data/kept/a"));
         let ground = Ground {
             lease,
-            assigned: &assigned,
+            assigned,
             base: &base,
             kept: &kept,
             path,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use conductor_domain::State;
 use conductor_domain::state::{Approval, Task};
+use conductor_eventlog::jetstream::Connection;
 use conductor_protocol::human::format_time;
 use conductor_protocol::limits::WORD_BYTES_MAX;
 use conductor_protocol::terms::Answer;
@@ -30,28 +31,28 @@ pub(crate) enum ApprovalsCommand {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Reply {
     /// Id, beginning of one, or name of the task that asks
-    task: String,
+    pub(crate) task: String,
     /// Which of its questions; the only one where there is one
-    number: Option<u32>,
+    pub(crate) number: Option<u32>,
     /// What to say with it: the model reads it
     #[arg(long)]
-    text: Option<String>,
+    pub(crate) text: Option<String>,
 }
 
 pub(crate) async fn run(command: Option<ApprovalsCommand>, settings: &Settings) -> Outcome {
-    match command {
-        None | Some(ApprovalsCommand::List) => list(settings).await,
-        Some(ApprovalsCommand::Approve(reply)) => answer(reply, Answer::Allow, settings).await,
-        Some(ApprovalsCommand::Deny(reply)) => answer(reply, Answer::Deny, settings).await,
-    }
+    let connection = Arc::new(settings.open().await?);
+    let (reply, said) = match command {
+        None | Some(ApprovalsCommand::List) => return list(&connection, settings).await,
+        Some(ApprovalsCommand::Approve(reply)) => (reply, Answer::Allow),
+        Some(ApprovalsCommand::Deny(reply)) => (reply, Answer::Deny),
+    };
+    let said = answer(&connection, reply, said).await?;
+    out::one(settings.output, &said);
+    Ok(Exit::Ok)
 }
 
-async fn list(settings: &Settings) -> Outcome {
-    let connection = Arc::new(settings.open().await?);
-    let state = read::now(&connection).await?.state;
-    let rows: Vec<Value> = questions(&state)
-        .map(|(id, task, number, approval)| row(id, task, number, approval))
-        .collect();
+async fn list(connection: &Arc<Connection>, settings: &Settings) -> Outcome {
+    let rows = asked(&read::now(connection).await?.state);
     let columns = [
         ("TASK", "task"),
         ("NAME", "name"),
@@ -63,6 +64,13 @@ async fn list(settings: &Settings) -> Outcome {
     ];
     out::rows(settings.output, &columns, &rows);
     Ok(Exit::Ok)
+}
+
+/// Every question that nobody has answered, as data.
+pub(crate) fn asked(state: &State) -> Vec<Value> {
+    questions(state)
+        .map(|(id, task, number, approval)| row(id, task, number, approval))
+        .collect()
 }
 
 /// Every question that nobody has answered.
@@ -88,10 +96,14 @@ fn row(id: TaskId, task: &Task, number: u32, approval: &Approval) -> Value {
     })
 }
 
-async fn answer(reply: Reply, answer: Answer, settings: &Settings) -> Outcome {
+/// Answers a question.
+pub(crate) async fn answer(
+    connection: &Arc<Connection>,
+    reply: Reply,
+    answer: Answer,
+) -> Outcome<Value> {
     check_text(reply.text.as_deref())?;
-    let connection = Arc::new(settings.open().await?);
-    let reader = read::now(&connection).await?;
+    let reader = read::now(connection).await?;
     let id = read::find(&reader.state, &reply.task)?;
     let number = match reply.number {
         Some(number) => number,
@@ -103,10 +115,8 @@ async fn answer(reply: Reply, answer: Answer, settings: &Settings) -> Outcome {
         answer,
         text: reply.text,
     };
-    control::say_one(&connection, decide).await?;
-    let said = json!({"task": id, "approval": number, "answer": answer});
-    out::one(settings.output, &said);
-    Ok(Exit::Ok)
+    control::say_one(connection, decide).await?;
+    Ok(json!({"task": id, "approval": number, "answer": answer}))
 }
 
 /// The number of the only question of a task.

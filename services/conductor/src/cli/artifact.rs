@@ -102,6 +102,12 @@ pub(crate) fn stored(timeline: &[Entry]) -> Vec<Value> {
     counted(timeline, "attempt.artifact").map(row).collect()
 }
 
+/// An artifact in a word, for people.
+pub(crate) fn short(artifact: &Value) -> String {
+    let name = artifact["name"].as_str().unwrap_or("?");
+    format!("{name} ({} bytes)", artifact["size"])
+}
+
 /// What the last attempt that said so changed.
 pub(crate) fn changed(timeline: &[Entry]) -> Option<Value> {
     let mut event = counted(timeline, "attempt.changed").last()?.event.clone();

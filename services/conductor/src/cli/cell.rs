@@ -165,6 +165,7 @@ fn agent_json(state: &State, id: &AgentId) -> Value {
         "name": id, "status": status, "slots": a.joined.slots, "used": a.slots_used(),
         "labels": a.joined.labels, "runtimes": a.joined.runtimes, "host": a.joined.host,
         "version": a.joined.version, "incarnation": a.incarnation,
+        "sandboxes": a.joined.sandboxes, "network_max": a.joined.network_max(),
         "since": format_time(a.since_ms),
         "tasks": a.slots.values().map(|s| s.task).collect::<Vec<_>>(),
     })

@@ -137,6 +137,20 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// The same for programs that show it to people: what happened, without time and place.
+    pub(crate) fn in_short(&self) -> String {
+        let kind = self.event.get("type").and_then(Value::as_str);
+        let (kind, detail) = (kind.unwrap_or("?"), detail(&self.event));
+        let void = match self.verdict {
+            Verdict::Applied => String::new(),
+            Verdict::Void(reason) => format!(" (void: {reason})"),
+        };
+        let colon = if detail.is_empty() { "" } else { ": " };
+        format!("{kind}{colon}{detail}{void}")
+    }
+}
+
 /// What is worth a glance of an event.
 fn detail(event: &Value) -> String {
     let mut parts = Vec::new();

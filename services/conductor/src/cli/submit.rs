@@ -1,8 +1,8 @@
 //! `conductor submit`: one task from flags, or many from a file.
 
 mod boxed;
-mod file;
-mod send;
+pub(crate) mod file;
+pub(crate) mod send;
 mod wait;
 mod works;
 
@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conductor_protocol::TaskId;
+use conductor_eventlog::jetstream::Connection;
 use conductor_protocol::class::OutcomeClass;
+use conductor_protocol::event::FieldError;
 use conductor_protocol::frame::Encoding;
 use conductor_protocol::human::{DurationMs, TimeMs, parse_duration, parse_time};
 use conductor_protocol::ids::QueueName;
@@ -21,11 +22,14 @@ use conductor_protocol::spec::{
     RetryPolicy, RunSpec, Timeouts,
 };
 use conductor_protocol::submission::{Context, Submission, resolve_all};
+use conductor_protocol::{CellId, TaskId};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use crate::exit::{Failure, Outcome};
+use crate::exit::{Exit, Failure, Outcome};
 use crate::run::{duration, key_value};
 use crate::settings::Settings;
+use wait::Word;
 
 /// Submit tasks
 #[derive(Clone, Debug, clap::Args)]
@@ -184,7 +188,7 @@ pub(crate) async fn run(args: SubmitArgs, settings: &Settings) -> Outcome {
         }
     }
     let ordered = file::needs_first(&mut orders);
-    validate(&orders, settings)?;
+    validate(&orders, &settings.cell)?;
     let connection = Arc::new(settings.open().await?);
     let positions = send::send(&connection, &orders, ordered).await?;
     if args.wait {
@@ -320,27 +324,56 @@ fn run_from_flags(args: &SubmitArgs) -> Outcome<RunSpec> {
     })
 }
 
-/// Checks everything before anything is sent.
-fn validate(orders: &[Order], settings: &Settings) -> Outcome<()> {
-    let mut problems = Vec::new();
-    for order in orders {
-        let context = Context {
-            cell: &settings.cell,
-            seq: 1,
-            time_ms: order.submission.id.map_or(0, |id| id.made_at_ms()),
-            queue: &order.queue,
-            reply: None,
-            traceparent: None,
-        };
-        let bytes = serde_json::to_vec(&order.submission).map_err(std::io::Error::from)?;
-        for result in resolve_all(&context, Encoding::Json, &[&bytes]) {
-            let errors = result.err().unwrap_or_default();
-            problems.extend(errors.iter().map(|e| format!("{}: {e}", order.origin)));
+/// Submits one task and says what was decided about it; a refusal names every wrong field.
+pub(crate) async fn one(connection: &Arc<Connection>, order: Order) -> Outcome<Value> {
+    let mut orders = vec![order];
+    file::name_all(&mut orders)?;
+    validate(&orders, connection.cell())?;
+    let positions = send::send(connection, &orders, true).await?;
+    let mut refusals = Vec::new();
+    let mut heard = |word: Word| {
+        if let Word::Refused(why) = word {
+            refusals.push(why);
         }
+    };
+    let decisions = wait::decisions(connection, &orders, positions, &mut heard).await?;
+    if !refusals.is_empty() {
+        let message = format!("the task was refused:\n  {}", refusals.join("\n  "));
+        return Err(Failure::new(Exit::Failure, message));
     }
-    if problems.is_empty() {
+    let unseen = || Failure::new(Exit::Failure, "the submission was not read back");
+    decisions.rows.into_iter().next().ok_or_else(unseen)
+}
+
+/// Checks everything before anything is sent.
+fn validate(orders: &[Order], cell: &CellId) -> Outcome<()> {
+    let mut wrong = Vec::new();
+    for order in orders {
+        let of_it = problems(order, cell)?;
+        wrong.extend(of_it.iter().map(|e| format!("{}: {e}", order.origin)));
+    }
+    if wrong.is_empty() {
         return Ok(());
     }
-    let message = format!("nothing was submitted:\n  {}", problems.join("\n  "));
+    let message = format!("nothing was submitted:\n  {}", wrong.join("\n  "));
     Err(Failure::usage(message))
+}
+
+/// What the orchestrator would find wrong with a task, whatever else there is.
+pub(crate) fn problems(order: &Order, cell: &CellId) -> Outcome<Vec<FieldError>> {
+    let context = Context {
+        cell,
+        seq: 1,
+        time_ms: order.submission.id.map_or(0, |id| id.made_at_ms()),
+        queue: &order.queue,
+        reply: None,
+        traceparent: None,
+    };
+    let bytes = serde_json::to_vec(&order.submission).map_err(std::io::Error::from)?;
+    let resolved = resolve_all(&context, Encoding::Json, &[&bytes]);
+    Ok(resolved
+        .into_iter()
+        .filter_map(Result::err)
+        .flatten()
+        .collect())
 }

@@ -1,19 +1,20 @@
 //! `conductor task …`, and `why`.
 
+pub(crate) mod detail;
+pub(crate) mod listing;
+
 use std::sync::Arc;
 
-use conductor_domain::record::Submissions;
-use conductor_domain::state::Phase;
-use conductor_eventlog::EventLog;
 use conductor_eventlog::jetstream::Connection;
-use conductor_protocol::submission::Submission;
-use conductor_protocol::{Control, Position, TaskId};
+use conductor_protocol::Control;
 use serde_json::{Value, json};
 
 use super::{approvals, artifact, control, logs, read};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out::{self, Format};
 use crate::settings::Settings;
+use detail::Detail;
+use listing::Filter;
 
 /// Look at tasks and act on them
 #[derive(Debug, clap::Subcommand)]
@@ -29,6 +30,9 @@ pub(crate) enum TaskCommand {
         /// Only those of this queue
         #[arg(long, short)]
         queue: Option<String>,
+        /// Only those of this namespace
+        #[arg(long, short)]
+        namespace: Option<String>,
         /// Most rows, newest last
         #[arg(long, default_value_t = 100)]
         limit: usize,
@@ -77,19 +81,18 @@ pub(crate) async fn run(command: TaskCommand, settings: &Settings) -> Outcome {
             all,
             state,
             queue,
+            namespace,
             limit,
         } => {
             let reader = read::now(&connection).await?;
-            let wanted = reader.state.tasks.iter().filter(|(_, t)| {
-                (all || state.is_some() || !t.is_final())
-                    && state.as_deref().is_none_or(|s| s == t.state_name())
-                    && queue.as_deref().is_none_or(|q| q == t.spec.queue.as_str())
-            });
-            let mut rows: Vec<Value> = wanted
-                .map(|(id, t)| read::task_json(&reader.state, *id, t))
-                .collect();
-            let start = rows.len().saturating_sub(limit);
-            rows.drain(..start);
+            let filter = Filter {
+                includes_ended: all,
+                state: state.as_deref(),
+                queue: queue.as_deref(),
+                namespace: namespace.as_deref(),
+                limit,
+            };
+            let rows = listing::rows(&reader.state, &filter);
             let columns = [
                 ("ID", "id"),
                 ("NAME", "name"),
@@ -118,10 +121,8 @@ pub(crate) async fn run(command: TaskCommand, settings: &Settings) -> Outcome {
         TaskCommand::Logs(args) => logs::run(&connection, args).await,
         TaskCommand::Tell { task, text } => tell(&connection, settings, &task, text).await,
         TaskCommand::Cancel { task, reason } => {
-            let reader = read::now(&connection).await?;
-            let id = read::find(&reader.state, &task)?;
-            control::say_one(&connection, Control::Cancel { task: id, reason }).await?;
-            out::one(settings.output, &json!({"task": id, "cancelled": true}));
+            let cancelled = cancel(&connection, &task, reason).await?;
+            out::one(settings.output, &cancelled);
             Ok(Exit::Ok)
         }
         TaskCommand::Retry { task, wait } => {
@@ -172,40 +173,22 @@ fn write(format: Format, entry: &read::Entry) {
 
 async fn show(connection: &Arc<Connection>, settings: &Settings, text: &str) -> Outcome {
     let format = settings.output;
-    let reader = read::now(connection).await?;
-    let id = read::find(&reader.state, text)?;
-    let task = reader.state.tasks.get(&id);
-    let timeline = read::timeline(connection, id, task.map(|t| t.submission.seq)).await?;
-    if task.is_none() && timeline.is_empty() {
-        return Err(Failure::new(
-            Exit::NotFound,
-            format!("there is no task {id}"),
-        ));
-    }
-    let mut value = match task {
-        Some(task) => read::task_json(&reader.state, id, task),
-        None => {
-            json!({"id": id, "state": reader.state.outcome_of(id).map(conductor_domain::state::Outcome::as_str), "why": conductor_domain::explain::why(&reader.state, id)})
-        }
-    };
-    if let (Some(base), Some(trace)) = (
-        &settings.trace_url,
-        value.get("trace").and_then(Value::as_str),
-    ) {
+    let Detail {
+        mut value,
+        timeline,
+        artifacts,
+    } = detail::of(connection, text).await?;
+    let trace = value.get("trace").and_then(Value::as_str);
+    if let (Some(base), Some(trace)) = (&settings.trace_url, trace) {
         let url = format!("{}/{trace}", base.trim_end_matches('/'));
         super::put(&mut value, "trace_url", url);
     }
-    if let Some(task) = task.filter(|t| t.spec.run.is_none())
-        && let Some(submission) = body(connection, task.submission).await
-    {
-        super::put(&mut value, "run", json!(submission.run));
-        super::put(&mut value, "metadata", json!(submission.metadata));
+    if !artifacts.is_empty() && format == Format::Table {
+        let short: Vec<String> = artifacts.iter().map(artifact::short).collect();
+        super::put(&mut value, "artifacts", short);
+    } else if !artifacts.is_empty() {
+        super::put(&mut value, "artifacts", artifacts);
     }
-    if let Some(Phase::Ended(ended)) = task.map(|t| &t.phase) {
-        let result = result(connection, ended.at, id).await;
-        super::put(&mut value, "result", result);
-    }
-    show_left(&mut value, &timeline, format);
     if format == Format::Table {
         out::one(format, &value);
         out::line("");
@@ -220,47 +203,16 @@ async fn show(connection: &Arc<Connection>, settings: &Settings, text: &str) -> 
     Ok(Exit::Ok)
 }
 
-/// What its attempts left and changed.
-fn show_left(value: &mut Value, timeline: &[read::Entry], format: Format) {
-    if let Some(changed) = artifact::changed(timeline) {
-        super::put(value, "changed", changed);
-    }
-    let stored = artifact::stored(timeline);
-    if stored.is_empty() {
-        return;
-    }
-    if format == Format::Table {
-        let short = |v: &Value| {
-            format!(
-                "{} ({} bytes)",
-                v["name"].as_str().unwrap_or("?"),
-                v["size"]
-            )
-        };
-        let short: Vec<String> = stored.iter().map(short).collect();
-        super::put(value, "artifacts", short);
-    } else {
-        super::put(value, "artifacts", stored);
-    }
-}
-
-/// What was submitted stays in the log where it is too large for the state.
-async fn body(connection: &Connection, at: Position) -> Option<Submission> {
-    let record = connection.read(at.seq).await.ok().flatten()?;
-    Submissions::of(&record)?.get(at.index)
-}
-
-/// The result stays in the log, at the event that ended the task.
-async fn result(connection: &Arc<Connection>, at: Position, id: TaskId) -> Option<String> {
-    use conductor_protocol::event::Event;
-    let record = connection.read(at.seq).await.ok()??;
-    let frame = conductor_protocol::frame::split(&record.payload).ok()?;
-    let bytes = frame.events.get(usize::try_from(at.index).ok()?)?;
-    match Event::decode(bytes).ok()? {
-        Event::AttemptSucceeded(e) if e.lease.task == id => e.result,
-        Event::TaskFailed(e) => Some(e.reason),
-        _ => None,
-    }
+/// Cancels a task, whatever it is doing.
+pub(crate) async fn cancel(
+    connection: &Arc<Connection>,
+    task: &str,
+    reason: Option<String>,
+) -> Outcome<Value> {
+    let reader = read::now(connection).await?;
+    let id = read::find(&reader.state, task)?;
+    control::say_one(connection, Control::Cancel { task: id, reason }).await?;
+    Ok(json!({"task": id, "cancelled": true}))
 }
 
 /// Says in one sentence what a task waits for.

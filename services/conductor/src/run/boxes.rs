@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use conductor_agent::runtime::Host;
 use conductor_agent::sandbox::{BoxOptions, Boxes};
-use conductor_protocol::terms::SandboxKind;
+use conductor_protocol::terms::{Reach, SandboxKind};
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out;
@@ -22,6 +22,16 @@ pub(crate) struct BoxArgs {
         value_name = "KIND"
     )]
     sandbox: Choice,
+    /// How far the network of a task may go at most: none, hosts (those it names) or full. What asks
+    /// for more waits for another agent
+    #[arg(
+        long,
+        env = "CONDUCTOR_NETWORK_MAX",
+        hide_env_values = true,
+        default_value = "full",
+        value_name = "REACH"
+    )]
+    network_max: Option<Reach>,
     /// Directories or files of this machine that tasks can read where they are
     #[arg(
         long = "sandbox-ro",
@@ -60,6 +70,7 @@ impl BoxArgs {
         }
         let boxes = Boxes::new(BoxOptions {
             kind: self.sandbox.0,
+            network_max: self.network_max,
             read_only: self.sandbox_ro.clone(),
             image: self.container_image.clone(),
             tools: vec![host.claude.clone(), host.codex.clone(), "node".into()],

@@ -11,7 +11,7 @@ use conductor_access::Credentials;
 use conductor_domain::state::Outcome as How;
 use conductor_eventlog::jetstream::Connection;
 use conductor_eventlog::{Append, EventLog};
-use conductor_nats::Server;
+use conductor_nats::{Refusals, Server};
 use conductor_protocol::subject::{Role, Subject};
 use conductor_protocol::{AgentId, Control, TaskId};
 use conductor_replica::{ReadFrom, Reader};
@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::access::LocalAccess;
 use super::boxes::BoxArgs;
-use super::local::{local_place, start_server};
+use super::local::{local_place, server_dir, start_server};
 use super::stack::{AgentPlan, Place, Plan, Stack, signals};
 use crate::cli::{control, read, replay};
 use crate::exit::{Exit, Failure, Outcome};
@@ -72,6 +72,8 @@ pub(super) async fn run(settings: &Settings) -> Outcome {
         server.url()
     ));
     let mut stop = signals();
+    let refusals = Refusals::from_now(&server_dir(dir.path()));
+    tokio::spawn(super::refusals::watch(refusals, stop.clone()));
     let mut stack = Stack::start(&place, plan, &Arc::default()).await?;
     if !stack.wait_leading(2, Duration::from_secs(30)).await {
         return Err(Failure::new(Exit::Failure, "nobody leads after 30 s"));

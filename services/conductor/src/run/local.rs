@@ -1,13 +1,13 @@
 //! The standalone mode: one process supervises a local server and runs everything.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_nats::guard::GuardProgram;
-use conductor_nats::{DataDir, Server, ServerConfig, StoreKey, locate};
+use conductor_nats::{DataDir, Refusals, Server, ServerConfig, StoreKey, locate};
 use conductor_protocol::AgentId;
 use conductor_protocol::subject::Role as RoleName;
 use tokio::sync::watch;
@@ -34,6 +34,10 @@ pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
         )?),
         _ => None,
     };
+    let refusals = settings
+        .nats_url
+        .is_none()
+        .then(|| Refusals::from_now(&server_dir(data.path())));
     let server = match &settings.nats_url {
         Some(_) => None,
         None => {
@@ -48,6 +52,9 @@ pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
     };
     let place = place(settings, data.path(), server.as_ref(), access.as_ref());
     let mut stop = signals();
+    if let Some(refusals) = refusals {
+        tokio::spawn(super::refusals::watch(refusals, stop.clone()));
+    }
     let mut watched = server.map(watch_server);
     let mut plan = up_plan(args);
     plan.traces = super::otlp_if_any();
@@ -145,6 +152,11 @@ fn store_key(path: &Path) -> Outcome<StoreKey> {
     }
 }
 
+/// Where the local server has its files.
+pub(super) fn server_dir(data: &Path) -> PathBuf {
+    data.join("nats")
+}
+
 /// Starts the local server in `data`, on `port` if it is free.
 pub(super) fn start_server(
     data: &Path,
@@ -153,7 +165,7 @@ pub(super) fn start_server(
     key: Option<StoreKey>,
 ) -> Outcome<Server> {
     let binary = locate()?;
-    let dir = data.join("nats");
+    let dir = server_dir(data);
     std::fs::create_dir_all(&dir)?;
     let mut config = ServerConfig::standalone("conductor", dir.join("store"));
     // The server takes 0 for its default port, not for any.

@@ -199,7 +199,7 @@ pub(super) async fn serve(settings: &Settings, plan: Plan) -> Outcome {
 }
 
 /// Becomes true with the first SIGTERM or Ctrl-C; the second ends the process at once.
-pub(super) fn signals() -> watch::Receiver<bool> {
+pub(crate) fn signals() -> watch::Receiver<bool> {
     use tokio::signal::unix::{SignalKind, signal};
     let (stop, stopped) = watch::channel(false);
     let (Ok(mut int), Ok(mut term)) = (
@@ -393,7 +393,7 @@ fn role(name: RoleName, connection: &Connection) -> Box<dyn Role> {
 }
 
 /// Returns once it is true, or nobody is left to say so.
-pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // The value itself is a lock that must not be held over an await.
     let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -13,11 +13,13 @@ use hyper::{Request, Response, StatusCode, Uri};
 
 use super::metered::{Broken, Metered};
 use super::{ANSWER_TIME, Access, REQUEST_BYTES_MAX, Report, Shared};
+use crate::beside::Beside;
 use crate::keys::{Key, Scheme};
 use crate::meter::Meter;
 use crate::policy::{Asked, Purpose, Route, route};
 use crate::provider::Provider;
 use crate::throttle;
+use crate::upstream::Upstream;
 
 type Answer = Response<BoxBody<Bytes, Broken>>;
 
@@ -41,8 +43,13 @@ const DROPPED: [HeaderName; 12] = [
     header::ACCEPT_ENCODING,
 ];
 const KEY_HEADER: &str = "x-api-key";
+const NOT_THE_KEY: &str = "this is not the key that this attempt was given";
 
 pub(super) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
+    let beside = shared.beside.as_deref();
+    if let Some(beside) = beside.filter(|b| b.path() == request.uri().path()) {
+        return answer_beside(beside, &shared.placeholder, request).await;
+    }
     let route = match route(request.method(), request.uri().path()) {
         Ok(route) => route,
         Err(refusal) => {
@@ -55,6 +62,24 @@ pub(super) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> A
         Ok(answer) => answer,
         Err((status, message)) => say(provider, status, &message),
     }
+}
+
+/// Has what stands beside the models answer, if whoever asks bears the placeholder as its token.
+async fn answer_beside(
+    beside: &dyn Beside,
+    placeholder: &str,
+    request: Request<Incoming>,
+) -> Answer {
+    if bearer(request.headers()) != Some(placeholder) {
+        let mut answer = say(Provider::OpenAi, 401, NOT_THE_KEY);
+        let scheme = HeaderValue::from_static("Bearer");
+        answer
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, scheme);
+        return answer;
+    }
+    let (head, body) = beside.answer(request).await.into_parts();
+    Response::from_parts(head, body.map_err(|never| match never {}).boxed())
 }
 
 /// An answer of our own.
@@ -80,12 +105,10 @@ async fn pass(
         return Ok(Response::new(empty()));
     }
     if !has_placeholder(request.headers(), &shared.placeholder) {
-        return Err((
-            401,
-            "this is not the key that this attempt was given".to_owned(),
-        ));
+        return Err((401, NOT_THE_KEY.to_owned()));
     }
-    let Some(access) = shared.accesses.get(&route.provider) else {
+    let access = shared.accesses.get(&route.provider);
+    let Some((access, upstream)) = access.zip(shared.upstream.as_ref()) else {
         let message = format!("this agent has no key for {}", route.provider.as_str());
         return Err((403, message));
     };
@@ -120,7 +143,7 @@ async fn pass(
     outgoing
         .headers_mut()
         .insert(header::ACCEPT_ENCODING, identity);
-    let answer = send(shared, access, &outgoing).await?;
+    let answer = send(shared, (access, upstream), &outgoing).await?;
     Ok(hand_back(shared, route, asked, &outgoing, answer))
 }
 
@@ -140,9 +163,13 @@ async fn read(body: Incoming) -> Result<Bytes, (u16, String)> {
 
 /// Whether a request bears the placeholder, wherever its kind of client puts it.
 fn has_placeholder(headers: &HeaderMap, placeholder: &str) -> bool {
-    let value = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
-    let bearer = value("authorization").and_then(|v| v.strip_prefix("Bearer "));
-    value(KEY_HEADER) == Some(placeholder) || bearer == Some(placeholder)
+    let key = headers.get(KEY_HEADER).and_then(|v| v.to_str().ok());
+    key == Some(placeholder) || bearer(headers) == Some(placeholder)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    value.strip_prefix("Bearer ")
 }
 
 /// Where money is limited, what is asked must have a price.
@@ -221,7 +248,7 @@ fn put_key(headers: &mut HeaderMap, key: &Key) -> Result<(), (u16, String)> {
 /// Sends a request under the real key: again under another, should the provider not take it.
 async fn send(
     shared: &Shared,
-    access: &Access,
+    (access, upstream): (&Access, &Upstream),
     request: &Request<Full<Bytes>>,
 ) -> Result<Response<Incoming>, (u16, String)> {
     let refuse = |message: String| {
@@ -236,7 +263,7 @@ async fn send(
         }
         let mut request = request.clone();
         put_key(request.headers_mut(), &key)?;
-        let sent = tokio::time::timeout(ANSWER_TIME, shared.upstream.send(request)).await;
+        let sent = tokio::time::timeout(ANSWER_TIME, upstream.send(request)).await;
         let answer = match sent {
             Ok(Ok(answer)) => answer,
             Ok(Err(e)) => return Err((502, format!("the model service cannot be reached: {e}"))),

@@ -5,12 +5,14 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use conductor_modelproxy::keys::Keys;
 use conductor_modelproxy::{
-    Access, KeySource, Listener, Prices, Provider, Proxy, Report, Secret, Terms, Upstream,
+    Access, Beside, KeySource, Listener, Prices, Provider, Proxy, Report, Secret, Terms, Upstream,
 };
 use http_body_util::channel::{Channel, Sender};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
@@ -163,6 +165,22 @@ async fn fill(mut sender: Sender<Bytes>, body: Body, breaks: mpsc::UnboundedSend
     }
 }
 
+/// What stands beside the models: it says what it was asked.
+#[derive(Debug)]
+struct Echo;
+
+#[async_trait]
+impl Beside for Echo {
+    fn path(&self) -> &'static str {
+        "/beside"
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        Response::new(Full::new(body).boxed())
+    }
+}
+
 /// An attempt: its proxy, and what it reports.
 pub(crate) struct Attempt {
     pub(crate) proxy: Proxy,
@@ -176,7 +194,17 @@ impl Attempt {
         Self::with_keys(fake, terms, &source)
     }
 
+    /// One that may ask no model, though there is one.
+    pub(crate) fn without_models(fake: &Fake) -> Self {
+        let source = KeySource::Variable("ANTHROPIC_API_KEY", Secret::new(REAL_KEY).unwrap());
+        Self::open(fake, Terms::default(), &source, None)
+    }
+
     pub(crate) fn with_keys(fake: &Fake, terms: Terms, source: &KeySource) -> Self {
+        Self::open(fake, terms, source, Some(Upstream::from_env().unwrap()))
+    }
+
+    fn open(fake: &Fake, terms: Terms, source: &KeySource, upstream: Option<Upstream>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = Listener::unix(dir.path(), "model.sock").unwrap();
         let access = |provider, path: &str| {
@@ -197,9 +225,11 @@ impl Attempt {
             placeholder: PLACEHOLDER.into(),
             ..terms
         };
-        let upstream = Upstream::from_env().unwrap();
         let prices = Arc::new(Prices::new(None).unwrap());
-        let (proxy, reports) = Proxy::start(vec![listener], terms, upstream, accesses, prices);
+        let beside: Arc<dyn Beside> = Arc::new(Echo);
+        let beside = Some(beside);
+        let (proxy, reports) =
+            Proxy::start(vec![listener], terms, upstream, accesses, prices, beside);
         Self {
             proxy,
             reports,

@@ -7,7 +7,7 @@ use conductor_protocol::OutcomeClass;
 use http_body_util::Full;
 use hyper::Request;
 
-use crate::fake::{Attempt, Fake, REAL_KEY, Said, fixture, messages, post, text};
+use crate::fake::{Attempt, Fake, PLACEHOLDER, REAL_KEY, Said, fixture, messages, post, text};
 
 const ASK: &str = r#"{"model":"claude-sonnet-4-5","messages":[]}"#;
 
@@ -48,6 +48,48 @@ async fn paths_that_are_not_for_models_are_refused() {
         200,
         "is answered here"
     );
+    assert!(fake.seen().is_empty());
+}
+
+/// What stands beside the models is asked by the placeholder as a token, and in no other way.
+#[tokio::test]
+async fn what_stands_beside_the_models_is_for_the_attempt_alone() {
+    let fake = Fake::start().await;
+    let attempt = Attempt::start(&fake, Terms::default());
+    let with = |token: Option<&str>| {
+        let mut request = post("/beside", "hello");
+        if let Some(token) = token {
+            let token = format!("Bearer {token}").parse().unwrap();
+            request.headers_mut().insert("authorization", token);
+        }
+        request
+    };
+    for token in [None, Some("placeholder-2"), Some(REAL_KEY)] {
+        let answer = attempt.ask(with(token)).await;
+        assert_eq!(answer.status(), 401, "{token:?}");
+        assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+        assert!(!text(answer).await.contains("hello"));
+    }
+    let answer = attempt.ask(with(Some(PLACEHOLDER))).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(text(answer).await, "hello");
+    let other = attempt.ask(post("/beside/further", "hello")).await;
+    assert_eq!(other.status(), 403, "a path of its own, and none below");
+    assert!(fake.seen().is_empty());
+}
+
+/// An attempt that may ask no model has the socket all the same.
+#[tokio::test]
+async fn without_a_way_out_no_model_is_asked() {
+    let fake = Fake::start().await;
+    let attempt = Attempt::without_models(&fake);
+    let answer = attempt.ask(messages(ASK)).await;
+    assert_eq!(answer.status(), 403);
+    assert!(text(answer).await.contains("has no key for"));
+    let mut beside = post("/beside", "hello");
+    let token = format!("Bearer {PLACEHOLDER}").parse().unwrap();
+    beside.headers_mut().insert("authorization", token);
+    assert_eq!(attempt.ask(beside).await.status(), 200);
     assert!(fake.seen().is_empty());
 }
 

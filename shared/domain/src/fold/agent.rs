@@ -57,6 +57,10 @@ pub(super) fn apply(
             current(state, id, e.lease)?;
             subtasks::submitted(state, at, e)
         }
+        Event::ApprovalWithdrawn(e) => {
+            current(state, id, e.lease)?;
+            people::withdrawn(state, at, e)
+        }
         Event::AttemptUsage(e) => {
             current(state, id, e.lease)?;
             note_usage(state, id, e.lease, Some(&e.usage));

@@ -2,15 +2,19 @@
 //!
 //! An answer goes a way of its own: somebody gives it (control), the orchestrator decides that it
 //! counts, or that nobody gave one in time, and the scheduler tells the attempt, since agents hear
-//! nobody else. Each step counts once, and only under the lease that asked.
+//! nobody else. Each step counts once, and only under the lease that asked. Until it was told, the
+//! attempt may withdraw what it asked.
 
 use conductor_protocol::TaskId;
-use conductor_protocol::event::{ApprovalDecided, ApprovalRequested, AttemptTold, Word};
+use conductor_protocol::event::{
+    ApprovalDecided, ApprovalRequested, ApprovalWithdrawn, AttemptTold, Word,
+};
 use conductor_protocol::ids::AgentId;
 use conductor_protocol::limits::WORD_BYTES_MAX;
 use conductor_protocol::terms::Answer;
 
 use super::{At, Ruling, subtasks};
+use crate::planted::{Bug, is_planted};
 use crate::state::{APPROVALS_MAX, Approval, Phase, Reply, State, Task, WORDS_MAX};
 use crate::void::VoidReason;
 
@@ -47,6 +51,17 @@ pub(super) fn requested(state: &mut State, at: At, e: &ApprovalRequested) -> Rul
         Ok(())
     });
     changed.unwrap_or(Err(VoidReason::UnknownTask))
+}
+
+/// `approval.withdrawn`, under the current lease: whatever was answered, nobody waits for it.
+pub(super) fn withdrawn(state: &mut State, at: At, e: &ApprovalWithdrawn) -> Ruling {
+    change(state, e.lease.task, |task| {
+        asked(task, e.approval)?;
+        if !is_planted(Bug::WithdrawalIgnored) {
+            task.close(e.approval, at.time_ms);
+        }
+        Ok(())
+    })
 }
 
 /// A task that people may say something about.
@@ -152,7 +167,9 @@ pub(super) fn told(state: &mut State, at: At, agent: &AgentId, e: &AttemptTold) 
             if !asked.is_decided || !is_it {
                 return Err(VoidReason::NotAsked);
             }
-            task.told_answer(*approval, at.time_ms);
+            if !is_planted(Bug::AnswerNotForgotten) {
+                task.close(*approval, at.time_ms);
+            }
             Ok(())
         }
         Word::Subtask { number, news } => subtasks::told(task, *number, news),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use conductor_protocol::compact::Pairs;
 use conductor_protocol::ids::{AgentId, Namespace, Position, QueueName};
 use conductor_protocol::spec::Runtime;
-use conductor_protocol::terms::{Level, SandboxKind, Terms};
+use conductor_protocol::terms::{Level, Reach, SandboxKind, Terms};
 use conductor_protocol::{TaskId, UnixMs};
 
 use super::{Agent, AgentStatus, LeaseState, Phase, State, Task, WorkspaceKey};
@@ -84,6 +84,8 @@ pub struct Sandbox {
     pub kind: Option<SandboxKind>,
     /// What it has to promise.
     pub level: Option<Level>,
+    /// How far its network has to go.
+    pub reach: Option<Reach>,
 }
 
 impl Sandbox {
@@ -92,6 +94,7 @@ impl Sandbox {
         Self {
             kind: terms.and_then(Terms::sandbox_kind),
             level: terms.and_then(Terms::level),
+            reach: terms.map(Terms::reach).filter(|r| *r != Reach::None),
         }
     }
 }

@@ -18,7 +18,8 @@ const UNASKED_MAX: usize = 64;
 /// Most words that wait to be told to one attempt.
 pub const WORDS_MAX: usize = 16;
 
-/// A question of the attempt that runs; it is there until the attempt was told the answer.
+/// A question of the attempt that runs; it is there until the attempt was told the answer, or
+/// withdrew it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
     /// What about.
@@ -105,11 +106,9 @@ impl Task {
         }
     }
 
-    /// The attempt was told an answer: once it waits for none it runs again.
-    pub(crate) fn told_answer(&mut self, number: u32, now_ms: UnixMs) {
-        if !is_planted(Bug::AnswerNotForgotten) {
-            self.aside.approvals.remove(&number);
-        }
+    /// The attempt was told an answer, or wants none: once it waits for none it runs again.
+    pub(crate) fn close(&mut self, number: u32, now_ms: UnixMs) {
+        self.aside.approvals.remove(&number);
         if self.aside.approvals.is_empty() {
             self.aside.paused_ms = self.waited_ms(now_ms);
             self.aside.paused_since = None;

@@ -4,7 +4,7 @@ use conductor_domain::decide::{self, Input, Overlay};
 use conductor_domain::state::APPROVALS_MAX;
 use conductor_domain::{Verdict, VoidReason, explain, plan};
 use conductor_protocol::event::{
-    ApprovalDecided, AttemptTimedOut, AttemptTimeout, AttemptTold, Event, Word,
+    ApprovalDecided, ApprovalWithdrawn, AttemptTimedOut, AttemptTimeout, AttemptTold, Event, Word,
 };
 use conductor_protocol::ids::{Lease, Position};
 use conductor_protocol::terms::Answer;
@@ -156,6 +156,38 @@ fn time_does_not_run_while_an_attempt_waits_for_people() {
 }
 
 #[test]
+fn a_question_that_is_withdrawn_is_open_for_nobody() {
+    let (mut world, task, lease) = asking();
+    world.ask(lease, "a1");
+    let withdrawn = |approval| ApprovalWithdrawn { lease, approval };
+    let not_asked = Verdict::Void(VoidReason::NotAsked);
+    world.now_ms += 5_000;
+    assert_eq!(world.agent_says("a1", withdrawn(1)), Verdict::Applied);
+    assert_eq!(world.agent_says("a1", withdrawn(1)), not_asked, "again");
+    assert_eq!(world.agent_says("a1", withdrawn(3)), not_asked, "never");
+    assert_eq!(world.answer(task, 1, Answer::Allow), not_asked);
+    assert_eq!(world.phase(task), "awaiting_approval", "for the other");
+    // An answer that was given, and one that was decided, are nobody's business either.
+    world.answer(task, 2, Answer::Allow);
+    let decided = decision(&world).unwrap();
+    assert_eq!(world.agent_says("a1", withdrawn(2)), Verdict::Applied);
+    assert_eq!(world.orchestrator(decided), not_asked);
+    assert_eq!((decision(&world), world.words()), (None, Vec::new()));
+    assert_eq!(world.phase(task), "running");
+    assert_eq!(world.of(task).aside.paused_ms, 5_000, "it waited so long");
+    world.ask(lease, "a1");
+    world.answer(task, 3, Answer::Allow);
+    world.settle();
+    let (to, told) = world.words().pop().unwrap();
+    assert_eq!(world.agent_says("a1", withdrawn(3)), Verdict::Applied);
+    assert_eq!(world.words(), []);
+    assert_eq!(world.scheduler(to.as_str(), told), not_asked);
+    // Its number is used up.
+    let again = world.agent_says("a1", question(lease, 3));
+    assert_eq!(again, Verdict::Void(VoidReason::Duplicate));
+}
+
+#[test]
 fn what_was_asked_and_said_ends_with_the_lease() {
     let mut world = World::new();
     let task = world.task(json!({"retry": {"max_attempts": 2, "on": ["failed"], "jitter": 0.0}}));
@@ -177,6 +209,11 @@ fn what_was_asked_and_said_ends_with_the_lease() {
         Verdict::Void(VoidReason::LeaseNotCurrent)
     );
     assert_eq!(world.ask(again, "a1"), Verdict::Applied, "its first");
+    let withdrawn = ApprovalWithdrawn { lease, approval: 1 };
+    assert_eq!(
+        world.agent_says("a1", withdrawn),
+        Verdict::Void(VoidReason::LeaseNotCurrent)
+    );
     let old = ApprovalDecided {
         lease,
         approval: 1,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use conductor_domain::state::{LeaseState, Phase, State};
 use conductor_domain::{Record, fold, plan, record};
-use conductor_protocol::event::{AgentJoined, AgentLeft, Event};
+use conductor_protocol::event::{AgentJoined, AgentLeft, ApprovalWithdrawn, Event};
 use conductor_protocol::ids::Lease;
 use conductor_protocol::subject::Role;
 use conductor_protocol::terms::Answer;
@@ -187,6 +187,11 @@ fn talk(world: &mut World, running: Option<(Lease, &str)>, choice: u8) {
     let number = u32::from(choice % 4);
     if choice.is_multiple_of(3) {
         world.agent_says(holder, question(lease, number));
+        return;
+    }
+    if choice.is_multiple_of(5) {
+        let approval = number;
+        world.agent_says(holder, ApprovalWithdrawn { lease, approval });
         return;
     }
     let answer = if choice.is_multiple_of(2) {

@@ -227,3 +227,43 @@ fn a_sandbox_that_nobody_gives_holds_up_no_other_task() {
     assert_eq!(planned, [plain]);
     assert!(!may_run(&world, strict));
 }
+
+/// Nor does one whose network no agent allows.
+#[test]
+fn a_task_runs_only_where_its_network_may_go_so_far() {
+    use conductor_protocol::event::AgentJoined;
+    use conductor_protocol::spec::Runtime;
+    use conductor_protocol::terms::Reach;
+    let mut world = World::empty();
+    world.elect(conductor_protocol::subject::Role::Orchestrator);
+    world.elect(conductor_protocol::subject::Role::Scheduler);
+    let joined = AgentJoined {
+        slots: 8,
+        runtimes: [(Runtime::Noop, "1".to_owned())].into(),
+        network_max: Some(Reach::Hosts),
+        ..AgentJoined::default()
+    };
+    world.agent_says("a1", joined.clone());
+    let open = world.task(json!({"sandbox": {"network": "full"}}));
+    let hosts = world.task(json!({"sandbox": {"network": {"hosts": ["example.org"]}}}));
+    let plain = world.task(json!({}));
+    let planned: Vec<TaskId> = world.planned().iter().map(|a| a.task).collect();
+    assert_eq!(planned, [hosts, plain]);
+    let assignment = world.assignment(open, "a1");
+    let void = Verdict::Void(VoidReason::NotCapable);
+    assert_eq!(world.scheduler("a1", assignment), void);
+    expect_test::expect!["none of 1 agent(s) lets a task have the network full; the most is hosts"]
+        .assert_eq(&explain::why(&world.state, open).unwrap());
+    let network_max = None;
+    world.agent_says(
+        "a2",
+        AgentJoined {
+            network_max,
+            ..joined
+        },
+    );
+    let planned = world.planned();
+    let is_there =
+        |a: &conductor_domain::plan::Assignment| a.task == open && a.agent == agent("a2");
+    assert!(planned.iter().any(is_there), "absent means full");
+}

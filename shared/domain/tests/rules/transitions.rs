@@ -2,10 +2,10 @@
 
 use conductor_domain::Verdict;
 use conductor_protocol::event::{
-    AgentJoined, AgentLeft, AgentLost, ApprovalDecided, AttemptProgress, AttemptRevoked,
-    AttemptStarted, AttemptStopped, AttemptTimedOut, AttemptTimeout, AttemptTold, AttemptUsage,
-    CancelCause, RevokeReason, TaskCancelled, TaskFailed, TaskReady, TaskRedriven, TaskRetrySet,
-    TaskTimedOut, TaskTimeout, Usage, Word,
+    AgentJoined, AgentLeft, AgentLost, ApprovalDecided, ApprovalWithdrawn, AttemptProgress,
+    AttemptRevoked, AttemptStarted, AttemptStopped, AttemptTimedOut, AttemptTimeout, AttemptTold,
+    AttemptUsage, CancelCause, RevokeReason, TaskCancelled, TaskFailed, TaskReady, TaskRedriven,
+    TaskRetrySet, TaskTimedOut, TaskTimeout, Usage, Word,
 };
 use conductor_protocol::ids::{Lease, Position, TaskId};
 use conductor_protocol::terms::Answer;
@@ -122,7 +122,7 @@ fn talk(world: &mut World, lease: Lease, phase: &str) {
 type When = fn(&mut Given) -> Verdict;
 
 /// Everything that can be said of a task.
-const EVENTS: [(&str, When); 34] = [
+const EVENTS: [(&str, When); 35] = [
     ("task.ready", |g| {
         g.world.orchestrator(TaskReady { task: g.task })
     }),
@@ -221,6 +221,11 @@ const EVENTS: [(&str, When); 34] = [
     }),
     ("same question", |g| {
         g.world.agent_says("a1", question(g.lease, 1))
+    }),
+    ("approval.withdrawn", |g| {
+        let (lease, approval) = (g.lease, 1);
+        let withdrawn = ApprovalWithdrawn { lease, approval };
+        g.world.agent_says("a1", withdrawn)
     }),
     ("decided as given", |g| decided(g, Answer::Allow, true)),
     ("decided otherwise", |g| decided(g, Answer::Deny, true)),

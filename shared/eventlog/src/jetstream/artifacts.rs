@@ -17,7 +17,6 @@ use futures::StreamExt;
 use sha2::{Digest, Sha256};
 
 use super::Connection;
-use super::output::is_for_want_of_storage;
 use crate::port::LogError;
 
 /// How long artifacts are kept.
@@ -63,7 +62,7 @@ fn unavailable(e: impl std::fmt::Display) -> LogError {
 
 impl Connection {
     pub(crate) async fn ensure_artifacts(&self) -> Result<(), LogError> {
-        let mut config = stream::Config {
+        let config = stream::Config {
             name: self.stream_name("ARTIFACTS"),
             description: Some("Files that attempts left, in pieces, by their hash".to_owned()),
             subjects: vec![artifact(&self.cell, "*", "*")],
@@ -74,16 +73,7 @@ impl Connection {
             max_consumers: 10_000,
             ..Default::default()
         };
-        let mut refusal = None;
-        for max_bytes in BYTES_MAX {
-            config.max_bytes = max_bytes;
-            match self.js.get_or_create_stream(config.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(e) if is_for_want_of_storage(&e) => refusal = Some(e),
-                Err(e) => return Err(unavailable(e)),
-            }
-        }
-        Err(refusal.map_or_else(|| unavailable("no size to try"), unavailable))
+        self.make_beside(config, &BYTES_MAX).await
     }
 
     /// Stores what a reader gives, `size` bytes with this hash; returns once the server has all of

@@ -75,6 +75,17 @@ impl Tls {
     }
 }
 
+/// Whether a link broke off because one end does not trust the other: the client library says so in
+/// words alone, those of rustls.
+fn is_of_tls(problem: &str) -> bool {
+    let words = [
+        "invalid peer certificate",
+        "received fatal alert",
+        "received corrupt message",
+    ];
+    words.iter().any(|words| problem.contains(words))
+}
+
 /// Whether a server's address is on this machine.
 fn is_local(url: &str) -> bool {
     let host = url.rsplit_once("://").map_or(url, |(_, rest)| rest);
@@ -107,6 +118,17 @@ pub enum ConnectError {
     /// The server answers no.
     #[error("NATS at {url} refuses the connection: {problem}; check the credentials")]
     Denied {
+        /// Where.
+        url: String,
+        /// Why.
+        problem: String,
+    },
+    /// One end does not trust the other's certificate, or has none.
+    #[error(
+        "the link to NATS at {url} is not trusted: {problem}; check --tls-ca (who signs the servers' \
+         certificates), and --tls-cert and --tls-key where servers want a certificate of ours"
+    )]
+    Untrusted {
         /// Where.
         url: String,
         /// Why.
@@ -171,6 +193,8 @@ impl Connection {
                 async_nats::ConnectErrorKind::ServerParse => {
                     ConnectError::Invalid(format!("{url} is not a NATS URL: {problem}"))
                 }
+                async_nats::ConnectErrorKind::Tls => ConnectError::Untrusted { url, problem },
+                _ if is_of_tls(&problem) => ConnectError::Untrusted { url, problem },
                 _ => ConnectError::Unreachable { url, problem },
             }
         })?;

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::stream::{self, DiscardPolicy, PersistenceMode};
 use bytes::Bytes;
 use conductor_protocol::ids::{AgentId, Lease};
@@ -19,8 +17,7 @@ use crate::port::LogError;
 
 /// How long output is kept.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How much output is kept, in bytes: the server sets it aside, so where it has less to
-/// give, less is kept.
+/// How much output is kept, in bytes; less where the server has less to give.
 const BYTES_MAX: [i64; 4] = [4 << 30, 512 << 20, 64 << 20, 8 << 20];
 
 /// A piece of an attempt's output.
@@ -45,19 +42,10 @@ fn unavailable(e: impl std::fmt::Display) -> LogError {
     LogError::Unavailable(e.to_string())
 }
 
-pub(super) fn is_for_want_of_storage(e: &CreateStreamError) -> bool {
-    let code = match e.kind() {
-        CreateStreamErrorKind::JetStream(e) => e.error_code(),
-        _ => return false,
-    };
-    // One node says so, a cluster that it finds no node for it.
-    code == ErrorCode::STORAGE_RESOURCES_EXCEEDED || code == ErrorCode::CLUSTER_NO_PEERS
-}
-
 impl Connection {
     pub(crate) async fn ensure_output(&self) -> Result<(), LogError> {
         let replicas = self.log_replicas().await;
-        let mut config = stream::Config {
+        let config = stream::Config {
             name: self.stream_name("OUTPUT"),
             description: Some("What attempts print".to_owned()),
             subjects: vec![output(&self.cell, "*", "*")],
@@ -70,16 +58,7 @@ impl Connection {
             persist_mode: (replicas == 1).then_some(PersistenceMode::Async),
             ..Default::default()
         };
-        let mut refusal = None;
-        for max_bytes in BYTES_MAX {
-            config.max_bytes = max_bytes;
-            match self.js.get_or_create_stream(config.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(e) if is_for_want_of_storage(&e) => refusal = Some(e),
-                Err(e) => return Err(unavailable(e)),
-            }
-        }
-        Err(refusal.map_or_else(|| unavailable("no size to try"), unavailable))
+        self.make_beside(config, &BYTES_MAX).await
     }
 
     /// Publishes a piece of output and waits until the server has it. A stream that was lost

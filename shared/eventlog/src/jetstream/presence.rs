@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::stream::{self, DiscardPolicy, StorageType};
 use conductor_protocol::AgentId;
 use conductor_protocol::ids::Lease;
@@ -72,30 +71,6 @@ impl Connection {
         let is_silent = sent.is_err() && self.bytes_heard() == heard;
         self.note_beat(is_silent).await;
         sent
-    }
-
-    /// Publishes into a stream beside the log and waits until the server has it. A stream that
-    /// was lost, as these may be, is made again.
-    pub(super) async fn publish_beside(
-        &self,
-        subject: String,
-        headers: HeaderMap,
-        payload: bytes::Bytes,
-        make_again: impl Future<Output = Result<(), LogError>>,
-    ) -> Result<(), LogError> {
-        let publish = async |subject, headers, payload| {
-            let sent = self.js.publish_with_headers(subject, headers, payload);
-            sent.await?.await
-        };
-        let sent = publish(subject.clone(), headers.clone(), payload.clone()).await;
-        match sent {
-            Err(e) if e.kind() == PublishErrorKind::StreamNotFound => {
-                make_again.await?;
-                let again = publish(subject, headers, payload).await;
-                again.map(|_| ()).map_err(unavailable)
-            }
-            sent => sent.map(|_| ()).map_err(unavailable),
-        }
     }
 
     /// The last beat of every agent, then every further one. Ends on trouble.

@@ -8,7 +8,7 @@ use crate::class::OutcomeClass;
 use crate::human::DurationMs;
 use crate::ids::{Lease, UnixMs};
 use crate::spec::Runtime;
-use crate::terms::{Answer, SandboxInUse, SandboxKind, SandboxOffer, Terms};
+use crate::terms::{Answer, Reach, SandboxInUse, SandboxKind, SandboxOffer, Terms};
 
 /// An agent is there. The record's sequence is its incarnation; leases of an earlier
 /// one end there and then.
@@ -35,6 +35,9 @@ pub struct AgentJoined {
     /// The sandbox of tasks that name none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<SandboxKind>,
+    /// How far the network of a task may go there at most; absent means whatever it reaches itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_max: Option<Reach>,
     /// The newest format of the log it knows; 0 where it did not say.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub format: u32,
@@ -46,11 +49,19 @@ fn is_zero(n: &u32) -> bool {
 }
 
 impl AgentJoined {
+    /// How far the network of a task may go there at most.
+    pub fn network_max(&self) -> Reach {
+        self.network_max.unwrap_or(Reach::Full)
+    }
+
     /// Whether it can box an attempt in as its terms ask.
     pub fn can_box(&self, terms: Option<&Terms>) -> bool {
         let Some(asked) = terms.and_then(|t| t.sandbox.as_ref()) else {
             return true;
         };
+        if asked.network.reach() > self.network_max() {
+            return false;
+        }
         let fits = |offer: &SandboxOffer| asked.level.is_none_or(|level| offer.gives(level));
         match asked.kind {
             Some(kind) => self.sandboxes.get(&kind).is_some_and(fits),
@@ -178,6 +189,16 @@ pub struct AttemptSubmitted {
     pub number: u32,
     /// The submission, as JSON.
     pub body: String,
+}
+
+/// An attempt does not want to know any more what it asked: its program took the question back, or
+/// is gone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ApprovalWithdrawn {
+    /// The lease it runs under.
+    pub lease: Lease,
+    /// Which of its questions.
+    pub approval: u32,
 }
 
 /// The model service has no more for now.

@@ -215,7 +215,8 @@ pub struct AcpSpec {
     pub argv: Vec<String>,
     /// What the model is asked.
     pub prompt: String,
-    /// What is answered when the agent asks for permission: whether tools may run.
+    /// What is answered when the agent asks for permission, where its terms have no people asked:
+    /// whether tools may run.
     #[serde(default, skip_serializing_if = "is_false")]
     pub allow_tools: bool,
     /// Session to load, where the agent can.

@@ -25,6 +25,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ),
     ("sandbox.memory", "bytes or a text such as \"2g\""),
     ("sandbox.file_size", "bytes or a text such as \"2g\""),
+    ("sandbox.disk", "bytes or a text such as \"2g\""),
     (
         "sandbox.cpu_millis",
         "thousandths of a processor, 1 or more",
@@ -36,7 +37,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ),
     (
         "sandbox",
-        "a level (minimal, moderate, strict), a kind (none, landlock, bubblewrap, podman, docker, kubernetes), or an object {kind, level, network, memory, cpu_millis, processes, file_size, image}",
+        "a level (minimal, moderate, strict), a kind (none, landlock, bubblewrap, podman, docker, kubernetes), or an object {kind, level, network, memory, cpu_millis, processes, file_size, disk, image}",
     ),
     ("workspace.name", "1 to 64 characters of A-Z a-z 0-9 _ -"),
     (

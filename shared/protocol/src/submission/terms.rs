@@ -98,6 +98,7 @@ fn check_sandbox(errors: &mut Vec<FieldError>, s: &SandboxSpec) {
         ("sandbox.cpu_millis", s.cpu_millis.map(u64::from)),
         ("sandbox.processes", s.processes.map(u64::from)),
         ("sandbox.file_size", s.file_size.map(|b| b.0)),
+        ("sandbox.disk", s.disk.map(|b| b.0)),
     ] {
         if value == Some(0) {
             wrong(errors, field, "is 0");

@@ -7,75 +7,67 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::human::ByteSize;
+use crate::words::words;
 
-/// What boxes an attempt in.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SandboxKind {
-    /// Nothing but directories and an environment of its own.
-    None,
-    /// Landlock rules of the kernel: files, and TCP where the kernel knows that.
-    Landlock,
-    /// bubblewrap: namespaces of its own, and a file tree of what it needs.
-    Bubblewrap,
-    /// A container by podman.
-    Podman,
-    /// A container by docker.
-    Docker,
-    /// A pod.
-    Kubernetes,
-}
-
-impl SandboxKind {
-    /// Every kind, weakest first.
-    pub const ALL: [Self; 6] = [
-        Self::None,
-        Self::Landlock,
-        Self::Bubblewrap,
-        Self::Podman,
-        Self::Docker,
-        Self::Kubernetes,
-    ];
-
-    /// The wire name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Landlock => "landlock",
-            Self::Bubblewrap => "bubblewrap",
-            Self::Podman => "podman",
-            Self::Docker => "docker",
-            Self::Kubernetes => "kubernetes",
-        }
+words! {
+    /// What boxes an attempt in, weakest first.
+    SandboxKind("sandbox") {
+        /// Nothing but directories and an environment of its own.
+        None = "none",
+        /// Landlock rules of the kernel: files, and TCP where the kernel knows that.
+        Landlock = "landlock",
+        /// bubblewrap: namespaces of its own, and a file tree of what it needs.
+        Bubblewrap = "bubblewrap",
+        /// A container by podman.
+        Podman = "podman",
+        /// A container by docker.
+        Docker = "docker",
+        /// A pod.
+        Kubernetes = "kubernetes",
     }
-}
 
-impl fmt::Display for SandboxKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    /// How much isolation is asked for: a set of [`Guarantee`]s.
+    Level("level") {
+        /// Files outside of its own directories cannot be written, and nothing of it is left behind.
+        Minimal = "minimal",
+        /// Also: it sees no other file, process, environment or network.
+        Moderate = "moderate",
+        /// Also: memory and processes are limited by the kernel, and system calls are filtered or
+        /// the file tree is an image.
+        Strict = "strict",
     }
-}
 
-impl std::str::FromStr for SandboxKind {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|k| k.as_str() == s).ok_or_else(|| {
-            format!("{s:?} is no sandbox; one of none, landlock, bubblewrap, podman, docker, kubernetes")
-        })
+    /// How far a network goes, each further than the one before.
+    Reach("reach of a network") {
+        /// Nowhere.
+        None = "none",
+        /// To hosts by name, over the agent's proxy.
+        Hosts = "hosts",
+        /// To whatever the agent can reach.
+        Full = "full",
     }
-}
 
-/// How much isolation is asked for: a set of [`Guarantee`]s.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Files outside of its own directories cannot be written, and nothing of it is left behind.
-    Minimal,
-    /// Also: it sees no other file, process, environment or network.
-    Moderate,
-    /// Also: memory and processes are limited by the kernel, and system calls are filtered or
-    /// the file tree is an image.
-    Strict,
+    /// One thing a sandbox can promise.
+    Guarantee("guarantee") {
+        /// Nothing of the attempt runs after its end.
+        NothingLeft = "nothing_left",
+        /// Nothing outside its own directories can be written.
+        FilesReadOnly = "files_read_only",
+        /// Nothing outside its own directories and the system's programs can be read.
+        FilesHidden = "files_hidden",
+        /// No environment but its own can be read.
+        EnvironmentHidden = "environment_hidden",
+        /// No process but its own can be seen or signalled.
+        ProcessesHidden = "processes_hidden",
+        /// No network, but what it is allowed through the agent.
+        NetworkClosed = "network_closed",
+        /// The kernel limits the memory of all its processes together.
+        MemoryLimited = "memory_limited",
+        /// The kernel limits how many processes it has.
+        ProcessesLimited = "processes_limited",
+        /// Dangerous system calls are refused, or the file tree is an image of its own.
+        CallsFiltered = "calls_filtered",
+    }
 }
 
 impl Level {
@@ -108,68 +100,6 @@ impl Level {
             ],
         }
     }
-
-    /// The wire name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Minimal => "minimal",
-            Self::Moderate => "moderate",
-            Self::Strict => "strict",
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// One thing a sandbox can promise.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Guarantee {
-    /// Nothing of the attempt runs after its end.
-    NothingLeft,
-    /// Nothing outside its own directories can be written.
-    FilesReadOnly,
-    /// Nothing outside its own directories and the system's programs can be read.
-    FilesHidden,
-    /// No environment but its own can be read.
-    EnvironmentHidden,
-    /// No process but its own can be seen or signalled.
-    ProcessesHidden,
-    /// No network, but what it is allowed through the agent.
-    NetworkClosed,
-    /// The kernel limits the memory of all its processes together.
-    MemoryLimited,
-    /// The kernel limits how many processes it has.
-    ProcessesLimited,
-    /// Dangerous system calls are refused, or the file tree is an image of its own.
-    CallsFiltered,
-}
-
-impl Guarantee {
-    /// The wire name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NothingLeft => "nothing_left",
-            Self::FilesReadOnly => "files_read_only",
-            Self::FilesHidden => "files_hidden",
-            Self::EnvironmentHidden => "environment_hidden",
-            Self::ProcessesHidden => "processes_hidden",
-            Self::NetworkClosed => "network_closed",
-            Self::MemoryLimited => "memory_limited",
-            Self::ProcessesLimited => "processes_limited",
-            Self::CallsFiltered => "calls_filtered",
-        }
-    }
-}
-
-impl fmt::Display for Guarantee {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// What a task asks of its sandbox. People may write just a level or a kind.
@@ -196,6 +126,9 @@ pub struct SandboxSpec {
     /// Largest file it may write.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_size: Option<ByteSize>,
+    /// What all files in its directories may take, with those it begins with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<ByteSize>,
     /// Image, for containers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -212,6 +145,7 @@ struct SandboxFields {
     cpu_millis: Option<u32>,
     processes: Option<u32>,
     file_size: Option<ByteSize>,
+    disk: Option<ByteSize>,
     image: Option<String>,
 }
 
@@ -253,6 +187,7 @@ impl<'de> Deserialize<'de> for SandboxSpec {
                     cpu_millis: f.cpu_millis,
                     processes: f.processes,
                     file_size: f.file_size,
+                    disk: f.disk,
                     image: f.image,
                 })
             }
@@ -275,6 +210,15 @@ pub enum Network {
 }
 
 impl Network {
+    /// How far it goes.
+    pub fn reach(&self) -> Reach {
+        match self {
+            Self::None => Reach::None,
+            Self::Hosts(_) => Reach::Hosts,
+            Self::Full => Reach::Full,
+        }
+    }
+
     fn is_none(&self) -> bool {
         *self == Self::None
     }
@@ -312,4 +256,7 @@ pub struct SandboxInUse {
     /// What limits memory and processors: `cgroup`, `rlimit`, the container engine, or nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<String>,
+    /// What limits the sum of its files: `watched`, since the agent looks at them, or nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! An authority that certifies who a test says it is.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
@@ -69,6 +69,18 @@ impl Authority {
         ] {
             std::fs::write(dir.join(name), text).expect("a file");
         }
+    }
+
+    /// Writes a certificate for somebody of this name or address, with its key: `NAME.pem`,
+    /// `NAME.key`.
+    pub fn write_for(&self, address: &str, dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let pem = self.certify(address);
+        let paths = ["pem", "key"].map(|ending| dir.join(format!("{name}.{ending}")));
+        for (path, text) in paths.iter().zip([pem.certificate, pem.key]) {
+            std::fs::write(path, text).expect("a file");
+        }
+        let [certificate, key] = paths;
+        (certificate, key)
     }
 
     pub(super) fn for_grpc(&self) -> ServerTlsConfig {

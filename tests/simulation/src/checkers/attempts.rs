@@ -60,11 +60,13 @@ fn is_heard(ledger: &Ledger, seen: &Seen<'_>) -> bool {
 
 /// Whether it may be said again to no effect.
 fn is_repeatable(event: &Event) -> bool {
-    // The agent does not know what the log's format is, and repeats what it asks.
+    // The agent does not know what the log's format is, and repeats what it asks; nor whether it is
+    // being told what it withdraws.
     matches!(
         event,
         Event::AttemptStarted(_)
             | Event::ApprovalRequested(_)
+            | Event::ApprovalWithdrawn(_)
             | Event::AttemptThrottled(_)
             | Event::AttemptSubmitted(_)
     )
@@ -79,6 +81,7 @@ fn reported(event: &Event) -> Option<Lease> {
         Event::AttemptFailed(e) => Some(e.lease),
         Event::AttemptTimedOut(e) => Some(e.lease),
         Event::ApprovalRequested(e) => Some(e.lease),
+        Event::ApprovalWithdrawn(e) => Some(e.lease),
         Event::AttemptThrottled(e) => Some(e.lease),
         Event::AttemptSubmitted(e) => Some(e.lease),
         _ => None,

@@ -9,7 +9,7 @@ use super::{Checker, Ruling};
 use crate::ledger::{Ledger, Seen, What};
 
 /// An answer is the one that was given, or the default where nobody gave one; it reaches its
-/// attempt once, under its lease alone; and no attempt waits for one for ever, or is timed out
+/// attempt once, under its lease alone, and not at all where that has withdrawn its question; and no attempt waits for one for ever, or is timed out
 /// while it does.
 pub(super) struct Answers;
 
@@ -30,6 +30,13 @@ impl Checker for Answers {
                 }
                 Ok(())
             }
+            What::Event(Event::ApprovalWithdrawn(e)) => {
+                let key = (e.lease.assigned, e.approval);
+                match ledger.talk.questions.get(&key) {
+                    Some(question) if question.is_waited_for() => Ok(()),
+                    other => Err(format!("{key:?} is withdrawn, which is {other:?}")),
+                }
+            }
             What::Event(Event::ApprovalDecided(e)) => decided(ledger, e),
             What::Event(Event::AttemptTold(e)) => told(ledger, e),
             What::Event(Event::AttemptTimedOut(e)) if e.timeout == AttemptTimeout::Run => {
@@ -43,7 +50,7 @@ impl Checker for Answers {
                 let lease = lease.map(|(lease, _)| lease.assigned);
                 let asked = lease.and_then(|at| ledger.talk.questions.get(&(at, *approval)));
                 match asked {
-                    Some(question) if question.decided.is_none() => Ok(()),
+                    Some(q) if q.decided.is_none() && !q.is_withdrawn => Ok(()),
                     other => Err(format!("an answer to {other:?} counts")),
                 }
             }
@@ -66,7 +73,7 @@ impl Checker for Answers {
         let waits = |(at, number): &(_, u32)| {
             let question = ledger.talk.questions.get(&(*at, *number))?;
             let lease = ledger.tasks.get(&question.task)?.lease.as_ref()?;
-            let is_open = lease.0.assigned == *at && question.told == 0;
+            let is_open = lease.0.assigned == *at && question.is_waited_for();
             is_open.then(|| format!("question {number} of {lease:?} was never answered"))
         };
         match ledger.talk.questions.keys().find_map(waits) {
@@ -89,7 +96,7 @@ fn decided(ledger: &Ledger, e: &ApprovalDecided) -> Ruling {
     let expected = question
         .given
         .map_or((question.default, None), |(answer, at)| (answer, Some(at)));
-    if question.decided.is_some() || !is_current(ledger, e.lease) {
+    if question.decided.is_some() || question.is_withdrawn || !is_current(ledger, e.lease) {
         return Err(format!("{key:?} is decided, which is {question:?}"));
     }
     if expected != (e.answer, e.control) {
@@ -108,7 +115,7 @@ fn told(ledger: &Ledger, e: &AttemptTold) -> Ruling {
         } => {
             let key = (e.lease.assigned, *approval);
             let question = ledger.talk.questions.get(&key);
-            let is_due = question.is_some_and(|q| q.decided == Some(*answer) && q.told == 0);
+            let is_due = question.is_some_and(|q| q.decided == Some(*answer) && q.is_waited_for());
             if !is_due {
                 return Err(format!("{key:?} is told {answer:?}, and is {question:?}"));
             }

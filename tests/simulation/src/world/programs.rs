@@ -44,6 +44,8 @@ pub(super) enum Step {
     Asks,
     /// It asks again what nobody reacted to.
     Reminds(u32),
+    /// It does not want to know any more what it asked.
+    Withdraws(u32),
     /// It ends by itself, so.
     Ends(Option<OutcomeClass>),
     /// It is gone because it was stopped.
@@ -161,6 +163,7 @@ impl World {
             Step::Submits(number) => return self.submits(life, lease, number),
             Step::Asks => return self.asks(life, at),
             Step::Reminds(number) => return self.ask(life, at, number),
+            Step::Withdraws(number) => return self.withdraws(life, at, number),
             // Whoever waits for people does not run: it ends after that.
             end @ Step::Ends(_) if reason == Stop::No => match program.talk.puts_off(end) {
                 Some(end) => end,
@@ -169,7 +172,7 @@ impl World {
             step => step,
         };
         let (fact, is_over) = match step {
-            Step::Submits(_) | Step::Asks | Step::Reminds(_) => (None, false),
+            Step::Submits(_) | Step::Asks | Step::Reminds(_) | Step::Withdraws(_) => (None, false),
             Step::Started => {
                 let session = program.session.clone();
                 (Some(AttemptStarted::new(lease, session).into()), false)

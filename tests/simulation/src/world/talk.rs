@@ -6,7 +6,9 @@ use conductor_agent::attempt::Stop;
 use conductor_agent::duty::Input;
 use conductor_domain::record::Content;
 use conductor_protocol::Control;
-use conductor_protocol::event::{ApprovalRequested, Event, Question, SubtaskNews, Word};
+use conductor_protocol::event::{
+    ApprovalRequested, ApprovalWithdrawn, Event, Question, SubtaskNews, Word,
+};
 use conductor_protocol::human::DurationMs;
 use conductor_protocol::ids::{Lease, Position};
 use conductor_protocol::terms::Answer;
@@ -26,6 +28,8 @@ const EXPIRES_MS_MAX: u64 = 60_000;
 pub(super) struct Talk {
     asked: u32,
     open: BTreeMap<u32, (u64, Answer)>,
+    /// What it withdrew: of that it may still be told once.
+    withdrawn: BTreeSet<u32>,
     heard: BTreeSet<Position>,
     /// How it ends once it was answered.
     ends: Option<Step>,
@@ -39,6 +43,11 @@ impl Talk {
         }
         self.ends = Some(end);
         None
+    }
+
+    /// How it ends now, where it waited for answers before and does no longer.
+    fn goes_on(&mut self) -> Option<Step> {
+        self.open.is_empty().then(|| self.ends.take()).flatten()
     }
 }
 
@@ -78,7 +87,44 @@ impl World {
         program.talk.asked += 1;
         let number = program.talk.asked;
         program.talk.open.insert(number, (expires, default));
+        let withdrawing = self.scenario.options.withdrawing;
+        let mut luck = self.luck(&format!("withdraw {at} {number}"));
+        if luck.chance(withdrawing) {
+            let step = Box::new(Step::Withdraws(number));
+            self.push_in(luck.around(4_000), Next::Program(life, at, step));
+        }
         self.ask(life, at, number)
+    }
+
+    /// It does not want to know any more what it asked.
+    pub(super) fn withdraws(
+        &mut self,
+        life: Life,
+        at: Position,
+        number: u32,
+    ) -> Result<(), Violation> {
+        let Node::Agent(n) = life.node else {
+            return Ok(());
+        };
+        let Some(program) = self.agent(n).and_then(|a| a.programs.get_mut(&at)) else {
+            return Ok(());
+        };
+        if program.stop != Stop::No || program.talk.open.remove(&number).is_none() {
+            return Ok(());
+        }
+        program.talk.withdrawn.insert(number);
+        let (lease, approval) = (program.lease, number);
+        let ends = program.talk.goes_on();
+        self.end_soon(life, at, ends);
+        let fact = ApprovalWithdrawn { lease, approval };
+        self.tell_agent(life, Input::Fact(fact.into()))
+    }
+
+    fn end_soon(&mut self, life: Life, at: Position, end: Option<Step>) {
+        if let Some(end) = end {
+            let soon = self.luck(&format!("goes on {at}")).around(200);
+            self.push_in(soon, Next::Program(life, at, Box::new(end)));
+        }
     }
 
     /// It says what it asks, and once more later should nobody have reacted.
@@ -124,18 +170,13 @@ impl World {
                 let is_end = matches!(news, SubtaskNews::Ended { .. });
                 program.news.insert((*number, is_end))
             }
-            Word::Decision { approval, .. } => talk.open.remove(approval).is_some(),
+            Word::Decision { approval, .. } => {
+                talk.open.remove(approval).is_some() || talk.withdrawn.remove(approval)
+            }
             Word::Text { control, .. } => talk.heard.insert(*control),
         };
-        let ends = if talk.open.is_empty() {
-            talk.ends.take()
-        } else {
-            None
-        };
-        if let Some(end) = ends {
-            let soon = self.luck(&format!("goes on {at}")).around(200);
-            self.push_in(soon, Next::Program(life, at, Box::new(end)));
-        }
+        let ends = talk.goes_on();
+        self.end_soon(life, at, ends);
         if is_news || is_liar {
             return Ok(());
         }

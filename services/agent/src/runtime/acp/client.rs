@@ -5,11 +5,14 @@ use conductor_protocol::OutcomeClass;
 use conductor_protocol::event::Usage;
 use serde_json::{Value, json};
 
+use super::talk::{Consent, Talk};
 use super::update::Heard;
+use crate::people::Reply;
 use crate::reaper::Status;
-use crate::runtime::stream::{class_of_words, count, cut, items, keep, say, text, unfinished};
+use crate::runtime::stream::{Decode, class_of_words, count, cut, keep, say, text, unfinished};
 use crate::runtime::{Signal, Verdict};
-use crate::usage::{Counts, Meter};
+use crate::tools::{self, Endpoint};
+use crate::usage::{Counts, Meter, plus};
 
 /// The version of the protocol that is spoken here.
 const VERSION: u64 = 1;
@@ -20,11 +23,14 @@ pub(super) struct Plan {
     pub(super) prompt: String,
     pub(super) cwd: String,
     pub(super) allows_tools: bool,
+    pub(super) consent: Consent,
     /// The session to go on with.
     pub(super) session: Option<String>,
     /// Whether another session will not do.
     pub(super) must_resume: bool,
     pub(super) meter: Meter,
+    /// Where it finds the agent's tools, if it can use them.
+    pub(super) tools: Option<Endpoint>,
 }
 
 /// Which of our requests is waited for.
@@ -49,20 +55,38 @@ pub(super) struct Client {
     last_id: u64,
     session: Option<String>,
     heard: Heard,
-    /// What the prompt itself used, as its answer says.
+    /// What the turns before the last used.
+    earlier: Usage,
+    /// What the last turn used, as its answer says.
     used: Usage,
-    turns: u32,
-    denied: Vec<String>,
+    talk: Talk,
     /// What it had said when it ended.
     result: Option<String>,
     end: Option<End>,
 }
 
+impl Decode for Client {
+    fn line(&mut self, value: &Value, line: &[u8], out: &mut Vec<Signal>) {
+        let method = text(value, "/method");
+        match (method, value.get("id")) {
+            (Some(method), Some(id)) => self.asked(method, id, value, out),
+            (Some("session/update"), None) => self.updated(value, line, out),
+            (Some("$/cancel_request"), None) => self.talk.withdrawn(value, out),
+            // Of what else an agent may tell we know nothing.
+            (Some(_), None) => {}
+            (None, Some(id)) => self.answered(id, value, out),
+            (None, None) => keep(line, out),
+        }
+    }
+}
+
 impl Client {
     /// A client, and what it says first.
     pub(super) fn begin(plan: Plan) -> (Self, Vec<u8>) {
+        let talk = Talk::new(plan.consent, plan.allows_tools);
         let mut client = Self {
             plan,
+            talk,
             ..Self::default()
         };
         let first = client.request(
@@ -80,7 +104,7 @@ impl Client {
     }
 
     /// What interrupts it, while it works on the prompt.
-    pub(super) fn cancel(&self) -> Option<Vec<u8>> {
+    pub(super) fn cancel(&mut self) -> Option<Vec<u8>> {
         let session = self
             .session
             .as_ref()
@@ -90,19 +114,26 @@ impl Client {
             "method": "session/cancel",
             "params": {"sessionId": session},
         });
-        Some(line_of(&cancel))
+        let answers = self.talk.cancel();
+        Some([answers, line_of(&cancel)].concat())
     }
 
-    pub(super) fn line(&mut self, value: &Value, line: &[u8], out: &mut Vec<Signal>) {
-        let method = text(value, "/method");
-        match (method, value.get("id")) {
-            (Some(method), Some(id)) => self.asked(method, id, value, out),
-            (Some("session/update"), None) => self.updated(value, line, out),
-            // Of what else an agent may tell we know nothing.
-            (Some(_), None) => {}
-            (None, Some(id)) => self.answered(id, value, out),
-            (None, None) => keep(line, out),
+    /// What it asked under this name was answered.
+    pub(super) fn decided(&mut self, name: &str, reply: &Reply) -> Vec<Signal> {
+        let mut out = Vec::new();
+        self.talk.answered(name, reply, &mut out);
+        out
+    }
+
+    /// Somebody says something to it.
+    pub(super) fn told(&mut self, text: &str) -> Vec<Signal> {
+        let mut out = Vec::new();
+        if self.stage == Stage::Over {
+            say(&mut out, &format!("[told too late: {text}]\n"));
+        } else {
+            self.talk.told(text, &mut out);
         }
+        out
     }
 
     fn request(&mut self, method: &str, params: &Value) -> Vec<u8> {
@@ -113,38 +144,14 @@ impl Client {
 
     /// The agent asks something of its client.
     fn asked(&mut self, method: &str, id: &Value, value: &Value, out: &mut Vec<Signal>) {
-        let answer = if method == "session/request_permission" {
-            let result = self.permission(value, out);
-            json!({"jsonrpc": "2.0", "id": id, "result": result})
-        } else {
-            // Files and terminals are those of its own sandbox.
-            let error = json!({"code": -32601, "message": format!("{method} is not offered")});
-            json!({"jsonrpc": "2.0", "id": id, "error": error})
-        };
+        if method == "session/request_permission" {
+            self.talk.requested(id, value, out);
+            return;
+        }
+        // Files and terminals are those of its own sandbox.
+        let error = json!({"code": -32601, "message": format!("{method} is not offered")});
+        let answer = json!({"jsonrpc": "2.0", "id": id, "error": error});
         out.push(Signal::Say(line_of(&answer)));
-    }
-
-    /// The answer to whether a tool may run: by the options' kind, for their order says nothing.
-    fn permission(&mut self, value: &Value, out: &mut Vec<Signal>) -> Value {
-        let kinds = if self.plan.allows_tools {
-            ["allow_once", "allow_always"]
-        } else {
-            ["reject_once", "reject_always"]
-        };
-        let of_kind = |kind: &&str| {
-            let mut options = items(value, "/params/options");
-            options.find(|o| text(o, "/kind") == Some(kind))
-        };
-        let chosen = kinds.iter().find_map(of_kind);
-        if !self.plan.allows_tools || chosen.is_none() {
-            let tool = text(value, "/params/toolCall/title").unwrap_or("a tool");
-            say(out, &format!("[denied: {tool}]\n"));
-            self.denied.push(tool.to_owned());
-        }
-        match chosen.and_then(|option| text(option, "/optionId")) {
-            Some(option) => json!({"outcome": {"outcome": "selected", "optionId": option}}),
-            None => json!({"outcome": {"outcome": "cancelled"}}),
-        }
     }
 
     fn updated(&mut self, value: &Value, line: &[u8], out: &mut Vec<Signal>) {
@@ -168,7 +175,7 @@ impl Client {
             Stage::Load | Stage::New => self.opened(value, out),
             // A later answer replaces an earlier one: the last word counts.
             Stage::Prompt => self.prompted(value, out),
-            Stage::Over if self.turns > 0 => self.prompted(value, out),
+            Stage::Over if self.used.turns > 0 => self.prompted(value, out),
             Stage::Over => {}
         }
     }
@@ -200,11 +207,17 @@ impl Client {
             self.finish(Some((OutcomeClass::BadOutput, message)), out);
             return;
         }
-        let loads = value.pointer("/result/agentCapabilities/loadSession") == Some(&true.into());
+        let can = |what: &str| {
+            value.pointer(&format!("/result/agentCapabilities/{what}")) == Some(&true.into())
+        };
+        let loads = can("loadSession");
+        if !can("mcpCapabilities/http") {
+            self.plan.tools = None;
+        }
         match self.plan.session.clone() {
             Some(session) if loads => {
                 let params = json!({
-                    "sessionId": session, "cwd": self.plan.cwd, "mcpServers": [],
+                    "sessionId": session, "cwd": self.plan.cwd, "mcpServers": self.servers(),
                 });
                 self.stage = Stage::Load;
                 self.session = Some(session);
@@ -219,10 +232,22 @@ impl Client {
         }
     }
 
+    /// The servers of tools that a session is given.
+    fn servers(&self) -> Vec<Value> {
+        let server = |tools: &Endpoint| {
+            let token = format!("Bearer {}", tools.token);
+            json!({
+                "type": "http", "name": tools::NAME, "url": tools.url,
+                "headers": [{"name": "Authorization", "value": token}],
+            })
+        };
+        self.plan.tools.iter().map(server).collect()
+    }
+
     fn open_new(&mut self, out: &mut Vec<Signal>) {
         self.stage = Stage::New;
         self.session = None;
-        let params = json!({"cwd": self.plan.cwd, "mcpServers": []});
+        let params = json!({"cwd": self.plan.cwd, "mcpServers": self.servers()});
         let request = self.request("session/new", &params);
         out.push(Signal::Say(request));
     }
@@ -235,32 +260,59 @@ impl Client {
         if let Some(model) = text(value, "/result/models/currentModelId") {
             self.heard.model = Some(model.to_owned());
         }
-        let Some(session) = self.session.clone() else {
+        if self.session.is_none() {
             let message = "it named no session".to_owned();
             self.finish(Some((OutcomeClass::BadOutput, message)), out);
             return;
-        };
+        }
         // By it the session is known, should this process not live to say more.
         out.push(Signal::Usage(self.usage()));
+        let prompt = vec![self.plan.prompt.clone()];
+        self.prompt(&prompt, out);
+    }
+
+    /// The next turn of its session.
+    fn prompt(&mut self, words: &[String], out: &mut Vec<Signal>) {
         self.stage = Stage::Prompt;
-        let prompt = json!([{"type": "text", "text": self.plan.prompt}]);
-        let params = json!({"sessionId": session, "prompt": prompt});
+        let blocks = words.iter().map(|w| json!({"type": "text", "text": w}));
+        let blocks: Vec<Value> = blocks.collect();
+        let params = json!({"sessionId": self.session, "prompt": blocks});
         let request = self.request("session/prompt", &params);
         out.push(Signal::Say(request));
     }
 
+    /// Its turn is over: another follows where something was said meanwhile.
     fn prompted(&mut self, value: &Value, out: &mut Vec<Signal>) {
-        self.turns = 1;
         let usage = |name: &str| count(value, &format!("/result/usage/{name}"));
         self.used = Usage {
+            turns: 1,
             input_tokens: usage("inputTokens"),
             cached_tokens: usage("cachedReadTokens"),
             cache_write_tokens: usage("cachedWriteTokens"),
             output_tokens: usage("outputTokens"),
             ..Usage::default()
         };
+        let words = match (self.stage, text(value, "/result/stopReason")) {
+            // Nothing more is wanted of it then.
+            (Stage::Over, _) | (_, Some("cancelled")) => Vec::new(),
+            _ => self.talk.take_words(),
+        };
+        self.talk.turn_ended(out);
+        out.push(Signal::Usage(self.usage()));
+        if words.is_empty() {
+            let failure = self.failure(value);
+            self.finish(failure, out);
+            return;
+        }
+        self.earlier = plus(&self.earlier, &std::mem::take(&mut self.used));
+        self.heard.turn_ended();
+        self.prompt(&words, out);
+    }
+
+    /// What its reason to stop means.
+    fn failure(&self, value: &Value) -> Option<(OutcomeClass, String)> {
         let message = |what: &str| Some(what.to_owned());
-        let failure = match text(value, "/result/stopReason") {
+        match text(value, "/result/stopReason") {
             Some("end_turn") => self.denial(),
             Some("max_turn_requests") => {
                 message("the turn limit was reached").map(|m| (OutcomeClass::MaxTurns, m))
@@ -278,13 +330,11 @@ impl Client {
                     other.unwrap_or("none")
                 ),
             )),
-        };
-        out.push(Signal::Usage(self.usage()));
-        self.finish(failure, out);
+        }
     }
 
     fn denial(&self) -> Option<(OutcomeClass, String)> {
-        let denied = self.denied.join(", ");
+        let denied = self.talk.denied().join(", ");
         let message = format!("denied: {denied}; set allow_tools if tools may run");
         (!denied.is_empty()).then_some((OutcomeClass::Denied, message))
     }
@@ -301,8 +351,7 @@ impl Client {
         let tokens = Usage {
             session: self.session.clone(),
             model: self.heard.model.clone(),
-            turns: self.turns,
-            ..self.used.clone()
+            ..plus(&self.earlier, &self.used)
         };
         let money = Usage {
             cost_usd: self.heard.cost_usd,
@@ -332,6 +381,6 @@ impl Client {
     }
 }
 
-fn line_of(value: &Value) -> Vec<u8> {
+pub(super) fn line_of(value: &Value) -> Vec<u8> {
     format!("{value}\n").into_bytes()
 }

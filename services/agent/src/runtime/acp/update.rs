@@ -22,6 +22,11 @@ pub(super) struct Heard {
 }
 
 impl Heard {
+    /// What follows belongs to another turn.
+    pub(super) fn turn_ended(&mut self) {
+        self.is_over = true;
+    }
+
     /// The last message.
     pub(super) fn message(&self) -> Option<String> {
         self.message.clone().text()

@@ -4,23 +4,15 @@
 use std::collections::BTreeMap;
 
 use conductor_protocol::event::Question;
-use conductor_protocol::terms::{Answer, Terms};
+use conductor_protocol::terms::Answer;
 use serde_json::{Map, Value, json};
 
 use crate::people::{Reply, cut};
-use crate::runtime::Signal;
 use crate::runtime::stream::{say, text};
+use crate::runtime::{SUMMARY_MAX, Signal};
 
-/// So much of a tool and its input is shown to people, in bytes (agent-facts 5.2).
-const SUMMARY_MAX: usize = 512;
 /// A tool of the CLI with which the model asks people itself.
 const ASKS_PEOPLE: &str = "AskUserQuestion";
-
-/// Whether people are asked before tools are used that are not allowed by name.
-pub(super) fn asks_for_tools(terms: Option<&Terms>) -> bool {
-    let approvals = terms.and_then(|t| t.approvals.as_ref());
-    approvals.is_some_and(|a| a.tools)
-}
 
 /// What it reads first.
 pub(super) fn first_words(asks: bool, prompt: &str) -> Vec<u8> {
@@ -110,6 +102,15 @@ impl Talk {
         say(out, &format!("[asks: {summary}]\n"));
         out.push(Signal::Ask(id.to_owned(), question, summary));
         self.asked.insert(id.to_owned(), tool);
+    }
+
+    /// The CLI does not want to know any more what it asked.
+    pub(super) fn withdrawn(&mut self, value: &Value, out: &mut Vec<Signal>) {
+        let id = text(value, "/request_id").unwrap_or_default();
+        if let Some(tool) = self.asked.remove(id) {
+            say(out, &format!("[asks no longer: {}]\n", tool.name));
+            out.push(Signal::Withdraw(id.to_owned()));
+        }
     }
 
     /// What it asked under this id was answered.

@@ -1,6 +1,8 @@
 //! The CLI's stream-json, read tolerantly: unknown lines are kept as output, keys come in
 //! any order, and the outcome is that of the `result` event, never the exit code alone.
 
+use std::collections::BTreeSet;
+
 use conductor_protocol::OutcomeClass;
 use conductor_protocol::event::Usage;
 use serde_json::Value;
@@ -10,14 +12,13 @@ use crate::inside::Moment;
 use crate::output::Channel;
 use crate::people::Reply;
 use crate::reaper::Status;
-use crate::runtime::stream::{count, cut, items, keep, say, say_tool, text, unfinished};
+use crate::runtime::stream::{Decode, count, cut, items, keep, say, say_tool, text, unfinished};
 use crate::runtime::{Signal, Verdict};
 use crate::usage::{Counts, Meter, plus};
 
 /// What the CLI says of itself, and nothing follows from here.
-const KNOWN: [&str; 8] = [
+const KNOWN: [&str; 7] = [
     "control_response",
-    "control_cancel_request",
     "keep_alive",
     "auth_status",
     "tool_progress",
@@ -43,26 +44,15 @@ pub(super) struct Decoder {
     /// What the CLI's own figures count; decided by its first result.
     counts: Option<Counts>,
     result: Option<Value>,
-    broken_servers: Vec<String>,
+    /// Servers of tools that were said to be missing.
+    broken_servers: BTreeSet<String>,
     is_throttled: bool,
     /// What it asked people, and the words it has not read yet.
     talk: Talk,
 }
 
-impl Decoder {
-    pub(super) fn new(allows_denials: bool) -> Self {
-        Self {
-            allows_denials,
-            ..Self::default()
-        }
-    }
-
-    /// An attempt begins.
-    pub(super) fn begin(&mut self, meter: Meter) {
-        self.meter = meter;
-    }
-
-    pub(super) fn line(&mut self, value: &Value, line: &[u8], out: &mut Vec<Signal>) {
+impl Decode for Decoder {
+    fn line(&mut self, value: &Value, line: &[u8], out: &mut Vec<Signal>) {
         match text(value, "/type") {
             Some("system") => self.system(value, out),
             Some("stream_event") => self.partial(value, out),
@@ -72,6 +62,7 @@ impl Decoder {
             }
             Some("user") => answers(value, out),
             Some("control_request") => self.talk.requested(value, out),
+            Some("control_cancel_request") => self.talk.withdrawn(value, out),
             Some("rate_limit_event") => self.limit(value, out),
             Some("result") => {
                 self.turns = self.turns.saturating_add(turns(value));
@@ -91,6 +82,20 @@ impl Decoder {
             _ => keep(line, out),
         }
     }
+}
+
+impl Decoder {
+    pub(super) fn new(allows_denials: bool) -> Self {
+        Self {
+            allows_denials,
+            ..Self::default()
+        }
+    }
+
+    /// An attempt begins.
+    pub(super) fn begin(&mut self, meter: Meter) {
+        self.meter = meter;
+    }
 
     pub(super) fn answered(&mut self, name: &str, reply: &Reply) -> Vec<Signal> {
         self.talk.answered(name, reply)
@@ -105,10 +110,7 @@ impl Decoder {
             Some("init") => {
                 self.session = text(value, "/session_id").map(str::to_owned);
                 self.model = text(value, "/model").map(str::to_owned);
-                self.broken_servers = items(value, "/mcp_servers")
-                    .filter(|s| text(s, "/status") == Some("failed"))
-                    .filter_map(|s| text(s, "/name").map(str::to_owned))
-                    .collect();
+                self.look_at_servers(value, out);
             }
             Some("api_retry") => {
                 let status = value
@@ -134,6 +136,18 @@ impl Decoder {
                 );
             }
             _ => {}
+        }
+    }
+
+    /// A server of tools that is not there is no error to the CLI, which says so at every turn.
+    fn look_at_servers(&mut self, value: &Value, out: &mut Vec<Signal>) {
+        let broken = items(value, "/mcp_servers").filter(|s| text(s, "/status") == Some("failed"));
+        for name in broken.filter_map(|s| text(s, "/name")) {
+            if self.broken_servers.insert(name.to_owned()) {
+                let problem =
+                    format!("the MCP server {name} is not reached: its tools are missing");
+                out.push(Signal::Warning(problem));
+            }
         }
     }
 
@@ -302,13 +316,6 @@ impl Decoder {
             let denied = denied.join(", ");
             let message = format!("denied: {denied}; allow the tools, or set allow_denials");
             return Some((OutcomeClass::Denied, message));
-        }
-        if !self.broken_servers.is_empty() {
-            let servers = self.broken_servers.join(", ");
-            return Some((
-                OutcomeClass::BadOutput,
-                format!("MCP servers failed: {servers}"),
-            ));
         }
         None
     }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::output::Channel;
+use crate::runtime::testing::output_of;
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -127,7 +128,9 @@ fn the_session_is_known_before_the_start() {
         })
     );
     let runtime = ClaudeRuntime::new(ClaudeSpec::default(), Duration::from_secs(1));
-    let args = runtime.args(&session_id(&lease), false, false).join(" ");
+    let args = runtime
+        .args(&session_id(&lease), false, false, None)
+        .join(" ");
     for safe in [
         "--strict-mcp-config",
         "--setting-sources user",
@@ -259,27 +262,99 @@ fn the_model_asks_people_itself_and_hears_what_they_say() {
 }
 
 #[test]
-fn people_are_asked_where_the_task_says_so() {
-    use conductor_protocol::terms::{ApprovalSpec, Terms};
-    let approvals = Some(ApprovalSpec {
-        tools: true,
-        ..ApprovalSpec::default()
-    });
-    let terms = Terms {
-        approvals,
-        ..Terms::default()
+fn it_finds_its_tools_by_a_token_that_stands_in_no_argument() {
+    use crate::runtime::testing::{Asked, assigned, prepared};
+    let launch = |has_tools| {
+        let spec = ClaudeSpec {
+            allowed_tools: vec!["Bash".into()],
+            ..ClaudeSpec::default()
+        };
+        let task = assigned(conductor_protocol::RunSpec::Claude(Box::new(spec.clone())));
+        let asked = Asked {
+            has_tools,
+            ..Asked::default()
+        };
+        prepared(
+            &mut ClaudeRuntime::new(spec, Duration::from_secs(1)),
+            &task,
+            asked,
+        )
+        .unwrap()
     };
-    assert!(control::asks_for_tools(Some(&terms)));
-    assert!(!control::asks_for_tools(None));
+    let with = launch(true);
+    let args = with.args.join(" ");
+    let config = r#"--mcp-config {"mcpServers":{"conductor":{"headers":{"Authorization":"Bearer ${CONDUCTOR_MCP_TOKEN}"},"type":"http","url":"http://127.0.0.1:8190/mcp"}}}"#;
+    assert!(args.contains(config), "{args}");
+    assert!(args.contains("--strict-mcp-config"), "{args}");
+    assert!(
+        args.contains("--allowedTools mcp__conductor__* Bash --disallowedTools"),
+        "{args}"
+    );
+    assert!(!args.contains("the-token"), "{args}");
+    for name in ["MCP_TOOL_TIMEOUT", "CLAUDE_CODE_MCP_TOOL_IDLE_TIMEOUT"] {
+        assert_eq!(with.env[name], "1209600000");
+    }
+    let without = launch(false);
+    assert!(!without.args.join(" ").contains("mcp-config {"));
+    assert!(!without.env.contains_key("MCP_TOOL_TIMEOUT"));
+}
+
+#[test]
+fn a_server_of_tools_that_is_not_there_is_said_once_and_fails_nothing() {
+    let mut runtime = ClaudeRuntime::new(ClaudeSpec::default(), Duration::from_secs(1));
+    let servers = json!([
+        {"name": "conductor", "status": "failed"}, {"name": "other", "status": "connected"},
+    ]);
+    let init =
+        json!({"type": "system", "subtype": "init", "session_id": "s", "mcp_servers": servers});
+    let result = json!({"type": "result", "subtype": "success", "is_error": false, "result": "r"});
+    let signals = lines(&mut runtime, &[init.clone(), init, result]);
+    let warnings: Vec<_> = signals
+        .iter()
+        .filter_map(|s| match s {
+            Signal::Warning(problem) => Some(problem.as_str()),
+            _ => None,
+        })
+        .collect();
+    let missing = "the MCP server conductor is not reached: its tools are missing";
+    assert_eq!(warnings, [missing]);
+    assert_eq!(runtime.judge(&Status::Exited(0)).failure, None);
+}
+
+#[test]
+fn what_the_cli_asks_no_longer_is_withdrawn_once() {
+    use conductor_protocol::terms::Answer;
+    let mut runtime = ClaudeRuntime::new(ClaudeSpec::default(), Duration::from_secs(1));
+    let request = json!({"subtype": "can_use_tool", "tool_name": "Bash", "input": {}});
+    let asks = json!({"type": "control_request", "request_id": "r1", "request": request});
+    let takes_back = json!({"type": "control_cancel_request", "request_id": "r1"});
+    let signals = lines(&mut runtime, &[asks, takes_back.clone()]);
+    let withdrawn = Signal::Withdraw("r1".into());
+    assert!(signals.contains(&withdrawn), "{signals:?}");
+    assert!(output_of(&signals).ends_with("[asks no longer: Bash]\n"));
+    assert_eq!(lines(&mut runtime, &[takes_back]), []);
+    let late = Reply {
+        answer: Answer::Allow,
+        text: None,
+    };
+    assert_eq!(runtime.answered("r1", &late), []);
+}
+
+#[test]
+fn people_are_asked_where_the_task_says_so() {
     let runtime = ClaudeRuntime::new(ClaudeSpec::default(), Duration::from_secs(1));
     let lease = Lease {
         task: conductor_protocol::TaskId::from_parts(0, [0; 10]),
         attempt: 1,
         assigned: conductor_protocol::ids::Position::new(1, 0),
     };
-    let asking = runtime.args(&session_id(&lease), false, true).join(" ");
+    let asking = runtime
+        .args(&session_id(&lease), false, true, None)
+        .join(" ");
     assert!(asking.contains("--permission-prompt-tool stdio --permission-mode default"));
-    let alone = runtime.args(&session_id(&lease), false, false).join(" ");
+    let alone = runtime
+        .args(&session_id(&lease), false, false, None)
+        .join(" ");
     assert!(!alone.contains("--permission-prompt-tool"));
     let words = String::from_utf8(control::first_words(true, "go")).unwrap();
     let [first, second] = words.lines().collect::<Vec<_>>()[..] else {

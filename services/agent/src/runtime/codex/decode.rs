@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::inside::Moment;
 use crate::reaper::Status;
 use crate::runtime::stream::{
-    class_of_words, count, cut, keep, say, say_thought, say_tool, text, unfinished,
+    Decode, class_of_words, count, cut, keep, say, say_thought, say_tool, text, unfinished,
 };
 use crate::runtime::{Signal, Verdict};
 use crate::usage::{Counts, Meter};
@@ -38,21 +38,8 @@ enum End {
     Failed(String),
 }
 
-impl Decoder {
-    pub(super) fn new(model: Option<String>) -> Self {
-        Self {
-            model,
-            ..Self::default()
-        }
-    }
-
-    /// An attempt begins, perhaps on a thread that is there.
-    pub(super) fn begin(&mut self, meter: Meter, thread: Option<&str>) {
-        self.meter = meter;
-        self.thread = thread.map(str::to_owned);
-    }
-
-    pub(super) fn line(&mut self, value: &Value, line: &[u8], out: &mut Vec<Signal>) {
+impl Decode for Decoder {
+    fn line(&mut self, value: &Value, line: &[u8], out: &mut Vec<Signal>) {
         match text(value, "/type") {
             Some("thread.started") => {
                 if let Some(thread) = text(value, "/thread_id") {
@@ -79,6 +66,21 @@ impl Decoder {
             Some("error") => self.trouble(text(value, "/message").unwrap_or_default(), out),
             _ => keep(line, out),
         }
+    }
+}
+
+impl Decoder {
+    pub(super) fn new(model: Option<String>) -> Self {
+        Self {
+            model,
+            ..Self::default()
+        }
+    }
+
+    /// An attempt begins, perhaps on a thread that is there.
+    pub(super) fn begin(&mut self, meter: Meter, thread: Option<&str>) {
+        self.meter = meter;
+        self.thread = thread.map(str::to_owned);
     }
 
     fn finish(&mut self, end: End, out: &mut Vec<Signal>) {

@@ -246,12 +246,32 @@ fn its_arguments_are_safe_and_hold_neither_prompt_nor_key() {
 }
 
 #[test]
+fn it_finds_its_tools_by_a_token_that_stands_in_no_argument() {
+    let asked = Asked {
+        has_tools: true,
+        ..Asked::default()
+    };
+    let args = launch(CodexSpec::default(), asked).unwrap().args.join(" ");
+    for set in [
+        r#"-c mcp_servers.conductor.url="http://127.0.0.1:8190/mcp""#,
+        r#"-c mcp_servers.conductor.bearer_token_env_var="CONDUCTOR_MCP_TOKEN""#,
+        "-c mcp_servers.conductor.tool_timeout_sec=1209600",
+    ] {
+        assert!(args.contains(set), "{args}");
+    }
+    assert!(!args.contains("the-token"), "{args}");
+    let without = launch(CodexSpec::default(), Asked::default()).unwrap().args;
+    assert!(!without.join(" ").contains("mcp"), "{without:?}");
+}
+
+#[test]
 fn its_own_sandbox_is_left_out_only_within_another() {
     let bypass = "--dangerously-bypass-approvals-and-sandbox".to_owned();
     for is_boxed in [false, true] {
         let asked = Asked {
             is_boxed,
             session: Some("t-1"),
+            ..Asked::default()
         };
         let args = launch(CodexSpec::default(), asked).unwrap().args;
         assert_eq!(args.contains(&bypass), is_boxed, "{args:?}");

@@ -16,6 +16,9 @@ pub(super) struct BoxedArgs {
     /// Memory of all its processes, such as 2g
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory: Option<ByteSize>,
+    /// What all its files may take together, such as 10g
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    disk: Option<ByteSize>,
     /// Processors it may use, such as 1.5
     #[arg(long, value_name = "N", value_parser = cpus)]
     cpus: Option<u32>,
@@ -53,6 +56,7 @@ impl BoxedArgs {
         let spec = SandboxSpec {
             network: self.network.clone().unwrap_or_default(),
             memory: self.memory,
+            disk: self.disk,
             cpu_millis: self.cpus,
             ..self.sandbox.clone().unwrap_or_default()
         };

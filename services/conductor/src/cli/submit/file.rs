@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
-use conductor_protocol::TaskId;
 use conductor_protocol::ids::QueueName;
 use conductor_protocol::submission::from_json_value;
+use conductor_protocol::{TaskId, UnixMs};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -31,20 +31,9 @@ pub(super) fn read(path: &Path, queue: &QueueName) -> Outcome<Vec<Order>> {
     let (mut orders, mut problems) = (Vec::new(), Vec::new());
     for (n, value) in values.into_iter().enumerate() {
         let origin = format!("{name}, task {}", n + 1);
-        let own_queue = value
-            .get("queue")
-            .and_then(Value::as_str)
-            .map(str::to_owned);
-        match from_json_value(value) {
-            Ok(submission) => match own_queue.map_or(Ok(queue.clone()), |q| q.parse()) {
-                Ok(queue) => orders.push(Order {
-                    queue,
-                    submission,
-                    origin,
-                }),
-                Err(e) => problems.push(format!("{origin}: queue: {e}")),
-            },
-            Err(errors) => problems.extend(errors.iter().map(|e| format!("{origin}: {e}"))),
+        match order(value, queue, origin.clone()) {
+            Ok(order) => orders.push(order),
+            Err(wrong) => problems.extend(wrong.iter().map(|e| format!("{origin}: {e}"))),
         }
     }
     if problems.is_empty() && orders.is_empty() {
@@ -57,6 +46,23 @@ pub(super) fn read(path: &Path, queue: &QueueName) -> Outcome<Vec<Order>> {
         "nothing was submitted:\n  {}",
         problems.join("\n  ")
     )))
+}
+
+/// One task as a file has it, for the queue it names or else for `queue`; on failure every wrong
+/// field, each with what is expected there.
+pub(crate) fn order(value: Value, queue: &QueueName, origin: String) -> Result<Order, Vec<String>> {
+    let own_queue = value
+        .get("queue")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
+    let submission = from_json_value(value)
+        .map_err(|e| e.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let queue = own_queue.map_or(Ok(queue.clone()), |q| q.parse());
+    Ok(Order {
+        queue: queue.map_err(|e| vec![format!("queue: {e}")])?,
+        submission,
+        origin,
+    })
 }
 
 /// Whatever the text is in, as a flat list of values.
@@ -118,9 +124,9 @@ pub(super) fn name_all(orders: &mut [Order]) -> Outcome<()> {
     Ok(())
 }
 
-fn new_id() -> TaskId {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let ms = now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+/// An id of our own making.
+pub(crate) fn new_id() -> TaskId {
+    let ms = now_ms();
     let mut random = [0_u8; 10];
     random.copy_from_slice(
         uuid::Uuid::new_v4()
@@ -129,6 +135,12 @@ fn new_id() -> TaskId {
             .unwrap_or(&[0; 10]),
     );
     TaskId::from_parts(ms, random)
+}
+
+/// The time by our own clock.
+pub(crate) fn now_ms() -> UnixMs {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Orders tasks so that each comes after those it needs; returns whether any needs any,

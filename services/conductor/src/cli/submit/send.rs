@@ -56,7 +56,7 @@ fn records(connection: &Connection, orders: &[Order]) -> Outcome<Vec<(Append, us
 }
 
 /// Appends the orders; returns where each of them stands in the log.
-pub(super) async fn send(
+pub(crate) async fn send(
     connection: &Arc<Connection>,
     orders: &[Order],
     ordered: bool,

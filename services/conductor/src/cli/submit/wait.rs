@@ -34,6 +34,36 @@ enum Goal {
     Ended,
 }
 
+/// What is heard of a submission besides that it was accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Word {
+    /// It was refused: which one, and what is wrong with it.
+    Refused(String),
+    /// It is this task already.
+    Duplicate(TaskId),
+}
+
+impl Word {
+    /// Says it to the person at the terminal.
+    fn say(self) {
+        match self {
+            Self::Refused(why) => out::error(&why, None),
+            Self::Duplicate(task) => out::say(&format!("it is task {task} already")),
+        }
+    }
+}
+
+/// What became of submissions.
+#[derive(Debug)]
+pub(super) struct Decisions {
+    /// One for each, in the order of the decisions: id, name, queue, and what was decided.
+    pub(super) rows: Vec<Value>,
+    /// How the worst of them went.
+    worst: Exit,
+    /// Whether all were decided in time.
+    is_complete: bool,
+}
+
 /// What is still waited for.
 struct Waiting<'o> {
     goal: Goal,
@@ -41,7 +71,28 @@ struct Waiting<'o> {
     positions: BTreeMap<Position, usize>,
     open: BTreeMap<TaskId, usize>,
     rows: Vec<Value>,
+    words: Vec<Word>,
     worst: Exit,
+}
+
+/// Follows the log until every submission is decided, or nobody decides.
+pub(super) async fn decisions(
+    connection: &Arc<Connection>,
+    orders: &[Order],
+    positions: BTreeMap<Position, usize>,
+    heard: &mut (dyn FnMut(Word) + Send),
+) -> Outcome<Decisions> {
+    let mut waiting = Waiting::new(Goal::Decided, orders, positions);
+    let is_complete = waiting.follow(connection, DECISION_MAX, heard).await?;
+    let open: Vec<usize> = waiting.open.values().copied().collect();
+    for index in open {
+        waiting.row(index, "submitted", None);
+    }
+    Ok(Decisions {
+        rows: waiting.rows,
+        worst: waiting.worst,
+        is_complete,
+    })
 }
 
 /// Follows the log until every submission is decided; says under which id each is known.
@@ -51,21 +102,17 @@ pub(super) async fn decided(
     orders: &[Order],
     positions: BTreeMap<Position, usize>,
 ) -> Outcome {
-    let mut waiting = Waiting::new(Goal::Decided, orders, positions);
-    if !waiting.follow(connection, DECISION_MAX).await? {
+    let decisions = decisions(connection, orders, positions, &mut Word::say).await?;
+    if !decisions.is_complete {
         out::say("submitted; no orchestrator has decided yet whether to accept");
-        let open: Vec<usize> = waiting.open.values().copied().collect();
-        for index in open {
-            waiting.row(index, "submitted", None);
-        }
     }
-    match (settings.output, waiting.rows.as_slice()) {
+    match (settings.output, decisions.rows.as_slice()) {
         // For scripts: just the id of what will run.
         (Format::Table, [one]) => {
             if let Some(id) = one
                 .get("id")
                 .and_then(Value::as_str)
-                .filter(|_| waiting.worst == Exit::Ok)
+                .filter(|_| decisions.worst == Exit::Ok)
             {
                 out::line(id);
             }
@@ -77,10 +124,10 @@ pub(super) async fn decided(
                 ("QUEUE", "queue"),
                 ("STATE", "state"),
             ];
-            out::rows(settings.output, &columns, &waiting.rows);
+            out::rows(settings.output, &columns, &decisions.rows);
         }
     }
-    Ok(waiting.worst)
+    Ok(decisions.worst)
 }
 
 /// Follows the log until every task has ended, or was refused.
@@ -95,7 +142,7 @@ pub(super) async fn ended(
     let patience = args
         .wait_timeout
         .unwrap_or(Duration::from_secs(366 * 24 * 3600));
-    if !waiting.follow(connection, patience).await? {
+    if !waiting.follow(connection, patience, &mut Word::say).await? {
         let open = waiting.open.len();
         let ids: Vec<String> = waiting
             .open
@@ -135,12 +182,18 @@ impl<'o> Waiting<'o> {
             positions,
             open,
             rows: Vec::new(),
+            words: Vec::new(),
             worst: Exit::Ok,
         }
     }
 
     /// Reads the log until nothing is waited for any more; `false` when time is up.
-    async fn follow(&mut self, connection: &Arc<Connection>, at_most: Duration) -> Outcome<bool> {
+    async fn follow(
+        &mut self,
+        connection: &Arc<Connection>,
+        at_most: Duration,
+        heard: &mut (dyn FnMut(Word) + Send),
+    ) -> Outcome<bool> {
         let log = Arc::clone(connection) as Arc<dyn EventLog>;
         let first = self.positions.keys().next().map_or(1, |p| p.seq);
         let snapshots = ReadFrom::Snapshot(connection.as_ref());
@@ -154,6 +207,7 @@ impl<'o> Waiting<'o> {
             };
             let (record, _) = next?;
             self.see(&reader.state, &record);
+            self.words.drain(..).for_each(&mut *heard);
             bar.set_position((self.orders.len() - self.open.len()) as u64);
         }
         bar.finish_and_clear();
@@ -206,7 +260,8 @@ impl<'o> Waiting<'o> {
             return;
         };
         for error in &e.errors {
-            out::error(&format!("{}: rejected: {error}", order.origin), None);
+            let why = format!("{}: rejected: {error}", order.origin);
+            self.words.push(Word::Refused(why));
         }
         let index = order.submission.id.and_then(|id| self.open.remove(&id));
         if let Some(index) = index {
@@ -227,7 +282,7 @@ impl<'o> Waiting<'o> {
         if ours.is_none_or(|id| self.open.remove(&id).is_none()) {
             return;
         }
-        out::say(&format!("it is task {} already", e.task));
+        self.words.push(Word::Duplicate(e.task));
         match self.goal {
             Goal::Decided => self.row(index, "duplicate", Some(e.task)),
             Goal::Ended => {
