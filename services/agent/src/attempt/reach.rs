@@ -141,10 +141,11 @@ impl Course {
     /// after it finds no tools.
     pub(super) async fn close_reach(&mut self) {
         self.reach.line.close().await;
-        self.of.people.leave();
         if let Some(tools) = &self.reach.tools {
             tools.close();
         }
+        // Nobody asks any more: what is open has lost whoever asked.
+        self.of.people.leave();
         self.reach.endpoint = None;
         for name in [URL_VARIABLE, TOKEN_VARIABLE] {
             self.reach.env.remove(name);
