@@ -1,7 +1,7 @@
 //! The tools of an attempt, from inside: by a program of any kind, and by the real Claude Code CLI.
 
 use conductor_domain::state::Outcome;
-use conductor_harness::{Story, System};
+use conductor_harness::{Story, System, binary};
 use conductor_protocol::TaskId;
 use conductor_protocol::event::Event;
 use serde_json::{Value, json};
@@ -69,6 +69,28 @@ async fn a_program_uses_its_tools_from_every_sandbox() {
         assert_eq!(kept, 1, "{kind}: {kinds:?}");
     }
     system.assert_replay_agrees().await;
+}
+
+/// The example of the README, as it stands there.
+#[tokio::test]
+async fn a_shell_calls_a_tool_by_a_single_request() {
+    let readme = std::fs::read_to_string(binary::workspace().join("README.md")).unwrap();
+    let mut blocks = readme.split("```sh\n").skip(1);
+    let example = blocks.find(|b| b.contains("$CONDUCTOR_MCP_URL")).unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    let (system, mut story) = up().await;
+    for kind in sandboxes(&system).await {
+        let sandbox = json!({"kind": kind, "network": "none"});
+        let run = json!({"command": ["sh", "-c", example]});
+        let id = system.submit(json!({"run": run, "sandbox": sandbox})).await;
+        let said = result(&mut story, id).await;
+        assert!(said.contains(r#""noted":true"#), "{kind}: {said}");
+        let Some(Event::AttemptProgress(e)) = story.find(id, "attempt.progress").unwrap().event
+        else {
+            panic!("it is a fact")
+        };
+        assert_eq!(e.message.as_deref(), Some("half of it"), "{kind}");
+    }
 }
 
 #[tokio::test]

@@ -272,23 +272,33 @@ fn dependencies_point_one_way() {
 /// The load test measures what the bare client and server give, beside what Conductor gives.
 const NAMES_ASYNC_NATS: [&str; 2] = ["conductor-eventlog", "conductor-loadtest"];
 
-#[test]
-fn one_crate_names_async_nats() {
+/// Tools for programs, and those of the command line.
+const NAMES_RMCP: [&str; 2] = ["conductor-toolserver", "conductor"];
+
+/// Fails where another crate than these depends on a library.
+fn named_by_these_alone(library: &str, allowed: &[&str]) {
     let mut offences = Vec::new();
     for (name, (_, manifest)) in manifests() {
         for kind in ["dependencies", "dev-dependencies"] {
-            let names_it = dependencies(&manifest, kind)
-                .iter()
-                .any(|(d, _)| *d == "async-nats");
-            if names_it && !NAMES_ASYNC_NATS.contains(&name.as_str()) {
+            let mut all = dependencies(&manifest, kind).into_iter();
+            let names_it = all.any(|(dependency, _)| dependency == library);
+            if names_it && !allowed.contains(&name.as_str()) {
                 offences.push(name.clone());
             }
         }
     }
-    none(
-        "only conductor-eventlog may depend on async-nats",
-        &offences,
-    );
+    let only = format!("only {} may depend on {library}", allowed.join(", "));
+    none(&only, &offences);
+}
+
+#[test]
+fn one_crate_names_async_nats() {
+    named_by_these_alone("async-nats", &NAMES_ASYNC_NATS);
+}
+
+#[test]
+fn libraries_that_change_often_are_named_in_few_places() {
+    named_by_these_alone("rmcp", &NAMES_RMCP);
 }
 
 #[test]

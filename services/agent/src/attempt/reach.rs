@@ -151,6 +151,10 @@ impl Course {
     /// failed.
     pub(super) async fn settle(&mut self, end: &mut End) {
         self.close_reach().await;
+        if !end.is_stopped() {
+            // A tool may have asked something when its program was gone already.
+            self.of.people.program_ended();
+        }
         let line = &mut self.reach.line;
         end.usage = line.usage(end.usage.take());
         if matches!(end.why, Why::Ended | Why::Lingering | Why::Refused) {
