@@ -16,7 +16,10 @@ use crate::reaper::{self, End, INTERRUPT, Status, TERMINATE};
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::{Boxing, Start};
 
+mod removal;
 mod spawner;
+
+use removal::Removal;
 
 /// How often in a row nothing must be found of a tree whose reaper was killed.
 const QUIET_LOOKS: u32 = 10;
@@ -45,7 +48,7 @@ pub struct Process {
     control: Option<ChildStdin>,
     dirs: AttemptDirs,
     marker: String,
-    remove: Option<Vec<std::ffi::OsString>>,
+    removal: Removal,
     cgroup: Option<Arc<Cgroup>>,
     had_oom: bool,
     is_gone: bool,
@@ -104,7 +107,7 @@ impl Process {
                 control,
                 dirs: dirs.clone(),
                 marker: marker(&boxing.lease),
-                remove: start.remove,
+                removal: Removal::by(start.remove),
                 cgroup,
                 had_oom: false,
                 is_gone: false,
@@ -152,7 +155,7 @@ impl Process {
         let has_kept = ended.is_ok_and(|status| status.success());
         if !self.is_gone {
             if !has_kept {
-                self.remove_forcibly().await;
+                self.removal.finish().await;
             }
             if let Some(cgroup) = self.cgroup.clone() {
                 self.had_oom |= cgroup.has_oom();
@@ -175,18 +178,6 @@ impl Process {
             };
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-    }
-
-    /// Removes a sandbox that outlives the program which made it.
-    async fn remove_forcibly(&self) {
-        let Some((program, args)) = self.remove.as_deref().and_then(<[_]>::split_first) else {
-            return;
-        };
-        let mut command = Command::new(program);
-        command.args(args).stdin(Stdio::null());
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        // One that is gone already cannot be removed.
-        let _ = command.status().await;
     }
 
     /// How it ended; by then nothing of its tree is left.

@@ -1,5 +1,6 @@
 //! Reading for the command line: a state up to now, and what happened to one task.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -343,6 +344,11 @@ pub(crate) async fn timeline(
     Ok(out)
 }
 
+/// Those that there are.
+fn some(tasks: &BTreeSet<TaskId>) -> Option<&BTreeSet<TaskId>> {
+    (!tasks.is_empty()).then_some(tasks)
+}
+
 /// A task as data.
 pub(crate) fn task_json(state: &State, id: TaskId, task: &Task) -> Value {
     let spec = &task.spec;
@@ -364,7 +370,7 @@ pub(crate) fn task_json(state: &State, id: TaskId, task: &Task) -> Value {
         "why": conductor_domain::explain::why(state, id),
         "submission": task.submission.to_string(),
         "trace": TraceContext::of(id, spec.traceparent.as_deref()).trace_hex(),
-        "parent": task.parent(), "subtasks": task.aside.subtasks,
+        "parent": task.parent(), "subtasks": some(&task.aside.subtasks),
         "needs": spec.needs, "labels": spec.labels, "slots": spec.slots,
         // Too large for the state, it stays in the log with the run.
         "metadata": (spec.run.is_some() || !spec.metadata.is_empty()).then_some(&spec.metadata),
