@@ -82,49 +82,9 @@ impl Subtasks {
         }))
     }
 
-    /// Submits a task as JSON and waits until it is decided; every wrong field otherwise.
-    pub async fn submit(&self, submission: Value) -> Result<Created, Vec<FieldError>> {
-        let body = self.body(submission).map_err(|e| vec![e])?;
-        let decided = {
-            let mut desk = self.0.desk();
-            if desk.open.len() >= OPEN_MAX {
-                let problem = format!("{OPEN_MAX} submissions wait for their decision");
-                return Err(vec![FieldError::new(
-                    "",
-                    problem,
-                    "one of them decided first",
-                )]);
-            }
-            self.0.open(&mut desk, body)
-        };
-        let over = || {
-            vec![FieldError::new(
-                "",
-                "the attempt is over",
-                "an attempt that runs",
-            )]
-        };
-        decided.await.unwrap_or_else(|_| Err(over()))
-    }
-
-    /// What is known of a task of its; `None` for every other.
-    pub fn get(&self, task: TaskId) -> Option<Subtask> {
-        self.0.desk().known.get(&task).cloned()
-    }
-
-    /// The same, once it has ended or so long has passed.
-    async fn wait_for(&self, task: TaskId, wait: Duration) -> Option<Subtask> {
-        let (mut news, until) = (self.0.news.subscribe(), Instant::now() + wait);
-        loop {
-            let subtask = self.get(task)?;
-            if subtask.outcome.is_some() {
-                return Some(subtask);
-            }
-            let is_news = tokio::time::timeout_at(until, news.changed()).await;
-            if !matches!(is_news, Ok(Ok(()))) {
-                return Some(subtask);
-            }
-        }
+    /// What tools know of them. Whoever holds it keeps no attempt from its end.
+    pub fn line(&self) -> Line {
+        Line(Arc::downgrade(&self.0), self.0.is_allowed)
     }
 
     /// Takes in what the scheduler says.
@@ -159,41 +119,43 @@ impl Subtasks {
         drop(desk);
         self.0.news.send_replace(());
     }
+}
 
-    fn body(&self, mut submission: Value) -> Result<String, FieldError> {
-        if !self.0.is_allowed {
-            let expected = "a task with `subtasks` among its terms";
-            return Err(FieldError::new("", "this task may submit none", expected));
+/// An attempt's way to its subtasks, for as long as it runs.
+#[derive(Clone, Debug)]
+pub struct Line(Weak<Shared>, bool);
+
+impl Line {
+    /// What is known of a task of the attempt's, once it has ended or so long has passed; `None` for
+    /// every other.
+    async fn wait_for(&self, task: TaskId, wait: Duration) -> Option<Subtask> {
+        let (mut news, until) = (self.0.upgrade()?.news.subscribe(), Instant::now() + wait);
+        loop {
+            let subtask = self.0.upgrade()?.get(task)?;
+            if subtask.outcome.is_some() {
+                return Some(subtask);
+            }
+            let is_news = tokio::time::timeout_at(until, news.changed()).await;
+            if !matches!(is_news, Ok(Ok(()))) {
+                return Some(subtask);
+            }
         }
-        let Some(fields) = submission.as_object_mut() else {
-            return Err(FieldError::new(
-                "",
-                "is no object",
-                "an object with at least run",
-            ));
-        };
-        if let Some(trace) = &self.0.traceparent {
-            let trace = || Value::from(trace.as_str());
-            fields.entry("traceparent").or_insert_with(trace);
-        }
-        let body = submission.to_string();
-        if body.len() > SUBTASK_BYTES_MAX {
-            let problem = format!("has {} bytes", body.len());
-            let expected = format!("at most {SUBTASK_BYTES_MAX} bytes; put large inputs in a file");
-            return Err(FieldError::new("", problem, expected));
-        }
-        Ok(body)
     }
 }
 
 #[async_trait]
-impl Children for Subtasks {
+impl Children for Line {
     fn allowed(&self) -> bool {
-        self.0.is_allowed
+        self.1
     }
 
     async fn create(&self, submission: Value) -> Result<Created, Vec<FieldError>> {
-        self.submit(submission).await
+        let over = || FieldError::new("", "the attempt is over", "an attempt that runs");
+        let decided = match self.0.upgrade() {
+            Some(shared) => shared.submit(submission).map_err(|e| vec![e])?,
+            None => return Err(vec![over()]),
+        };
+        decided.await.unwrap_or_else(|_| Err(vec![over()]))
     }
 
     async fn get(&self, task: TaskId, wait: Duration) -> Option<ChildState> {
@@ -210,6 +172,49 @@ impl Children for Subtasks {
 }
 
 impl Shared {
+    /// Submits a task as JSON; what is decided comes later.
+    fn submit(
+        self: &Arc<Self>,
+        submission: Value,
+    ) -> Result<oneshot::Receiver<Decided>, FieldError> {
+        let body = self.body(submission)?;
+        let mut desk = self.desk();
+        if desk.open.len() >= OPEN_MAX {
+            let problem = format!("{OPEN_MAX} submissions wait for their decision");
+            return Err(FieldError::new("", problem, "one of them decided first"));
+        }
+        Ok(self.open(&mut desk, body))
+    }
+
+    fn body(&self, mut submission: Value) -> Result<String, FieldError> {
+        if !self.is_allowed {
+            let expected = "a task with `subtasks` among its terms";
+            return Err(FieldError::new("", "this task may submit none", expected));
+        }
+        let Some(fields) = submission.as_object_mut() else {
+            return Err(FieldError::new(
+                "",
+                "is no object",
+                "an object with at least run",
+            ));
+        };
+        if let Some(trace) = &self.traceparent {
+            let trace = || Value::from(trace.as_str());
+            fields.entry("traceparent").or_insert_with(trace);
+        }
+        let body = submission.to_string();
+        if body.len() > SUBTASK_BYTES_MAX {
+            let problem = format!("has {} bytes", body.len());
+            let expected = format!("at most {SUBTASK_BYTES_MAX} bytes; put large inputs in a file");
+            return Err(FieldError::new("", problem, expected));
+        }
+        Ok(body)
+    }
+
+    fn get(&self, task: TaskId) -> Option<Subtask> {
+        self.desk().known.get(&task).cloned()
+    }
+
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -292,9 +297,9 @@ mod tests {
     async fn whoever_submits_learns_what_became_of_it() {
         let (subtasks, mut told) = subtasks(true);
         let task = TaskId::from_parts(5, [5; 10]);
-        let (first, second) = (subtasks.clone(), subtasks.clone());
-        let first = tokio::spawn(async move { first.submit(json!({"run": {"noop": {}}})).await });
-        let second = tokio::spawn(async move { second.submit(json!({})).await });
+        let (first, second) = (subtasks.line(), subtasks.line());
+        let first = tokio::spawn(async move { first.create(json!({"run": {"noop": {}}})).await });
+        let second = tokio::spawn(async move { second.create(json!({})).await });
         while subtasks.0.desk().open.len() < 2 {
             tokio::task::yield_now().await;
         }
@@ -308,9 +313,9 @@ mod tests {
         subtasks.hear(2, news);
         assert_eq!(first.await.unwrap(), Ok(Created { number: 1, task }));
         assert_eq!(second.await.unwrap(), Err(errors));
-        let open = subtasks.wait_for(task, Duration::from_secs(9)).await;
+        let open = subtasks.line().wait_for(task, Duration::from_secs(9)).await;
         assert_eq!(open.unwrap().outcome, None);
-        let waits = subtasks.clone();
+        let waits = subtasks.line();
         let waits = tokio::spawn(async move { Children::get(&waits, task, REMIND_AFTER).await });
         tokio::task::yield_now().await;
         let ended = SubtaskNews::Ended {
@@ -323,14 +328,14 @@ mod tests {
         let ended = waits.await.unwrap().unwrap();
         assert_eq!((ended.state.as_str(), ended.number), ("succeeded", 1));
         assert_eq!(ended.result.as_deref(), Some("r"));
-        assert_eq!(subtasks.get(TaskId::from_parts(6, [6; 10])), None);
+        assert_eq!(subtasks.0.get(TaskId::from_parts(6, [6; 10])), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_decides_is_said_again() {
         let (subtasks, mut told) = subtasks(true);
-        let waiting = subtasks.clone();
-        let waiting = tokio::spawn(async move { waiting.submit(json!({})).await });
+        let waiting = subtasks.line();
+        let waiting = tokio::spawn(async move { waiting.create(json!({})).await });
         tokio::time::sleep(REMIND_AFTER * 2 + Duration::from_secs(1)).await;
         let numbers: Vec<u32> = said(&mut told).into_iter().map(|(n, _)| n).collect();
         assert_eq!(numbers, [1, 1, 1]);
@@ -340,17 +345,21 @@ mod tests {
     #[tokio::test]
     async fn what_may_not_be_submitted_is_refused_at_once() {
         let (none, mut told) = subtasks(false);
-        let refused = none.submit(json!({"run": {"noop": {}}})).await.unwrap_err();
+        let refused = none
+            .line()
+            .create(json!({"run": {"noop": {}}}))
+            .await
+            .unwrap_err();
         assert!(refused[0].problem.contains("may submit none"));
         let (some, _told) = subtasks(true);
         let long = json!({"name": "n".repeat(SUBTASK_BYTES_MAX)});
-        let refused = some.submit(long).await.unwrap_err();
+        let refused = some.line().create(long).await.unwrap_err();
         assert!(
             refused[0].expected.contains("at most 49152 bytes"),
             "{refused:?}"
         );
         assert!(
-            some.submit(json!([])).await.unwrap_err()[0]
+            some.line().create(json!([])).await.unwrap_err()[0]
                 .problem
                 .contains("no object")
         );

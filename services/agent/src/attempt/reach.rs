@@ -76,7 +76,7 @@ impl ReachPlan {
             keeper: keeper.clone(),
             people: attempt.people.clone(),
             facts: attempt.facts.clone(),
-            children: Arc::new(attempt.subtasks.clone()),
+            children: Arc::new(attempt.subtasks.line()),
         });
         let tab = Tab::at(attempt.lease.task, dirs.root.join(USED));
         let endpoint = self.plan.tools();

@@ -68,7 +68,7 @@ pub(crate) fn opened(workspace: &Path, schema: Option<&str>) -> Opened {
         keeper: Keeper::new(lease(), store),
         people: people.clone(),
         facts,
-        children: Arc::new(subtasks),
+        children: Arc::new(subtasks.line()),
     });
     Opened {
         tools,
