@@ -10,7 +10,7 @@ use conductor_protocol::event::{
     AttemptAssigned, AttemptSubmitted, Event, FieldError, SubtaskNews,
 };
 use conductor_protocol::ids::Lease;
-use conductor_protocol::limits::SUBTASK_BYTES_MAX;
+use conductor_protocol::limits::{SUBMITTED_MAX, SUBTASK_BYTES_MAX};
 use conductor_protocol::{Outcome, OutcomeClass, TaskId};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,6 +23,8 @@ const OPEN_MAX: usize = 16;
 /// How long after a submission it is said again, should nobody have decided it: it was void for a
 /// log that had not reached its format. Said twice, it counts once.
 const REMIND_AFTER: Duration = Duration::from_secs(30);
+/// The longest pause between, as it grows.
+const REMIND_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// What is known of a task that the attempt submitted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -179,6 +181,10 @@ impl Shared {
     ) -> Result<oneshot::Receiver<Decided>, FieldError> {
         let body = self.body(submission)?;
         let mut desk = self.desk();
+        if desk.last >= SUBMITTED_MAX {
+            let problem = format!("this attempt has submitted {SUBMITTED_MAX} times");
+            return Err(FieldError::new("", problem, "that you go on without"));
+        }
         if desk.open.len() >= OPEN_MAX {
             let problem = format!("{OPEN_MAX} submissions wait for their decision");
             return Err(FieldError::new("", problem, "one of them decided first"));
@@ -199,8 +205,8 @@ impl Shared {
             ));
         };
         if let Some(trace) = &self.traceparent {
-            let trace = || Value::from(trace.as_str());
-            fields.entry("traceparent").or_insert_with(trace);
+            // Whatever it says: a program names no trace but its own.
+            fields.insert("traceparent".to_owned(), trace.as_str().into());
         }
         let body = submission.to_string();
         if body.len() > SUBTASK_BYTES_MAX {
@@ -241,8 +247,10 @@ impl Shared {
 
 /// Says it again for as long as nobody has decided it.
 async fn remind(shared: Weak<Shared>, number: u32) {
+    let mut pause = REMIND_AFTER;
     loop {
-        tokio::time::sleep(REMIND_AFTER).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(REMIND_AFTER_MAX);
         let Some(shared) = shared.upgrade() else {
             return;
         };
@@ -336,7 +344,7 @@ mod tests {
         let (subtasks, mut told) = subtasks(true);
         let waiting = subtasks.line();
         let waiting = tokio::spawn(async move { waiting.create(json!({})).await });
-        tokio::time::sleep(REMIND_AFTER * 2 + Duration::from_secs(1)).await;
+        tokio::time::sleep(REMIND_AFTER * 3 + Duration::from_secs(1)).await;
         let numbers: Vec<u32> = said(&mut told).into_iter().map(|(n, _)| n).collect();
         assert_eq!(numbers, [1, 1, 1]);
         waiting.abort();

@@ -29,7 +29,7 @@ pub use slots::{LeaseState, SlotUse, Slots};
 pub use snapshot::{Digest, STATE_VERSION, SnapshotError};
 pub(crate) use spend::{MICROS, needs_a_model};
 pub use spend::{Spend, Spent};
-pub use subtasks::{News, SUBMITTED_MAX, Submitted, Subtask};
+pub use subtasks::{News, Submitted, Subtask};
 pub use task::{Aside, Assigned, Ended, Failure, Phase, Task};
 pub(crate) use workspaces::FORMAT as WORKSPACES_SINCE;
 pub use workspaces::{Workspace, WorkspaceKey};

@@ -41,6 +41,8 @@ pub const TERMS_ENTRIES_MAX: usize = 64;
 pub const SUBTASK_BYTES_MAX: usize = 48 * 1024;
 /// Most tasks that a task may be allowed to submit, over all its attempts.
 pub const SUBTASKS_MAX: u32 = 256;
+/// Most submissions of one attempt, those that are refused included.
+pub const SUBMITTED_MAX: u32 = 512;
 /// Deepest nesting of tasks that submit tasks.
 pub const SUBTASK_DEPTH_MAX: u32 = 4;
 /// Longest text of a question to people, or of a word to an attempt, in bytes.

@@ -19,8 +19,9 @@ pub struct Overlay {
     pub(super) submissions_upto: u64,
     /// Submissions among those whose decision turned out void, to be decided again.
     pub(super) submissions_again: BTreeMap<u64, BTreeSet<u32>>,
-    /// Submissions of attempts with a decision in flight, and the task whose attempt it is.
-    pub(super) subtasks: BTreeMap<Position, TaskId>,
+    /// Submissions of attempts with a decision in flight; of acceptances, the task whose attempt
+    /// it is.
+    pub(super) subtasks: BTreeMap<Position, Option<TaskId>>,
     /// Decisions about tasks in flight. Kept whole: an earlier decision about the same task
     /// may come back once more, when an append was repeated after the log had forgotten it.
     pub(super) tasks: BTreeMap<TaskId, Event>,

@@ -22,7 +22,8 @@ pub(super) fn decide(state: &State, overlay: &mut Overlay, max: usize, out: &mut
             continue;
         }
         let decided = decide_subtask(state, overlay, *at, subtask);
-        let parent = subtask.lease.task;
+        let is_accepted = matches!(decided, Event::TaskAccepted(_));
+        let parent = is_accepted.then_some(subtask.lease.task);
         overlay.subtasks.insert(*at, parent);
         out.push(decided);
     }
@@ -38,9 +39,11 @@ fn decide_subtask(state: &State, overlay: &mut Overlay, at: Position, subtask: &
             vec![FieldError::new("", problem, "an attempt that runs")],
         );
     };
+    let agent = parent.assigned().and_then(|a| state.agents.get(&a.agent));
     let of = Parent {
         task: id,
         spec: &parent.spec,
+        sandbox: agent.and_then(|a| a.joined.sandbox),
     };
     let resolved = resolve_subtask(&state.cell, at, subtask.time_ms, of, &subtask.body);
     let resolved = match resolved {
@@ -72,7 +75,11 @@ fn foreign_needs(parent: &Task, spec: &TaskSpec) -> Vec<FieldError> {
 
 fn beyond_limit(overlay: &Overlay, id: TaskId, parent: &Task) -> Option<FieldError> {
     let most = parent.spec.terms.as_ref()?.subtasks.as_ref()?.max;
-    let in_flight = overlay.subtasks.values().filter(|p| **p == id).count();
+    let in_flight = overlay
+        .subtasks
+        .values()
+        .filter(|p| **p == Some(id))
+        .count();
     let has = parent.aside.subtasks.len() + in_flight;
     let is_beyond = u32::try_from(has).is_ok_and(|has| has >= most);
     let error = || {

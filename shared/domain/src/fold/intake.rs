@@ -179,6 +179,10 @@ pub(super) fn duplicate(
     task: TaskId,
     notices: &mut Vec<Notice>,
 ) -> Ruling {
+    // The acceptance that it repeats may have turned out void.
+    if state.subtasks.contains_key(&submission) && !state.knows(task) {
+        return Err(VoidReason::UnknownTask);
+    }
     let reply = settle(state, submission, || News::Accepted(task))?;
     state.counters.duplicates += 1;
     if let Some(reply) = reply {

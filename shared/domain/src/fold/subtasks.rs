@@ -3,11 +3,11 @@
 use conductor_protocol::TaskId;
 use conductor_protocol::event::{AttemptSubmitted, SubtaskNews};
 use conductor_protocol::ids::Position;
-use conductor_protocol::limits::SUBTASK_BYTES_MAX;
+use conductor_protocol::limits::{SUBMITTED_MAX, SUBTASK_BYTES_MAX};
 
 use super::{At, Ruling};
 use crate::planted::{Bug, is_planted};
-use crate::state::{Ended, News, Phase, SUBMITTED_MAX, State, Submitted, Subtask, Task};
+use crate::state::{Ended, News, Phase, State, Submitted, Subtask, Task};
 use crate::void::VoidReason;
 
 /// `attempt.submitted`, under the current lease: it waits for the orchestrator.
@@ -41,7 +41,7 @@ fn note(task: &mut Task, number: u32) -> Ruling {
     if task.aside.submitted.contains_key(&number) {
         return Err(VoidReason::Duplicate);
     }
-    if task.aside.submitted.len() >= SUBMITTED_MAX {
+    if task.aside.submitted.len() >= SUBMITTED_MAX as usize {
         return Err(VoidReason::NoCapacity);
     }
     task.aside.submitted.insert(number, Submitted::default());
@@ -140,6 +140,9 @@ fn children(state: &State, id: TaskId) -> Vec<TaskId> {
 pub(super) fn told(task: &mut Task, number: u32, news: &SubtaskNews) -> Ruling {
     let submitted = task.aside.submitted.get_mut(&number);
     let submitted = submitted.ok_or(VoidReason::NotAsked)?;
+    if submitted.is_told {
+        return Err(VoidReason::Duplicate);
+    }
     let is_it = match (&submitted.news, news) {
         (Some(News::Rejected(errors)), SubtaskNews::Rejected { errors: said }) => errors == said,
         (Some(News::Accepted(id)), SubtaskNews::Accepted { task })
@@ -149,9 +152,10 @@ pub(super) fn told(task: &mut Task, number: u32, news: &SubtaskNews) -> Ruling {
     if !is_it {
         return Err(VoidReason::NotAsked);
     }
-    if submitted.is_told {
-        return Err(VoidReason::Duplicate);
-    }
     submitted.is_told = !is_planted(Bug::NewsNotForgotten);
+    if let Some(News::Rejected(errors)) = submitted.news.as_mut().filter(|_| submitted.is_told) {
+        // The attempt knows them now, and of many they would be much.
+        errors.clear();
+    }
     Ok(())
 }

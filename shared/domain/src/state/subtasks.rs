@@ -7,9 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Task;
 
-/// Most submissions of one attempt, those that are refused included.
-pub const SUBMITTED_MAX: usize = 512;
-
 /// What an attempt submitted and nobody has decided yet.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Subtask {

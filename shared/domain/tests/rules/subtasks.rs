@@ -1,9 +1,10 @@
 //! Tasks that attempts submit.
 
-use conductor_domain::state::{Phase, SUBMITTED_MAX};
+use conductor_domain::state::Phase;
 use conductor_domain::{Verdict, VoidReason, plan};
 use conductor_protocol::event::{AttemptTold, Event, SubtaskNews, Word};
 use conductor_protocol::ids::{Lease, Position};
+use conductor_protocol::limits::SUBMITTED_MAX;
 use conductor_protocol::{Control, Outcome, OutcomeClass, TaskId};
 use serde_json::json;
 
@@ -182,7 +183,7 @@ fn whoever_cancels_a_task_cancels_those_below_it() {
 #[test]
 fn an_attempt_cannot_fill_the_state() {
     let (mut world, task, lease) = parent();
-    for number in 1..=SUBMITTED_MAX as u32 {
+    for number in 1..=SUBMITTED_MAX {
         assert_eq!(
             world.agent_says("a1", filing(lease, number, "{")),
             Verdict::Applied

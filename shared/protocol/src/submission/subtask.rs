@@ -8,8 +8,8 @@ use super::resolve::{Context, Names, Resolved, resolve};
 use crate::event::FieldError;
 use crate::frame::Encoding;
 use crate::ids::{CellId, Position, QueueName, TaskId, UnixMs};
-use crate::spec::TaskSpec;
-use crate::terms::{Budget, SubtaskSpec, Terms, WorkspaceSpec};
+use crate::spec::{RunSpec, TaskSpec};
+use crate::terms::{Budget, OnReached, SandboxKind, SubtaskSpec, Terms, WorkspaceSpec};
 
 /// The task whose attempt submits.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,8 @@ pub struct Parent<'a> {
     pub task: TaskId,
     /// What it is.
     pub spec: &'a TaskSpec,
+    /// What its agent boxes in by where a task says nothing of that.
+    pub sandbox: Option<SandboxKind>,
 }
 
 /// Reads what an attempt submitted at `at`, the JSON `body`; every wrong field otherwise.
@@ -71,6 +73,8 @@ impl Rules<'_> {
             return;
         };
         self.check_place(s, &policy);
+        self.check_times(s);
+        self.check_run(s, &policy);
         self.check_box(s);
         self.check_workspace(s.workspace.as_ref());
         self.check_budget(s, &policy);
@@ -127,6 +131,54 @@ impl Rules<'_> {
         s.labels = s.labels.iter().chain(&spec.labels).collect();
     }
 
+    /// How long it may run and how often: as its parent.
+    fn check_times(&mut self, s: &mut Submission) {
+        for (field, is_given) in [
+            ("start_at", s.start_at.is_some()),
+            ("delay", s.delay.is_some()),
+        ] {
+            if is_given {
+                self.wrong(field, "is given", "none: it starts at once");
+            }
+        }
+        let parents = &*self.parent.spec.timeouts;
+        let timeouts = s.timeouts.get_or_insert_default();
+        let run = lower_one(&mut timeouts.run, parents.run);
+        let total = lower_one(&mut timeouts.total, parents.total);
+        for (field, is_more) in [("timeouts.run", run), ("timeouts.total", total)] {
+            if is_more {
+                self.wrong(field, "is more than the parent's", "the parent's, or less");
+            }
+        }
+        let parents = &*self.parent.spec.retry;
+        let retry = s.retry.get_or_insert_with(|| parents.clone());
+        if retry.max_attempts > parents.max_attempts {
+            let problem = format!("is {}", retry.max_attempts);
+            let most = format!("the parent's, {}, or less", parents.max_attempts);
+            self.wrong("retry.max_attempts", problem, most);
+        }
+    }
+
+    /// What it runs: another runtime would bring the key of another model.
+    fn check_run(&mut self, s: &Submission, policy: &SubtaskSpec) {
+        let runtime = s.run.as_ref().map(RunSpec::runtime);
+        let parents = self.parent.spec.runtime;
+        if let Some(other) = runtime.filter(|r| !policy.allows_runtime(parents, *r)) {
+            let problem = format!("is of runtime {other}");
+            let expected = format!("command, {parents}, or one of subtasks.runtimes");
+            self.wrong("run", problem, expected);
+        }
+        // Schemas that refer to themselves can take for ever to check, on the agent's own account.
+        let schema = s.result_schema.as_deref().unwrap_or_default();
+        if ["$ref", "$dynamicRef", "$recursiveRef"]
+            .iter()
+            .any(|r| schema.contains(r))
+        {
+            let expected = "a schema without references";
+            self.wrong("result_schema", "refers to other schemas", expected);
+        }
+    }
+
     /// What boxes it in and what it may use: all that is its parent's, or less.
     fn check_box(&mut self, s: &mut Submission) {
         let parents = self.terms.cloned().unwrap_or_default();
@@ -139,6 +191,13 @@ impl Rules<'_> {
             }
         }
         s.sandbox = parents.sandbox;
+        if let Some(kind) = self.parent.sandbox {
+            // Another agent may have a weaker one where nothing is said.
+            let sandbox = s.sandbox.get_or_insert_default();
+            if sandbox.level.is_none() {
+                sandbox.kind.get_or_insert(kind);
+            }
+        }
         s.approvals = parents.approvals;
         for name in s.secrets.iter().filter(|n| !parents.secrets.contains(n)) {
             let problem = format!("{name:?} is not granted to the parent");
@@ -188,13 +247,12 @@ impl Rules<'_> {
     fn check_budget(&mut self, s: &mut Submission, policy: &SubtaskSpec) {
         let most = policy.budget.or_else(|| self.terms.and_then(|t| t.budget));
         let Some(most) = most else { return };
-        match &mut s.budget {
-            None => s.budget = Some(most),
-            Some(given) => {
-                for field in lower(given, &most) {
-                    let expected = "what is allowed for subtasks, or less";
-                    self.wrong(&format!("budget.{field}"), "is more than allowed", expected);
-                }
+        let nested = s.subtasks.as_mut().map(|s| &mut s.budget);
+        for (name, budget) in [("budget", Some(&mut s.budget)), ("subtasks.budget", nested)] {
+            let Some(budget) = budget else { continue };
+            for field in lower(budget.get_or_insert(most), &most) {
+                let expected = "what is allowed for subtasks, or less";
+                self.wrong(&format!("{name}.{field}"), "is more than allowed", expected);
             }
         }
     }
@@ -208,6 +266,12 @@ impl Rules<'_> {
         if wanted.max > policy.max {
             let expected = format!("{}, that of the parent, or less", policy.max);
             self.wrong("subtasks.max", format!("is {}", wanted.max), expected);
+        }
+        let parents = self.parent.spec.runtime;
+        let mut runtimes = wanted.runtimes.iter();
+        if let Some(other) = runtimes.find(|r| !policy.allows_runtime(parents, **r)) {
+            let expected = "runtimes that the parent's subtasks may have";
+            self.wrong("subtasks.runtimes", format!("has {other}"), expected);
         }
         let queues = wanted.queues.iter();
         let foreign = queues.filter(|q| !policy.allows_queue(&self.parent.spec.queue, q));
@@ -231,6 +295,8 @@ fn lower(given: &mut Budget, most: &Budget) -> Vec<&'static str> {
     check("tokens", lower_one(&mut given.tokens, most.tokens));
     check("turns", lower_one(&mut given.turns, most.turns));
     check("time", lower_one(&mut given.time, most.time));
+    let asks = given.on_reached == OnReached::Ask && most.on_reached == OnReached::Fail;
+    check("on_reached", asks);
     higher
 }
 
@@ -259,12 +325,14 @@ mod tests {
                 ..Budget::default()
             }),
             subtasks: Some(SubtaskSpec {
+                depth: 2,
                 queues: vec!["tests".to_owned()],
                 ..SubtaskSpec::default()
             }),
             ..Terms::default()
         };
-        let body = r#"{"run":{"noop":{}},"priority":6,"namespace":"team","labels":{"zone":"a"}}"#;
+        let body = r#"{"run":{"noop":{}},"priority":6,"namespace":"team","labels":{"zone":"a"},
+            "timeouts":{"run":"10m","total":"1h"}}"#;
         let resolved = super::super::resolve_all(
             &Context {
                 cell: &CellId::default(),
@@ -293,6 +361,7 @@ mod tests {
         let parent = Parent {
             task: task(),
             spec: &spec,
+            sandbox: Some(SandboxKind::Bubblewrap),
         };
         let read = resolve_subtask(&CellId::default(), Position::new(9, 3), 5, parent, body);
         read.map_err(|errors| errors.into_iter().map(|e| e.field).collect())
@@ -308,6 +377,7 @@ mod tests {
         assert_eq!(terms.sandbox, parent.terms.as_ref().unwrap().sandbox);
         assert_eq!(terms.models, ["small"]);
         assert_eq!(terms.budget.unwrap().usd, Some(1.0));
+        assert_eq!(spec.timeouts, parent.timeouts);
         assert!(terms.secrets.is_empty() && terms.subtasks.is_none());
         assert_eq!((spec.namespace.as_str(), spec.priority), ("team", 6));
         assert_eq!(spec.queue.as_str(), "tests");
@@ -334,13 +404,51 @@ mod tests {
             ("workspace.name", r#"{"name":"shared"}"#),
             ("workspace.git.url", r#"{"git":{"url":"/srv/secret.git"}}"#),
             ("budget.usd", r#"{"usd":2}"#),
-            ("subtasks.depth", r#"{"depth":1}"#),
+            ("subtasks.depth", r#"{"depth":2}"#),
+            ("subtasks.budget.usd", r#"{"depth":1,"budget":{"usd":2}}"#),
+            ("subtasks.runtimes", r#"{"depth":1,"runtimes":["claude"]}"#),
+            ("budget.on_reached", r#"{"on_reached":"ask"}"#),
+            ("timeouts.run", r#"{"run":"11m"}"#),
+            ("timeouts.total", r#"{"total":"2h"}"#),
+            ("retry.max_attempts", r#"{"max_attempts":4}"#),
+            ("delay", r#""1h""#),
+            ("result_schema", r##""{\"$ref\":\"#\"}""##),
         ] {
             let top = field.split('.').next().unwrap();
             let body = format!(r#"{{"run":{{"noop":{{}}}},"{top}":{value}}}"#);
             assert_eq!(read(&body).unwrap_err(), [field], "{body}");
         }
+        for runtime in ["claude", "codex"] {
+            let body = format!(r#"{{"run":{{"{runtime}":{{"prompt":"p"}}}}}}"#);
+            assert_eq!(read(&body).unwrap_err(), ["run"], "{body}");
+        }
         assert_eq!(read("{").unwrap_err(), [""], "what cannot be read");
+    }
+
+    #[test]
+    fn where_nothing_is_said_of_a_sandbox_it_is_the_one_that_the_parent_has() {
+        let boxed = |sandbox: Option<SandboxSpec>| {
+            let mut spec = parent();
+            let terms = Arc::make_mut(spec.terms.as_mut().unwrap());
+            terms.sandbox = sandbox;
+            let parent = Parent {
+                task: task(),
+                spec: &spec,
+                sandbox: Some(SandboxKind::Bubblewrap),
+            };
+            let (cell, at) = (CellId::default(), Position::new(9, 3));
+            let read = resolve_subtask(&cell, at, 5, parent, r#"{"run":{"noop":{}}}"#);
+            let sandbox = read.unwrap().spec.terms.unwrap().sandbox.clone().unwrap();
+            (sandbox.kind, sandbox.level)
+        };
+        let bubblewrap = Some(SandboxKind::Bubblewrap);
+        assert_eq!(boxed(None), (bubblewrap, None));
+        assert_eq!(boxed(Some(SandboxSpec::default())), (bubblewrap, None));
+        let strict = SandboxSpec {
+            level: Some(Level::Strict),
+            ..SandboxSpec::default()
+        };
+        assert_eq!(boxed(Some(strict)), (None, Some(Level::Strict)));
     }
 
     #[test]
@@ -352,6 +460,7 @@ mod tests {
         let parent = Parent {
             task: task(),
             spec: &spec,
+            sandbox: Some(SandboxKind::Bubblewrap),
         };
         let body = r#"{"run":{"noop":{}}}"#;
         let read = resolve_subtask(&CellId::default(), Position::new(9, 3), 5, parent, body);

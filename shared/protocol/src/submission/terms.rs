@@ -56,6 +56,11 @@ pub(super) fn checked(s: &Submission, errors: &mut Vec<FieldError>) -> Option<Te
     }
     if let Some(subtasks) = &terms.subtasks {
         check_subtasks(errors, subtasks);
+        if terms.approvals.as_ref().is_some_and(|a| a.tools) {
+            let problem =
+                "stands beside approvals.tools: nobody would be asked what a subtask runs";
+            wrong(errors, "subtasks", problem);
+        }
     }
     let schema = terms.result_schema.as_deref();
     if schema.is_some_and(|s| serde_json::from_str::<serde_json::Value>(s).is_err()) {
@@ -122,6 +127,8 @@ fn check_git(errors: &mut Vec<FieldError>, git: &GitSpec) {
     // What begins with a dash would be an option of git.
     let is_bad =
         |text: &str| text.is_empty() || text.starts_with('-') || text.contains(['\0', '\n']);
+    // What other tasks left in an agent's mirror.
+    let is_ours = |text: &str| text.starts_with("refs/conductor");
     let is_known = git.url.starts_with('/')
         || ["https://", "http://", "ssh://", "git@", "file:///"]
             .iter()
@@ -135,7 +142,7 @@ fn check_git(errors: &mut Vec<FieldError>, git: &GitSpec) {
     ] {
         if let Some(value) = value
             .as_deref()
-            .filter(|v| is_bad(v) || v.contains([' ', ':', '~', '^']))
+            .filter(|v| is_bad(v) || v.contains([' ', ':', '~', '^']) || is_ours(v))
         {
             wrong(errors, field, format!("is {value:?}"));
         }

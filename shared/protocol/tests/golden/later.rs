@@ -60,6 +60,7 @@ fn terms() -> Terms {
             max: 4,
             depth: 2,
             queues: vec!["tests".into()],
+            runtimes: vec![conductor_protocol::spec::Runtime::Codex],
             budget: Some(Budget {
                 turns: Some(9),
                 ..Budget::default()
