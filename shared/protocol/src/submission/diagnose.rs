@@ -69,7 +69,11 @@ const EXPECTED: &[(&str, &str)] = &[
     ("subtasks.max", "a whole number from 1 to 256"),
     ("subtasks.depth", "a whole number from 1 to 4"),
     ("subtasks.queues", "a list of queues"),
-    ("subtasks", "an object {max, depth, queues, budget}"),
+    ("subtasks.runtimes", "a list of runtimes such as [\"claude\"]"),
+    (
+        "subtasks",
+        "an object {max, depth, queues, runtimes, budget}, without approvals.tools beside it",
+    ),
     ("queue", "the queue of the subject, or absent"),
     ("namespace", "1 to 64 characters of A-Z a-z 0-9 _ -"),
     ("priority", "a whole number from 0 (lowest) to 9"),
