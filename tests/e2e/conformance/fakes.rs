@@ -50,7 +50,9 @@ impl Fakes {
             ("CONDUCTOR_MODEL_SILENCE".into(), SILENCE.into()),
         ];
         // One agent: a session goes on where it was, and nowhere else.
-        system.start_up(&["--agents", "1", "--slots", "16"]).await;
+        // More than there are pairs: in each a task runs until it is its turn to be cancelled, and
+        // those whose turn is before still want to be tried again.
+        system.start_up(&["--agents", "1", "--slots", "32"]).await;
         let story = system.story().await;
         Self {
             system,

@@ -208,7 +208,12 @@ impl Ear {
         if let Some(error) = answer.error {
             return Err(unavailable(error));
         }
-        self.meant = Meant::of(&answer.config.metadata);
+        let meant = Meant::of(&answer.config.metadata);
+        if self.meant.is_some() && self.meant != meant {
+            // Made anew since, and not for whom it was: whoever listens has to look at that first.
+            return Err(unavailable("the consumer is meant for another"));
+        }
+        self.meant = meant;
         self.heard = 0;
         Ok(())
     }

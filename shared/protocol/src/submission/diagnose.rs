@@ -69,7 +69,10 @@ const EXPECTED: &[(&str, &str)] = &[
     ("subtasks.max", "a whole number from 1 to 256"),
     ("subtasks.depth", "a whole number from 1 to 4"),
     ("subtasks.queues", "a list of queues"),
-    ("subtasks.runtimes", "a list of runtimes such as [\"claude\"]"),
+    (
+        "subtasks.runtimes",
+        "a list of runtimes such as [\"claude\"]",
+    ),
     (
         "subtasks",
         "an object {max, depth, queues, runtimes, budget}, without approvals.tools beside it",
