@@ -110,6 +110,13 @@ impl Comparison<'_> {
         self.call(&["write-tree"]).line().await
     }
 
+    /// Whether a repository lies within that may hold anything, as of the last snapshot.
+    pub(crate) async fn holds_repositories(&self) -> Result<bool, String> {
+        let staged = self.call(&["ls-files", "-s", "-z"]).run().await?;
+        let links = gitlinks(&staged);
+        Ok(links.iter().any(|(_, path)| !self.is_empty_dir(path)))
+    }
+
     /// Changes entries of the index.
     async fn note(&self, lines: impl Iterator<Item = Vec<u8>>) -> Result<(), String> {
         let lines: Vec<u8> = lines.flatten().collect();
