@@ -89,8 +89,9 @@ impl Comparison<'_> {
             return Err("the workspace is not there any more".to_owned());
         }
         match from {
-            // What the snapshot before knows of files that are the same is gone on with.
-            Some(tree) if self.index().exists() => self.call(&["read-tree", "-m", tree]),
+            // What the snapshot before knows of files that are the same is gone on with. By `-i` what
+            // the others hold now does not matter: files that it saw changed may have changed since.
+            Some(tree) if self.index().exists() => self.call(&["read-tree", "-m", "-i", tree]),
             Some(tree) => self.call(&["read-tree", tree]),
             None => self.call(&["read-tree", "--empty"]),
         }
