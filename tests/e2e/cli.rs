@@ -6,7 +6,7 @@ use conductor_harness::system::sh;
 use expect_test::{expect, expect_file};
 use serde_json::json;
 
-const COMMANDS: [&[&str]; 32] = [
+const COMMANDS: [&[&str]; 33] = [
     &[],
     &["up"],
     &["orchestrator"],
@@ -29,6 +29,7 @@ const COMMANDS: [&[&str]; 32] = [
     &["approvals", "deny"],
     &["queue"],
     &["workspace"],
+    &["workspace", "remove"],
     &["workspace", "release"],
     &["log", "tail"],
     &["top"],

@@ -5,6 +5,7 @@ mod files;
 mod going_on;
 mod phases;
 mod real;
+mod removal;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -14,7 +14,7 @@ use conductor_domain::planted::{Bug, is_planted};
 use conductor_eventlog::jetstream::presence::Beat;
 use conductor_protocol::event::{
     AgentDraining, AgentLeft, AttemptAssigned, AttemptStarted, AttemptStopped, AttemptSucceeded,
-    Event, Word as Told,
+    Event, Word as Told, WorkspaceDropped, WorkspaceRemoved,
 };
 use conductor_protocol::ids::{Lease, Position};
 use conductor_protocol::{AgentId, RunSpec, TaskId, TraceContext};
@@ -44,6 +44,8 @@ pub enum Input {
     BeatDone(bool),
     /// Time has passed.
     Tick,
+    /// The workspace that was to go is gone.
+    Removed(WorkspaceDropped),
     /// Stop what runs and join anew.
     Rejoin,
     /// It joined, as this incarnation. Everything that is said after it in the log is heard.
@@ -66,6 +68,8 @@ pub enum Effect {
     Stop(Position, Stop),
     /// Tell the attempt assigned there what people said.
     Tell(Position, Told),
+    /// Remove this workspace once nobody uses it, and say so by [`Input::Removed`].
+    Remove(WorkspaceDropped),
     /// Send a sign of life, and say by [`Input::BeatDone`] whether it arrived.
     Beat(Beat),
     /// End, once what was reported is in the log.
@@ -108,6 +112,8 @@ pub struct Duty {
     /// the same attempt is refused.
     seen: BTreeMap<(TaskId, u32), Position>,
     seen_order: VecDeque<(TaskId, u32)>,
+    /// Removals of workspaces that this incarnation was told of, by where they were asked for.
+    dropped: BTreeSet<Position>,
     heard_beat: Instant,
     is_beating: bool,
     next_beat: Instant,
@@ -127,6 +133,7 @@ impl Duty {
             waiting: VecDeque::new(),
             seen: BTreeMap::new(),
             seen_order: VecDeque::new(),
+            dropped: BTreeSet::new(),
             heard_beat: now,
             is_beating: false,
             next_beat: now,
@@ -154,6 +161,7 @@ impl Duty {
                 self.ended(at, &mut effects);
                 self.start_waiting(now, &mut effects);
             }
+            Input::Removed(dropped) => self.removed(dropped, &mut effects),
             Input::Replaced => self.superseded(&mut effects),
             Input::LinkRestored | Input::Deaf => self.beat(now, &mut effects),
             Input::BeatDone(arrived) => self.beat_done(arrived, now),
@@ -169,6 +177,7 @@ impl Duty {
                     incarnation,
                     scheduler: 0,
                 });
+                self.dropped.clear();
                 self.heard_beat = now;
                 self.is_beating = false;
                 self.beat(now, &mut effects);
@@ -199,6 +208,19 @@ impl Duty {
         if self.membership.is_some() && !events.is_empty() {
             effects.push(Effect::Report(events));
         }
+    }
+
+    /// A workspace is gone. What an earlier incarnation of ours was told says nothing of now.
+    fn removed(&self, dropped: WorkspaceDropped, effects: &mut Vec<Effect>) {
+        if self.membership.map(|m| m.incarnation) != Some(dropped.incarnation) {
+            return;
+        }
+        let removed = WorkspaceRemoved {
+            namespace: dropped.namespace,
+            name: dropped.name,
+            control: dropped.control,
+        };
+        self.report(vec![removed.into()], effects);
     }
 
     /// Starts what waits for slots, as far as they suffice.

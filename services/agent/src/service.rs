@@ -2,6 +2,7 @@
 
 mod feed;
 mod join;
+mod removal;
 
 pub use join::hostname;
 
@@ -182,6 +183,7 @@ impl AgentState {
                     let _ = words.send(word);
                 }
             }
+            Effect::Remove(dropped) => self.remove_workspace(myself, dropped),
             Effect::Beat(beat) => self.send_beat(myself, beat),
             Effect::Leave => self.leave(myself).await,
             Effect::Superseded => {

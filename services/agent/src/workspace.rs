@@ -16,6 +16,7 @@ pub(crate) mod inputs;
 pub(crate) mod lock;
 pub(crate) mod named;
 pub(crate) mod store;
+mod unpushed;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,9 @@ pub(crate) struct Workspace {
     /// The session of its model that an earlier attempt left with it.
     session: Option<String>,
     /// Held until the attempt is over.
-    _named: Option<Named>,
+    named: Option<Named>,
+    /// Where mirrors of repositories are.
+    kept: PathBuf,
 }
 
 /// What an attempt changed.
@@ -120,7 +123,8 @@ impl Workspace {
             began,
             unknown,
             session,
-            _named: named,
+            named,
+            kept: ground.kept.to_owned(),
         })
     }
 
@@ -214,7 +218,8 @@ impl Workspace {
             return Err(format!("its commits cannot be taken over: {problem}"));
         }
         let is_untouched = changed.tree == began.tree && changed.head == began.commit;
-        if is_untouched {
+        // In a named workspace earlier tasks may have left work that is nowhere else.
+        if is_untouched && self.unpushed().await != Some(true) {
             return Ok(None);
         }
         let cache = &began.cache;
@@ -234,7 +239,8 @@ impl Workspace {
             cache.keep(&self.lease, &head).await?;
             changed.head = Some(head.clone());
         }
-        if changed.base.as_ref() == Some(&head) {
+        let is_base = changed.base.as_ref() == Some(&head);
+        if is_base && (self.named.is_none() || cache.are_on_remote(&[head.clone()]).await) {
             return Ok(None);
         }
         cache.push(&git.url, &head, branch).await?;

@@ -220,6 +220,9 @@ impl Role for Scheduler {
         for (agent, event) in plan::revocations(state, &mut self.overlay, TOLD_MAX) {
             words.say(&agent, &event);
         }
+        for (agent, event) in plan::removals(state, &mut self.overlay, TOLD_MAX) {
+            words.say(&agent, &event);
+        }
         for telling in plan::words(state, &mut self.overlay, TOLD_MAX) {
             self.tell(telling, &mut words);
         }

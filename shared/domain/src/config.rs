@@ -42,6 +42,12 @@ pub struct DayBudget {
     /// Tokens that count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
+    /// Turns of models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns: Option<u64>,
+    /// Time that attempts run which need a model, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran_ms: Option<u64>,
 }
 
 impl Default for Config {
@@ -91,6 +97,8 @@ impl Config {
                 // Less than nothing, and what is no number, is nothing.
                 usd_micros: budget.usd_per_day.map(|usd| (usd * MICROS) as u64),
                 tokens: budget.tokens_per_day,
+                turns: budget.turns_per_day,
+                ran_ms: budget.time_per_day.map(|time| time.0),
             };
             if budget == DayBudget::default() {
                 self.namespace_budget.remove(namespace);

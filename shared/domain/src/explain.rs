@@ -151,7 +151,13 @@ fn workspace(state: &State, task: &Task) -> Option<String> {
     }
     let agent = state.agents.get(&held.agent);
     if agent.is_some_and(|a| a.status == AgentStatus::Up) {
-        return None;
+        let leaves = held.removal.is_some();
+        return leaves.then(|| {
+            format!(
+                "its workspace {name:?} is being removed by {}; after that it begins anew",
+                held.agent
+            )
+        });
     }
     let status = agent.map_or("gone", |a| a.status.as_str());
     Some(format!(

@@ -7,6 +7,7 @@
 
 mod agents;
 mod lanes;
+mod removals;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use crate::state::index::{Lane, ReadyKey};
 use crate::state::{LeaseState, Outcome, State, WorkspaceKey};
 use agents::FreeAgents;
 use lanes::Lanes;
+pub use removals::removals;
 pub use words::{Telling, words};
 
 /// An attempt that an agent shall run.
@@ -61,6 +63,8 @@ enum Told {
     Dismissed(u64, bool),
     /// What people say to an attempt of its.
     Word(words::WordKey),
+    /// That the workspace whose removal was asked for there is to go, as this incarnation.
+    Dropped(Position, u64),
 }
 
 /// What an assignment in flight takes.
@@ -98,6 +102,10 @@ impl Overlay {
             }
             Event::AttemptTold(e) => {
                 let told = Told::Word(words::key(&e.lease, &e.word));
+                self.said.remove(&(agent.clone(), told));
+            }
+            Event::WorkspaceDropped(e) => {
+                let told = Told::Dropped(e.control, e.incarnation);
                 self.said.remove(&(agent.clone(), told));
             }
             Event::AgentDismissed(e) => {

@@ -97,6 +97,12 @@ bugs! {
     BudgetIgnored,
     /// Named workspaces are entered wherever.
     WorkspaceAnywhere,
+    /// Named workspaces are entered while they are on their way out.
+    RemovalIgnored,
+    /// Agents are not told that a workspace of theirs is to go.
+    RemovalForgotten,
+    /// Work that is nowhere else keeps no workspace from being removed.
+    UnpushedIgnored,
     /// Attempts are not told that what they submitted has ended.
     SubtaskEndForgotten,
     /// What was told of a subtask is told again.

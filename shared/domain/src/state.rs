@@ -32,7 +32,7 @@ pub use spend::{Spend, Spent};
 pub use subtasks::{News, Submitted, Subtask};
 pub use task::{Aside, Assigned, Ended, Failure, Phase, Task};
 pub(crate) use workspaces::FORMAT as WORKSPACES_SINCE;
-pub use workspaces::{Workspace, WorkspaceKey};
+pub use workspaces::{Removal, Workspace, WorkspaceKey};
 
 use crate::config::Config;
 use crate::fold::Passed;

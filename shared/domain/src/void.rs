@@ -86,8 +86,10 @@ reasons! {
     BudgetReached = "budget_reached",
     /// A named workspace that another agent has.
     WorkspaceElsewhere = "workspace_elsewhere",
-    /// A named workspace that another task works in.
+    /// A named workspace that another task works in, or that is on its way out.
     WorkspaceBusy = "workspace_busy",
+    /// A named workspace that holds work which is nowhere else, and was not given up by name.
+    WorkspaceUnpushed = "workspace_unpushed",
     /// A report under a lease that is not the task's current one.
     LeaseNotCurrent = "lease_not_current",
     /// A lease the agent does not hold, or that is not over.

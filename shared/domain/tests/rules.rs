@@ -15,6 +15,7 @@ mod rules {
     mod planning;
     mod properties;
     mod recorded;
+    mod removal;
     mod retention;
     mod sharing;
     mod subtasks;

@@ -86,6 +86,19 @@ pub enum Control {
         /// Its name.
         name: String,
     },
+    /// Remove a named workspace, with all that is in it, from the agent that has it. Refused while
+    /// it holds work that is nowhere else, unless that is given up by name.
+    #[serde(rename = "workspace.remove")]
+    RemoveWorkspace {
+        /// Its namespace.
+        #[serde(default)]
+        namespace: Namespace,
+        /// Its name.
+        name: String,
+        /// Its name once more: what is nowhere else may be lost.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        discard: Option<String>,
+    },
     /// Change the cell's settings; what is absent stays as it is.
     #[serde(rename = "config.put")]
     PutConfig(ConfigChange),
@@ -137,6 +150,12 @@ pub struct NamespaceBudget {
     /// Tokens: read, written to a cache, and written; read from a cache are not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_day: Option<u64>,
+    /// Turns of models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turns_per_day: Option<u64>,
+    /// Time that attempts run which need a model; waiting for people is not running.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_per_day: Option<DurationMs>,
 }
 
 impl Control {
@@ -152,6 +171,7 @@ impl Control {
             Self::Decide { .. } => "approval.decide",
             Self::Tell { .. } => "task.tell",
             Self::ReleaseWorkspace { .. } => "workspace.release",
+            Self::RemoveWorkspace { .. } => "workspace.remove",
             Self::PutConfig(_) => "config.put",
         }
     }

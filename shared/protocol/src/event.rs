@@ -15,7 +15,7 @@ pub use agent::{
     AgentDraining, AgentJoined, AgentLeft, ApprovalRequested, ApprovalWithdrawn, AttemptArtifact,
     AttemptChanged, AttemptFailed, AttemptProgress, AttemptStarted, AttemptStopped,
     AttemptSubmitted, AttemptSucceeded, AttemptThrottled, AttemptUsage, OutputStats, Question,
-    Usage,
+    Usage, WorkspaceRemoved,
 };
 pub use leader::LeaderElected;
 pub use orchestrator::{
@@ -25,7 +25,7 @@ pub use orchestrator::{
 };
 pub use scheduler::{
     AgentDismissed, AttemptAssigned, AttemptRevoked, AttemptTold, Input, RevokeReason, SubtaskNews,
-    Word,
+    Word, WorkspaceDropped,
 };
 
 pub use peek::{Peek, peek};
@@ -154,6 +154,8 @@ events! {
     "approval.withdrawn" v 1 Agent => ApprovalWithdrawn(ApprovalWithdrawn),
     "approval.decided" v 1 Orchestrator => ApprovalDecided(ApprovalDecided),
     "attempt.told" v 1 Scheduler => AttemptTold(AttemptTold),
+    "workspace.dropped" v 1 Scheduler => WorkspaceDropped(WorkspaceDropped),
+    "workspace.removed" v 1 Agent => WorkspaceRemoved(WorkspaceRemoved),
     "leader.elected" v 1 Leader => LeaderElected(LeaderElected),
 }
 
@@ -194,7 +196,9 @@ impl Event {
             | Self::ApprovalRequested(_)
             | Self::ApprovalWithdrawn(_)
             | Self::ApprovalDecided(_)
-            | Self::AttemptTold(_) => 2,
+            | Self::AttemptTold(_)
+            | Self::WorkspaceDropped(_)
+            | Self::WorkspaceRemoved(_) => 2,
             _ => crate::limits::FORMAT_FIRST,
         }
     }
@@ -234,6 +238,8 @@ impl Event {
             | Self::AgentJoined(_)
             | Self::AgentDraining(_)
             | Self::AgentLeft(_)
+            | Self::WorkspaceDropped(_)
+            | Self::WorkspaceRemoved(_)
             | Self::LeaderElected(_) => None,
         }
     }

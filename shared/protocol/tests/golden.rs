@@ -25,6 +25,7 @@ use conductor_protocol::event::{
     AttemptTold, AttemptUsage, CancelCause, Event, FieldError, LeaderElected, LogFormat,
     OutputStats, Question, RevokeReason, TaskAccepted, TaskCancelled, TaskDuplicate, TaskFailed,
     TaskReady, TaskRedriven, TaskRejected, TaskRetrySet, TaskTimedOut, TaskTimeout, Usage, Word,
+    WorkspaceDropped, WorkspaceRemoved,
 };
 use conductor_protocol::human::DurationMs;
 use conductor_protocol::ids::Lease;
@@ -264,6 +265,7 @@ fn samples() -> Vec<Event> {
             base: Some("c0".repeat(20)),
             head: Some("c1".repeat(20)),
             pushed: Some("feature".into()),
+            unpushed: Some(false),
         }
         .into(),
         AttemptThrottled {
@@ -303,6 +305,19 @@ fn samples() -> Vec<Event> {
                 answer: Answer::Allow,
                 text: Some("go on".into()),
             },
+        }
+        .into(),
+        WorkspaceDropped {
+            namespace: "team".parse().unwrap(),
+            name: "w".into(),
+            incarnation: 99,
+            control: submission,
+        }
+        .into(),
+        WorkspaceRemoved {
+            namespace: "team".parse().unwrap(),
+            name: "w".into(),
+            control: submission,
         }
         .into(),
         LeaderElected {

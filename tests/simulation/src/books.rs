@@ -1,6 +1,6 @@
 //! The books about what attempts and people say to each other, and about what tasks share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use conductor_protocol::TaskId;
 use conductor_protocol::control::ConfigChange;
@@ -121,41 +121,55 @@ impl Talk {
 pub struct Shared {
     /// The log's format; 0 before it was raised.
     pub format: u32,
-    /// Tokens that namespaces may spend in a day.
-    pub budgets: BTreeMap<String, u64>,
-    /// Tokens that they have spent; no run goes on over midnight.
-    pub spent: BTreeMap<Namespace, u64>,
-    /// Tokens of each task, the most that was said.
-    pub used: BTreeMap<TaskId, u64>,
+    /// Tokens and turns that namespaces may spend in a day.
+    pub budgets: BTreeMap<String, (Option<u64>, Option<u64>)>,
+    /// Tokens and turns that they have spent; no run goes on over midnight.
+    pub spent: BTreeMap<Namespace, (u64, u64)>,
+    /// Tokens and turns of each task, the most that was said.
+    pub used: BTreeMap<TaskId, (u64, u64)>,
     /// Who has a named workspace.
     pub workspaces: BTreeMap<(Namespace, String), AgentId>,
+    /// Named workspaces that hold work which is nowhere else.
+    pub unpushed: BTreeSet<(Namespace, String)>,
+    /// Named workspaces that are on their way out, by where that was asked for.
+    pub removals: BTreeMap<(Namespace, String), Position>,
     /// Who has a model's session.
     pub sessions: BTreeMap<String, AgentId>,
 }
 
 impl Shared {
+    /// Nobody has a workspace any more.
+    pub fn forget(&mut self, key: &(Namespace, String)) {
+        self.workspaces.remove(key);
+        self.unpushed.remove(key);
+        self.removals.remove(key);
+    }
+
     /// Settings change.
     pub fn put(&mut self, change: &ConfigChange) {
         for (namespace, budget) in &change.namespace_budget {
-            match budget.tokens_per_day {
-                Some(tokens) => self.budgets.insert(namespace.clone(), tokens),
-                None => self.budgets.remove(namespace),
-            };
+            let most = (budget.tokens_per_day, budget.turns_per_day);
+            self.budgets.insert(namespace.clone(), most);
         }
     }
 
     /// A task says what it has used in all.
     pub fn used(&mut self, task: TaskId, namespace: Namespace, usage: &Usage) {
-        let tokens = usage.input_tokens;
+        let (tokens, turns) = (usage.input_tokens, u64::from(usage.turns));
         let before = self.used.entry(task).or_default();
-        *self.spent.entry(namespace).or_default() += tokens.saturating_sub(*before);
-        *before = (*before).max(tokens);
+        let spent = self.spent.entry(namespace).or_default();
+        spent.0 += tokens.saturating_sub(before.0);
+        spent.1 += turns.saturating_sub(before.1);
+        *before = (before.0.max(tokens), before.1.max(turns));
     }
 
     /// Whether a namespace has spent all it may.
     pub fn is_spent(&self, namespace: &Namespace) -> bool {
-        let spent = self.spent.get(namespace).copied().unwrap_or(0);
+        let (tokens, turns) = self.spent.get(namespace).copied().unwrap_or_default();
         let budget = self.budgets.get(namespace.as_str());
-        budget.is_some_and(|budget| spent >= *budget)
+        budget.is_some_and(|(most_tokens, most_turns)| {
+            most_tokens.is_some_and(|most| tokens >= most)
+                || most_turns.is_some_and(|most| turns >= most)
+        })
     }
 }

@@ -70,6 +70,10 @@ pub const TOLD_ONCE: &str = "told-once";
 /// The id of the rule that whoever can work is given work, which is checked where agents are.
 pub const AGENTS_RETURN: &str = "agents-return";
 
+/// The id of the rule that an agent removes no workspace that came after the asking, which is
+/// checked where agents are.
+pub const REMOVES_WHAT_WAS_ASKED: &str = "removes-what-was-asked";
+
 /// Every rule. `decides_again` says that leaders have reason to decide things twice in this
 /// run, because the log refuses some of their frames.
 pub fn all(decides_again: bool) -> Vec<Box<dyn Checker>> {

@@ -250,7 +250,13 @@ impl Ledger {
             }
             Control::ReleaseWorkspace { namespace, name } => {
                 let key = (namespace.clone(), name.clone());
-                self.shared.workspaces.remove(&key);
+                self.shared.forget(&key);
+            }
+            Control::RemoveWorkspace {
+                namespace, name, ..
+            } => {
+                let key = (namespace.clone(), name.clone());
+                self.shared.removals.insert(key, at);
             }
             Control::Retry { .. } => {}
         }
@@ -395,8 +401,19 @@ impl Ledger {
                 let task = self.tasks.get(&e.task);
                 let entered = task.and_then(|t| workspace_of(&t.spec));
                 if let Some(key) = entered.filter(|_| self.shared.format >= 2) {
+                    self.shared.unpushed.insert(key.clone());
                     self.shared.workspaces.insert(key, agent.clone());
                 }
+            }
+            (Event::AttemptChanged(e), _) => {
+                let task = self.tasks.get(&e.lease.task);
+                let entered = task.and_then(|t| workspace_of(&t.spec));
+                if let Some(key) = entered.filter(|_| e.unpushed == Some(false)) {
+                    self.shared.unpushed.remove(&key);
+                }
+            }
+            (Event::WorkspaceRemoved(e), _) => {
+                self.shared.forget(&(e.namespace.clone(), e.name.clone()));
             }
             (Event::AttemptUsage(e), _) => {
                 if let Some(task) = self.tasks.get(&e.lease.task) {

@@ -145,6 +145,21 @@ impl Referee {
                 .filter(|a| a.status.is_there())
                 .all(|a| a.slots.is_empty())
             && self.state.tasks.values().all(|t| t.aside.redrive.is_none())
+            && self.are_workspaces_gone()
+    }
+
+    /// Whether no agent that is there has still to remove a workspace.
+    fn are_workspaces_gone(&self) -> bool {
+        let is_there = |w: &conductor_domain::state::Workspace| {
+            let agent = self.state.agents.get(&w.agent);
+            agent.is_some_and(|a| a.status.is_there())
+        };
+        let mut leaving = self
+            .state
+            .workspaces
+            .values()
+            .filter(|w| w.removal.is_some());
+        !leaving.any(is_there)
     }
 
     /// A record in words: one line an event.

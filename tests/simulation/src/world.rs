@@ -11,6 +11,7 @@ mod replicas;
 mod reports;
 mod subtasks;
 mod talk;
+mod workspaces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -74,6 +75,8 @@ enum Next {
     Tick(Life),
     /// A program goes on.
     Program(Life, Position, Box<Step>),
+    /// An agent removes a workspace, if nobody uses it.
+    Remove(Life, Box<conductor_protocol::event::WorkspaceDropped>),
     /// Somebody says something about what they read.
     Person(Box<conductor_protocol::Control>),
     /// A process starts.
@@ -100,6 +103,7 @@ impl Next {
             | Self::Beat(life, _)
             | Self::Tell(life, _)
             | Self::Tick(life)
+            | Self::Remove(life, _)
             | Self::Program(life, ..) => Some(*life),
             Self::Act(_)
             | Self::Person(_)
@@ -247,6 +251,7 @@ impl World {
                 Ok(())
             }
             Next::Program(life, at, step) => self.program(life, at, *step),
+            Next::Remove(life, dropped) => self.remove_workspace(life, *dropped),
             Next::Start(Node::Replica(n)) => self.start_replica(n),
             Next::Start(Node::Agent(n)) => self.start_agent(n),
             Next::Calm => self.calm(),

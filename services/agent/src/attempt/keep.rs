@@ -66,6 +66,14 @@ impl Course {
                 }
             }
         }
+        let mut stop = self.of.stop.clone();
+        let unpushed = tokio::select! {
+            unpushed = workspace.unpushed() => unpushed,
+            reason = stopped(&mut stop) => {
+                end.stop(reason);
+                return;
+            }
+        };
         let difference = changed.difference;
         self.of.tell(AttemptChanged {
             lease: self.of.lease,
@@ -76,6 +84,7 @@ impl Course {
             base: changed.base,
             head: changed.head,
             pushed,
+            unpushed,
         });
     }
 

@@ -4,12 +4,14 @@ use std::time::Instant;
 
 use conductor_domain::planted::{Bug, is_planted};
 use conductor_protocol::CellId;
-use conductor_protocol::event::{AttemptStopped, AttemptTold, Event, SubtaskNews, Word as Told};
+use conductor_protocol::event::{
+    AttemptStopped, AttemptTold, Event, SubtaskNews, Word as Told, WorkspaceDropped,
+};
 use conductor_protocol::frame;
 use conductor_protocol::ids::{Lease, Position};
 use conductor_protocol::subject::{Role, Subject};
 
-use super::{Duty, Effect};
+use super::{Duty, Effect, SEEN_MAX};
 use crate::attempt::Stop;
 
 /// One thing heard on the subjects an agent follows.
@@ -122,6 +124,9 @@ impl Duty {
                 self.revoked(e.lease, reports, effects);
             }
             Event::AttemptTold(e) if e.incarnation == ours => self.hand_on(e, effects),
+            Event::WorkspaceDropped(e) if e.incarnation == ours => {
+                self.drop_workspace(e, effects);
+            }
             Event::AgentDismissed(e) if e.incarnation == ours => {
                 tracing::warn!(agent = %self.id, "declared lost; joining anew");
                 self.is_rejoining = true;
@@ -147,6 +152,18 @@ impl Duty {
         let is_new = running.told.insert(heard) || is_planted(Bug::SeenForgotten);
         if running.lease == told.lease && is_new {
             effects.push(Effect::Tell(at, told.word));
+        }
+    }
+
+    /// A workspace of ours is to go. The same word may come again when another workspace has the
+    /// name already: only the first counts.
+    fn drop_workspace(&mut self, dropped: WorkspaceDropped, effects: &mut Vec<Effect>) {
+        let is_new = self.dropped.insert(dropped.control) || is_planted(Bug::SeenForgotten);
+        if self.dropped.len() > SEEN_MAX {
+            self.dropped.pop_first();
+        }
+        if is_new {
+            effects.push(Effect::Remove(dropped));
         }
     }
 

@@ -34,7 +34,8 @@ pub(super) struct Membership {
     pub(super) appender: ActorRef<AppenderMsg>,
     pub(super) load: Arc<Load>,
     pub(super) hears: Arc<Hears>,
-    sources: JoinSet<()>,
+    /// What goes on in its name alone.
+    pub(super) sources: JoinSet<()>,
 }
 
 impl Membership {

@@ -290,7 +290,36 @@ impl Cache {
         .remote()
         .run()
         .await?;
+        // As the next look at the remote would find it.
+        let seen = format!("refs/remotes/origin/{branch}");
+        self.call(&["update-ref", &seen, commit]).run().await?;
         Ok(())
+    }
+
+    /// Whether the remote has all of these commits, on some branch or under some tag, as far as is
+    /// known here.
+    pub(crate) async fn are_on_remote(&self, commits: &[String]) -> bool {
+        if commits.is_empty() {
+            return true;
+        }
+        let refs = ["refs/remotes/origin", "refs/tags"];
+        let known = self.call(&["for-each-ref", "--format=^%(objectname)"]);
+        let Ok(known) = known.args(refs).run().await else {
+            return false;
+        };
+        let mut asked = commits.join("\n").into_bytes();
+        asked.push(b'\n');
+        asked.extend(known);
+        let list = self.call(&["rev-list", "--max-count=1", "--stdin"]);
+        // A commit that is not here is an error, and not on the remote.
+        list.reads(asked).line().await.is_ok_and(|l| l.is_empty())
+    }
+
+    /// Whether a branch of the remote ends in just this tree, as far as is known here.
+    pub(crate) async fn is_tip(&self, tree: &str) -> bool {
+        let trees = self.call(&["for-each-ref", "--format=%(tree)", "refs/remotes/origin"]);
+        let trees = trees.line().await;
+        trees.is_ok_and(|trees| trees.lines().any(|tip| tip == tree))
     }
 }
 

@@ -89,8 +89,9 @@ impl Comparison<'_> {
             return Err("the workspace is not there any more".to_owned());
         }
         match from {
-            // What the snapshot before knows of files that are the same is gone on with.
-            Some(tree) if self.index().exists() => self.call(&["read-tree", "-m", tree]),
+            // What the snapshot before knows of files that are the same is gone on with. By `-i` what
+            // the others hold now does not matter: files that it saw changed may have changed since.
+            Some(tree) if self.index().exists() => self.call(&["read-tree", "-m", "-i", tree]),
             Some(tree) => self.call(&["read-tree", tree]),
             None => self.call(&["read-tree", "--empty"]),
         }
@@ -108,6 +109,13 @@ impl Comparison<'_> {
         let back = untouched.map(|(hash, path)| entry(hash, path));
         self.note(back).await?;
         self.call(&["write-tree"]).line().await
+    }
+
+    /// Whether a repository lies within that may hold anything, as of the last snapshot.
+    pub(crate) async fn holds_repositories(&self) -> Result<bool, String> {
+        let staged = self.call(&["ls-files", "-s", "-z"]).run().await?;
+        let links = gitlinks(&staged);
+        Ok(links.iter().any(|(_, path)| !self.is_empty_dir(path)))
     }
 
     /// Changes entries of the index.

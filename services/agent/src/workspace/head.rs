@@ -3,6 +3,7 @@
 //! `git` started there would read settings that the program may have written. Its files are read
 //! by ourselves instead, no link followed.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,8 @@ const PACKED_BYTES_MAX: u64 = 16 << 20;
 const DEPTH_MAX: usize = 5;
 /// Most entries of its store of objects that are looked at.
 const OBJECTS_MAX: usize = 2_000_000;
+/// Most files below its refs that are looked at.
+const REFS_MAX: usize = 100_000;
 
 /// The commit that `HEAD` of the repository in `workspace` names; `None` before the first.
 pub(crate) fn read(workspace: &Path) -> Result<Option<String>, String> {
@@ -41,6 +44,48 @@ pub(crate) fn read(workspace: &Path) -> Result<Option<String>, String> {
         }
     }
     Err("its refs go round in a circle".to_owned())
+}
+
+/// Every object that a ref of the repository in `workspace` names, and its `HEAD`: branches, tags,
+/// what was stashed, the other checkouts that it knows. Each stands there once.
+pub(crate) fn tips(workspace: &Path) -> Result<Vec<String>, String> {
+    let git = workspace.join(".git");
+    let mut tips: BTreeSet<String> = read(workspace)?.into_iter().collect();
+    let packed = read_text(&git, "packed-refs", PACKED_BYTES_MAX)?;
+    for line in packed.iter().flat_map(|text| text.lines()) {
+        let of_ref = line.split_once(' ').map(|(hash, _)| hash);
+        tips.extend(of_ref.filter(|h| is_hash(h)).map(str::to_owned));
+    }
+    let mut todo = vec!["refs".to_owned(), "worktrees".to_owned()];
+    let mut seen = 0;
+    while let Some(dir) = todo.pop() {
+        let unreadable = |e: io::Error| format!("its {dir} cannot be read: {e}");
+        if std::fs::symlink_metadata(git.join(&dir)).is_err() {
+            continue;
+        }
+        if !is_real_dir(&git.join(&dir)) {
+            return Err(format!("its {dir} is no directory any more"));
+        }
+        for entry in std::fs::read_dir(git.join(&dir)).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let kind = entry.file_type().map_err(unreadable)?;
+            let name = entry.file_name().into_string();
+            let name = name.map_err(|name| format!("{} among its refs", name.display()))?;
+            seen += 1;
+            if seen > REFS_MAX {
+                return Err("its repository has too many refs".to_owned());
+            }
+            let is_ref = dir.starts_with("refs") || name == "HEAD";
+            let path = format!("{dir}/{name}");
+            if kind.is_dir() {
+                todo.push(path);
+            } else if is_ref && let Some(text) = read_text(&git, &path, REF_BYTES_MAX)? {
+                // One that names another ref says nothing of its own.
+                tips.extend(Some(text.trim()).filter(|t| is_hash(t)).map(str::to_owned));
+            }
+        }
+    }
+    Ok(tips.into_iter().collect())
 }
 
 /// The store of objects of the repository in `workspace`, if nothing in it leads elsewhere.
@@ -146,6 +191,47 @@ mod tests {
         let new = tempfile::tempdir().unwrap();
         users(new.path(), &["init", "-q"]);
         assert_eq!(read(new.path()), Ok(None), "no commit yet");
+    }
+
+    #[test]
+    fn tips_are_all_that_any_ref_names() {
+        let (dir, main) = repository();
+        let commit = |message: &str| {
+            users(
+                dir.path(),
+                &["commit", "-q", "--allow-empty", "-m", message],
+            );
+            users(dir.path(), &["rev-parse", "HEAD"]).trim().to_owned()
+        };
+        users(dir.path(), &["checkout", "-q", "-b", "a/b"]);
+        let branch = commit("branch");
+        users(dir.path(), &["tag", "v1"]);
+        users(dir.path(), &["pack-refs", "--all"]);
+        users(dir.path(), &["checkout", "-q", "--detach"]);
+        let detached = commit("detached");
+        std::fs::write(dir.path().join("f"), "x").unwrap();
+        users(dir.path(), &["add", "f"]);
+        users(dir.path(), &["stash", "-q"]);
+        let stash = users(dir.path(), &["rev-parse", "stash"]);
+        let other = dir.path().join("other");
+        users(
+            dir.path(),
+            &[
+                "worktree",
+                "add",
+                "-q",
+                "--detach",
+                &other.to_string_lossy(),
+            ],
+        );
+        users(&other, &["commit", "-q", "--allow-empty", "-m", "beside"]);
+        let beside = users(&other, &["rev-parse", "HEAD"]);
+        let mut all = [main, branch, detached, stash, beside].map(|c| c.trim().to_owned());
+        all.sort();
+        assert_eq!(tips(dir.path()), Ok(all.to_vec()));
+        std::fs::remove_dir_all(dir.path().join(".git/refs")).unwrap();
+        symlink("/etc", dir.path().join(".git/refs")).unwrap();
+        assert!(tips(dir.path()).is_err(), "no link is followed");
     }
 
     #[test]

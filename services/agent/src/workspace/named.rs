@@ -1,6 +1,8 @@
 //! Workspaces that have a name: kept between tasks, used by one at a time.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use conductor_protocol::Namespace;
@@ -18,7 +20,20 @@ pub(crate) struct Named {
     /// Its files.
     pub(crate) files: PathBuf,
     origin: PathBuf,
+    /// All of it.
+    dir: PathBuf,
     _lock: Lock,
+}
+
+/// What is there of a named workspace.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Nothing.
+    Nothing,
+    /// Somebody else uses it.
+    InUse,
+    /// All of it, and it is ours.
+    Held(Named),
 }
 
 /// What a named workspace began with.
@@ -50,11 +65,46 @@ impl Named {
                 "the workspace {name:?} of namespace {namespace} is in use by another task on this agent; it is used by one at a time"
             )
         })?;
-        Ok(Self {
+        Ok(Self::of(&dir, lock))
+    }
+
+    /// Looks for the workspace of this name; takes it if it is there.
+    pub(crate) fn find(kept: &Path, namespace: &Namespace, name: &str) -> Result<Found, String> {
+        let names = [namespace.as_str(), name];
+        let dir = kept.join(FOLDER).join(namespace.as_str()).join(name);
+        // What is no name of a workspace never was one, and may lead anywhere.
+        if !names.into_iter().all(is_valid_name) || !dir.exists() {
+            return Ok(Found::Nothing);
+        }
+        let lock = Lock::try_take(&dir.join("lock"));
+        let lock = lock.map_err(|e| format!("cannot use {}: {e}", dir.display()))?;
+        Ok(lock.map_or(Found::InUse, |lock| Found::Held(Self::of(&dir, lock))))
+    }
+
+    fn of(dir: &Path, lock: Lock) -> Self {
+        Self {
             files: dir.join("workspace"),
             origin: dir.join("origin.json"),
+            dir: dir.to_owned(),
             _lock: lock,
-        })
+        }
+    }
+
+    /// Removes it, with all that is in it.
+    pub(crate) fn remove(self) -> Result<(), String> {
+        let trouble = |e: io::Error| format!("cannot remove {}: {e}", self.dir.display());
+        // First what says that it is whole: should it break off, nobody goes on in the rest.
+        match fs::remove_file(&self.origin) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(trouble(e)),
+            _ => {}
+        }
+        match fs::remove_dir_all(&self.dir) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                open_up(&self.dir).map_err(trouble)?;
+                fs::remove_dir_all(&self.dir).map_err(trouble)
+            }
+            removed => removed.map_err(trouble),
+        }
     }
 
     /// Whether it was made whole before.
@@ -87,6 +137,22 @@ impl Named {
             None => Err("this workspace began without a repository; use another name".to_owned()),
         }
     }
+}
+
+/// Gives us the right to empty every directory: some tools take it from what they have downloaded.
+fn open_up(dir: &Path) -> io::Result<()> {
+    let mut todo = vec![dir.to_owned()];
+    while let Some(dir) = todo.pop() {
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            // Of the entry itself: no link is followed.
+            if entry.file_type()?.is_dir() {
+                todo.push(entry.path());
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -97,7 +97,8 @@ pub(crate) async fn say_one(connection: &Arc<Connection>, control: Control) -> O
     }
 }
 
-fn explain(reason: VoidReason) -> String {
+/// What a reason means, for people.
+pub(crate) fn explain(reason: VoidReason) -> String {
     match reason {
         VoidReason::AlreadyFinal => "the task has ended".to_owned(),
         VoidReason::NotFinal => "the task has not ended yet".to_owned(),
@@ -106,7 +107,7 @@ fn explain(reason: VoidReason) -> String {
         VoidReason::Duplicate => "it was asked for already".to_owned(),
         VoidReason::NotAsked => "it asks no such question, or no longer".to_owned(),
         VoidReason::Answered => "somebody has answered that already".to_owned(),
-        VoidReason::WorkspaceBusy => "a task works in it".to_owned(),
+        VoidReason::WorkspaceBusy => "a task works in it, or its agent is removing it".to_owned(),
         VoidReason::NotPending => "the task is not in a state for it".to_owned(),
         VoidReason::FormatNotReached => {
             "an agent is there that does not know it yet; update all agents".to_owned()

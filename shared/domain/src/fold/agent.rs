@@ -39,9 +39,16 @@ pub(super) fn apply(
         }
         Event::AttemptStarted(e) => started(state, at, id, e),
         Event::AttemptProgress(e) => current(state, id, e.lease),
-        // What was made and changed stands in the log; no decision depends on it.
+        // What was made stands in the log; no decision depends on it.
         Event::AttemptArtifact(e) => current(state, id, e.lease),
-        Event::AttemptChanged(e) => current(state, id, e.lease),
+        Event::AttemptChanged(e) => {
+            current(state, id, e.lease)?;
+            if let Some(unpushed) = e.unpushed {
+                state.note_unpushed(e.lease.task, unpushed);
+            }
+            Ok(())
+        }
+        Event::WorkspaceRemoved(e) => state.workspace_removed(id, e),
         Event::AttemptThrottled(e) => {
             current(state, id, e.lease)?;
             let noted = state.change_task(e.lease.task, |task| {
@@ -176,7 +183,10 @@ fn note_usage(state: &mut State, id: &AgentId, lease: Lease, usage: Option<&Usag
     let Some(task) = state.tasks.get_mut(&lease.task) else {
         return;
     };
-    let more = task.note_usage(usage);
+    let mut more = task.note_usage(usage);
+    // While it runs its namespace is charged whenever it says what it has used.
+    more.ran_ms = task.uncharged_ms(state.time_ms);
+    task.aside.charged_ms = task.aside.charged_ms.saturating_add(more.ran_ms);
     if let Some(session) = &usage.session {
         task.note_session(session, id);
     }

@@ -54,10 +54,17 @@ pub(super) fn apply(state: &mut State, at: At, control: &Control) -> Ruling {
         Control::ReleaseWorkspace { namespace, name } => {
             since(state, WORKSPACES_SINCE)?;
             let key = (namespace.clone(), name.clone());
-            match state.workspaces.get(&key) {
-                Some(workspace) if workspace.task.is_some() => Err(VoidReason::WorkspaceBusy),
-                _ => changed(state.release_workspace(&key)),
-            }
+            state.may_release(&key)?;
+            changed(state.release_workspace(&key))
+        }
+        Control::RemoveWorkspace {
+            namespace,
+            name,
+            discard,
+        } => {
+            since(state, WORKSPACES_SINCE)?;
+            let key = (namespace.clone(), name.clone());
+            state.ask_removal(at.position, &key, discard.as_deref())
         }
         Control::PutConfig(change) => {
             if !change.namespace_budget.is_empty() {

@@ -110,7 +110,9 @@ pub(super) fn attempt_failed(
     class: OutcomeClass,
     slot: Slot,
 ) {
+    let mut rest = None;
     let held = state.change_task(lease.task, |task| {
+        rest = task.rest(at.time_ms);
         let held = Held::by(lease.task, task);
         task.end_talk(at.time_ms, false);
         task.session_failed(class);
@@ -123,6 +125,7 @@ pub(super) fn attempt_failed(
         task.phase = Phase::Undecided;
         held
     });
+    state.charge(rest);
     if let Some(held) = held.flatten() {
         let attempt = held.release(state, slot);
         state.passed.push(Passed {
@@ -162,7 +165,9 @@ pub(super) fn finish(
     let (mut held, mut reply, mut needs) = (None, None, BTreeSet::new());
     let mut parent = None;
     let mut accepted_ms = 0;
+    let mut rest = None;
     state.change_task(id, |task| {
+        rest = task.rest(at.time_ms);
         accepted_ms = task.accepted_ms;
         held = Held::by(id, task);
         parent = task.parent();
@@ -174,6 +179,7 @@ pub(super) fn finish(
             needs = std::mem::take(&mut task.aside.open_needs);
         }
     });
+    state.charge(rest);
     let attempt = held.map(|held| held.release(state, slot));
     state.passed.push(Passed {
         at: at.position,

@@ -5,7 +5,9 @@ use conductor_protocol::ids::{AgentId, Position};
 
 use super::{At, Ruling, people};
 use crate::planted::{Bug, is_planted};
-use crate::state::{Agent, Assigned, LeaseState, Phase, SlotUse, State, Task, WORKSPACES_SINCE};
+use crate::state::{
+    Agent, Assigned, LeaseState, Phase, SlotUse, State, Task, WORKSPACES_SINCE, Workspace,
+};
 use crate::void::VoidReason;
 
 pub(super) fn apply(state: &mut State, at: At, agent: &AgentId, event: &Event) -> Ruling {
@@ -40,6 +42,7 @@ pub(super) fn apply(state: &mut State, at: At, agent: &AgentId, event: &Event) -
             }
         }
         Event::AttemptTold(e) => people::told(state, at, agent, e),
+        Event::WorkspaceDropped(e) => state.workspace_dropped(agent, e),
         Event::AgentDismissed(e) => {
             let a = state
                 .agents
@@ -144,7 +147,7 @@ fn may_assign(
 /// Whether a task may work in its workspace there.
 fn may_enter(state: &State, id: &AgentId, agent: &Agent, task: &Task) -> Ruling {
     let held = state.workspace_of(task);
-    if held.is_some_and(|w| w.task.is_some()) {
+    if held.is_some_and(Workspace::is_taken) {
         return Err(VoidReason::WorkspaceBusy);
     }
     if held.is_some() && !state.may_run(id, agent, task) {

@@ -11,7 +11,7 @@ use conductor_protocol::{TaskId, UnixMs};
 use super::Overlay;
 use crate::planted::{Bug, is_planted};
 use crate::state::index::{Lane, ReadyKey};
-use crate::state::{State, Task, needs_a_model};
+use crate::state::{State, Task, Workspace, needs_a_model};
 
 /// Shares are compared in millionths of a slot per weight.
 const SCALE: u64 = 1_000_000;
@@ -250,12 +250,12 @@ fn load_of(
         .sum()
 }
 
-/// Whether nothing more of a lane may run now: its concurrency key is at its limit, or somebody
-/// works in its workspace.
+/// Whether nothing more of a lane may run now: its concurrency key is at its limit, or nobody may
+/// enter its workspace.
 fn is_saturated(state: &State, overlay: &Overlay, lane: &Lane) -> bool {
     let is_entered = lane.workspace().is_some_and(|key| {
         let held = state.workspaces.get(key);
-        held.is_some_and(|w| w.task.is_some()) || overlay.workspaces.contains(key)
+        held.is_some_and(Workspace::is_taken) || overlay.workspaces.contains(key)
     });
     if is_entered {
         return true;

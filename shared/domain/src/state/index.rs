@@ -37,6 +37,8 @@ pub struct Index {
     pub free: BTreeSet<(u32, AgentId)>,
     /// Named workspaces that nobody works in, longest left first.
     pub workspaces: BTreeSet<(UnixMs, WorkspaceKey)>,
+    /// Named workspaces that are on their way out.
+    pub removals: BTreeSet<WorkspaceKey>,
     /// Leases that are over and whose agents are to be told.
     pub revocations: BTreeSet<(AgentId, Position)>,
     /// Tasks whose attempts wait for people to answer.
@@ -338,6 +340,9 @@ impl State {
             if workspace.task.is_none() {
                 let at = (workspace.since_ms, key.clone());
                 self.index.workspaces.insert(at);
+            }
+            if workspace.removal.is_some() {
+                self.index.removals.insert(key.clone());
             }
         }
         for ((namespace, key), used) in &self.keys {

@@ -140,5 +140,6 @@ impl Task {
         self.aside.unasked.clear();
         self.aside.paused_ms = 0;
         self.aside.paused_since = None;
+        self.aside.charged_ms = 0;
     }
 }

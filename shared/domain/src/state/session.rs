@@ -9,6 +9,7 @@ use conductor_protocol::{OutcomeClass, UnixMs};
 use serde::{Deserialize, Serialize};
 
 use super::Task;
+use super::spend::More;
 
 /// After so many attempts in a row that went on in a session and failed, another begins anew: it
 /// may be what is wrong (agent-facts 5.2).
@@ -37,7 +38,7 @@ fn is_zero(n: &u32) -> bool {
 impl Task {
     /// Notes what its attempts have used in all. No figure ever goes back: a report that counts
     /// less was made by somebody who did not know of what was before. Returns what is new.
-    pub(crate) fn note_usage(&mut self, usage: &Usage) -> (f64, u64) {
+    pub(crate) fn note_usage(&mut self, usage: &Usage) -> More {
         let before = self.aside.usage.take().unwrap_or_default();
         let now = Usage {
             model: usage.model.clone().or(before.model.clone()),
@@ -51,10 +52,12 @@ impl Task {
             cost_usd: before.cost_usd.max(usage.cost_usd.clamp(0.0, f64::MAX)),
             base: usage.base.as_deref().map(|base| Box::new(flat(base))),
         };
-        let more = (
-            now.cost_usd - before.cost_usd,
-            now.counted_tokens().saturating_sub(before.counted_tokens()),
-        );
+        let more = More {
+            usd: now.cost_usd - before.cost_usd,
+            tokens: now.counted_tokens().saturating_sub(before.counted_tokens()),
+            turns: u64::from(now.turns.saturating_sub(before.turns)),
+            ran_ms: 0,
+        };
         self.aside.usage = Some(now);
         more
     }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use conductor_protocol::UnixMs;
-use conductor_protocol::human::format_time;
+use conductor_protocol::human::{DurationMs, format_time};
 use conductor_protocol::ids::Namespace;
 use conductor_protocol::spec::Runtime;
 use serde::{Deserialize, Serialize};
 
-use super::{State, Task};
+use super::{Phase, State, Task};
 use crate::config::DayBudget;
 use crate::planted::{Bug, is_planted};
 
@@ -33,24 +33,85 @@ pub struct Spent {
     pub usd_micros: u64,
     /// Tokens that count.
     pub tokens: u64,
+    /// Turns of models.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub turns: u64,
+    /// How long attempts ran that need a model, in milliseconds; waiting for people is not running.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ran_ms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// What a task has used more than was known.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct More {
+    /// Money, in US dollars.
+    pub(crate) usd: f64,
+    /// Tokens that count.
+    pub(crate) tokens: u64,
+    /// Turns.
+    pub(crate) turns: u64,
+    /// Time that its attempt ran, in milliseconds.
+    pub(crate) ran_ms: u64,
+}
+
+impl Task {
+    /// How long its attempt has run at a time that its namespace has not been charged for, in
+    /// milliseconds; waiting for people is not running. Programs that need no model are charged for
+    /// nothing.
+    pub(crate) fn uncharged_ms(&self, now_ms: UnixMs) -> u64 {
+        let Phase::Running { started_ms, .. } = self.phase else {
+            return 0;
+        };
+        if !needs_a_model(self.spec.runtime) {
+            return 0;
+        }
+        let ran = now_ms.saturating_sub(started_ms);
+        let ran = ran.saturating_sub(self.waited_ms(now_ms));
+        ran.saturating_sub(self.aside.charged_ms)
+    }
+
+    /// The time for which its namespace is still to be charged when its attempt ends. To be called
+    /// before the phase changes.
+    pub(crate) fn rest(&self, now_ms: UnixMs) -> Option<(Namespace, More)> {
+        let ran_ms = self.uncharged_ms(now_ms);
+        let more = More {
+            ran_ms,
+            ..More::default()
+        };
+        (ran_ms > 0).then(|| (self.spec.namespace.clone(), more))
+    }
 }
 
 impl State {
+    /// An attempt is over, and its namespace is charged for the rest of its time.
+    pub(crate) fn charge(&mut self, rest: Option<(Namespace, More)>) {
+        if let Some((namespace, more)) = rest {
+            self.spend(&namespace, more);
+        }
+    }
+
     /// A task of a namespace has used more.
-    pub(crate) fn spend(&mut self, namespace: &Namespace, (usd, tokens): (f64, u64)) {
+    pub(crate) fn spend(&mut self, namespace: &Namespace, more: More) {
         let day = self.time_ms / DAY_MS;
         if self.spend.day != day {
             self.spend.day = day;
             self.spend.by.clear();
         }
         // Beyond all numbers is the largest.
-        let usd_micros = (usd * MICROS) as u64;
-        if usd_micros == 0 && tokens == 0 {
+        let usd_micros = (more.usd * MICROS) as u64;
+        if usd_micros == 0 && more.tokens == 0 && more.turns == 0 && more.ran_ms == 0 {
             return;
         }
         let spent = self.spend.by.entry(namespace.clone()).or_default();
         spent.usd_micros = spent.usd_micros.saturating_add(usd_micros);
-        spent.tokens = spent.tokens.saturating_add(tokens);
+        spent.tokens = spent.tokens.saturating_add(more.tokens);
+        spent.turns = spent.turns.saturating_add(more.turns);
+        spent.ran_ms = spent.ran_ms.saturating_add(more.ran_ms);
     }
 
     /// What a namespace has spent on the day of a time.
@@ -101,6 +162,8 @@ impl DayBudget {
     fn is_reached(&self, spent: Spent) -> bool {
         self.usd_micros.is_some_and(|max| spent.usd_micros >= max)
             || self.tokens.is_some_and(|max| spent.tokens >= max)
+            || self.turns.is_some_and(|max| spent.turns >= max)
+            || self.ran_ms.is_some_and(|max| spent.ran_ms >= max)
     }
 
     fn compared(&self, spent: Spent) -> String {
@@ -112,10 +175,24 @@ impl DayBudget {
         let tokens = self
             .tokens
             .map(|max| format!("{} of {max} tokens", spent.tokens));
+        let turns = self
+            .turns
+            .map(|max| format!("{} of {max} turns", spent.turns));
+        let time = self.ran_ms.map(|max| {
+            let (ran, max) = (seconds(spent.ran_ms), DurationMs(max));
+            format!("{ran} of {max} of running")
+        });
         money
             .into_iter()
             .chain(tokens)
+            .chain(turns)
+            .chain(time)
             .collect::<Vec<_>>()
             .join(", ")
     }
+}
+
+/// A time in whole seconds, for people.
+fn seconds(ms: u64) -> DurationMs {
+    DurationMs(ms / 1_000 * 1_000)
 }

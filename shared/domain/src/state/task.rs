@@ -55,6 +55,9 @@ pub struct Aside {
     /// How long attempts that are over ran, in milliseconds; waiting for people is not running.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub ran_ms: u64,
+    /// For how much of the time that the attempt ran its namespace was charged, in milliseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub charged_ms: u64,
     /// The session of the last attempt that said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,

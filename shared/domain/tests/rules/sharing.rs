@@ -1,7 +1,7 @@
 //! What tasks share beyond agents: what their namespace may spend, and named workspaces.
 
 use conductor_domain::{Verdict, VoidReason, explain};
-use conductor_protocol::event::{AgentLeft, AttemptUsage, Usage};
+use conductor_protocol::event::{AgentLeft, ApprovalWithdrawn, AttemptUsage, Usage};
 use conductor_protocol::ids::Lease;
 use conductor_protocol::{Control, OutcomeClass, TaskId};
 use serde_json::{Value, json};
@@ -103,6 +103,87 @@ fn tokens_are_counted_without_those_from_a_cache() {
     assert!(may_run(&world, second));
     uses(&mut world, lease, 0.0, 1_000);
     assert!(!may_run(&world, second));
+}
+
+#[test]
+fn turns_are_counted_over_all_attempts() {
+    let mut world = World::new();
+    put(
+        &mut world,
+        json!({"namespace_budget": {"team": {"turns_per_day": 5}}}),
+    );
+    let first = model(&mut world, "team");
+    let lease = world.run(first, "a1");
+    let says = |world: &mut World, turns| {
+        let usage = Usage {
+            turns,
+            ..Usage::default()
+        };
+        world.agent_says("a1", AttemptUsage { lease, usage });
+    };
+    let second = model(&mut world, "team");
+    says(&mut world, 3);
+    says(&mut world, 4);
+    assert!(may_run(&world, second), "4 of 5, counted once");
+    says(&mut world, 5);
+    assert!(!may_run(&world, second));
+    let why = explain::why(&world.state, second).unwrap();
+    assert!(why.contains("(5 of 5 turns)"), "{why}");
+}
+
+#[test]
+fn time_is_counted_while_attempts_run_and_not_while_they_wait_for_people() {
+    let mut world = World::new();
+    put(
+        &mut world,
+        json!({"namespace_budget": {"team": {"time_per_day": "1m"}}}),
+    );
+    let spent = |world: &World| world.state.spent(&"team".parse().unwrap(), world.now_ms);
+    // What needs no model has all the time it wants.
+    let program = world.task(json!({"namespace": "team"}));
+    let lease = world.run(program, "a1");
+    world.now_ms += 500_000;
+    world.succeed(lease, "a1");
+    let first = model(&mut world, "team");
+    let second = model(&mut world, "team");
+    let lease = world.run(first, "a1");
+    world.now_ms += 20_000;
+    uses(&mut world, lease, 0.0, 1);
+    uses(&mut world, lease, 0.0, 2);
+    assert_eq!(spent(&world).ran_ms, 20_000, "once");
+    world.ask(lease, "a1");
+    world.now_ms += 400_000;
+    uses(&mut world, lease, 0.0, 3);
+    assert_eq!(spent(&world).ran_ms, 20_000, "people are asked");
+    let withdrawn = ApprovalWithdrawn { lease, approval: 1 };
+    world.agent_says("a1", withdrawn);
+    world.now_ms += 39_999;
+    uses(&mut world, lease, 0.0, 4);
+    assert!(may_run(&world, second));
+    world.now_ms += 5_000;
+    world.succeed(lease, "a1");
+    assert_eq!(spent(&world).ran_ms, 64_999, "the rest at its end");
+    assert!(!may_run(&world, second));
+    let why = explain::why(&world.state, second).unwrap();
+    assert!(why.contains("(1m 4s of 1m of running)"), "{why}");
+    // An attempt that fails has run, too, and the next begins to count anew.
+    put(&mut world, json!({"namespace_budget": {"team": {}}}));
+    let third = world.task(json!({
+        "namespace": "team", "run": {"claude": {"prompt": "p"}},
+        "retry": {"max_attempts": 2, "on": ["failed"], "backoff": "1ms", "jitter": 0.0},
+    }));
+    for _ in 0..2 {
+        let before = spent(&world).ran_ms;
+        let lease = world.run(third, "a1");
+        world.now_ms += 1_000;
+        uses(&mut world, lease, 0.0, 5);
+        world.now_ms += 1_000;
+        world.fail(lease, "a1", OutcomeClass::Failed);
+        assert_eq!(spent(&world).ran_ms, before + 2_000);
+        world.settle();
+        world.now_ms += 1_000;
+        world.settle();
+    }
 }
 
 fn in_workspace(world: &mut World, name: &str) -> TaskId {

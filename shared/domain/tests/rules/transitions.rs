@@ -2,10 +2,10 @@
 
 use conductor_domain::Verdict;
 use conductor_protocol::event::{
-    AgentJoined, AgentLeft, AgentLost, ApprovalDecided, ApprovalWithdrawn, AttemptProgress,
-    AttemptRevoked, AttemptStarted, AttemptStopped, AttemptTimedOut, AttemptTimeout, AttemptTold,
-    AttemptUsage, CancelCause, RevokeReason, TaskCancelled, TaskFailed, TaskReady, TaskRedriven,
-    TaskRetrySet, TaskTimedOut, TaskTimeout, Usage, Word,
+    AgentJoined, AgentLeft, AgentLost, ApprovalDecided, ApprovalWithdrawn, AttemptChanged,
+    AttemptProgress, AttemptRevoked, AttemptStarted, AttemptStopped, AttemptTimedOut,
+    AttemptTimeout, AttemptTold, AttemptUsage, CancelCause, RevokeReason, TaskCancelled,
+    TaskFailed, TaskReady, TaskRedriven, TaskRetrySet, TaskTimedOut, TaskTimeout, Usage, Word,
 };
 use conductor_protocol::ids::{Lease, Position, TaskId};
 use conductor_protocol::terms::Answer;
@@ -122,7 +122,7 @@ fn talk(world: &mut World, lease: Lease, phase: &str) {
 type When = fn(&mut Given) -> Verdict;
 
 /// Everything that can be said of a task.
-const EVENTS: [(&str, When); 35] = [
+const EVENTS: [(&str, When); 36] = [
     ("task.ready", |g| {
         g.world.orchestrator(TaskReady { task: g.task })
     }),
@@ -213,6 +213,22 @@ const EVENTS: [(&str, When); 35] = [
             AttemptUsage {
                 lease: g.lease,
                 usage: Usage::default(),
+            },
+        )
+    }),
+    ("attempt.changed", |g| {
+        g.world.agent_says(
+            "a1",
+            AttemptChanged {
+                lease: g.lease,
+                files: 1,
+                insertions: 1,
+                deletions: 0,
+                patch: None,
+                base: None,
+                head: None,
+                pushed: None,
+                unpushed: Some(false),
             },
         )
     }),

@@ -168,6 +168,16 @@ fn case(reason: VoidReason) -> Case {
             let assignment = w.assignment(second, "a1");
             w.scheduler("a1", assignment)
         },
+        VoidReason::WorkspaceUnpushed => |w| {
+            let task = w.task(json!({"workspace": {"name": "site"}}));
+            let lease = w.run(task, "a1");
+            w.succeed(lease, "a1");
+            w.control(&Control::RemoveWorkspace {
+                namespace: conductor_protocol::Namespace::default(),
+                name: "site".into(),
+                discard: None,
+            })
+        },
         VoidReason::LeaseNotCurrent => |w| {
             let task =
                 w.task(json!({"retry": {"max_attempts": 2, "on": ["failed"], "backoff": "1ms"}}));

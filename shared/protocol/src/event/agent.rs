@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::class::OutcomeClass;
 use crate::human::DurationMs;
-use crate::ids::{Lease, UnixMs};
+use crate::ids::{Lease, Namespace, Position, UnixMs};
 use crate::spec::Runtime;
 use crate::terms::{Answer, Reach, SandboxInUse, SandboxKind, SandboxOffer, Terms};
 
@@ -145,6 +145,10 @@ pub struct AttemptChanged {
     /// Branch that was pushed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushed: Option<String>,
+    /// Of a named workspace: whether it holds work that is nowhere else, after the push. Absent
+    /// where that is not known, which counts as yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpushed: Option<bool>,
 }
 
 /// What people are asked.
@@ -340,4 +344,16 @@ pub struct AttemptFailed {
 pub struct AttemptStopped {
     /// The lease that was over.
     pub lease: Lease,
+}
+
+/// A named workspace that the agent was told to remove is not there any more, whether it was
+/// before or not.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WorkspaceRemoved {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its name.
+    pub name: String,
+    /// Where its removal was asked for.
+    pub control: Position,
 }

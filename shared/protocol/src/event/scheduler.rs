@@ -179,3 +179,18 @@ pub struct AgentDismissed {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
 }
+
+/// An agent shall remove a named workspace that it has, with all that is in it, and say so by
+/// `workspace.removed`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WorkspaceDropped {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its name.
+    pub name: String,
+    /// The incarnation of the agent it is meant for.
+    pub incarnation: u64,
+    /// Where that was asked for: by it the same word is known should it come again, when
+    /// another workspace may have the name.
+    pub control: Position,
+}

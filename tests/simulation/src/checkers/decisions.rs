@@ -225,6 +225,7 @@ impl Checker for DecidedOnce {
             },
             Event::AgentLost(e) => format!("{} {}", e.agent, e.incarnation),
             Event::AgentDismissed(e) => format!("{agent:?} {} {}", e.incarnation, e.replaced),
+            Event::WorkspaceDropped(e) => format!("removal {} {}", e.control, e.incarnation),
             Event::AttemptAssigned(e) => format!("attempt {} of {}", e.attempt, e.task),
             _ if event
                 .task()

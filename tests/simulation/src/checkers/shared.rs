@@ -1,6 +1,7 @@
 //! What tasks share: what their namespace may spend, named workspaces, and where sessions are.
 
 use conductor_domain::State;
+use conductor_protocol::Control;
 use conductor_protocol::event::{AttemptAssigned, Event};
 use conductor_protocol::ids::AgentId;
 use conductor_protocol::spec::Runtime;
@@ -42,9 +43,12 @@ impl Checker for Budgets {
 
     fn on_record(&mut self, ledger: &Ledger, state: &State) -> Ruling {
         for (namespace, spent) in &ledger.shared.spent {
-            let known = state.spent(namespace, state.time_ms).tokens;
+            let known = state.spent(namespace, state.time_ms);
+            let known = (known.tokens, known.turns);
             if known != *spent {
-                return Err(format!("{namespace} spent {spent}, the state says {known}"));
+                return Err(format!(
+                    "{namespace} spent {spent:?}, the state says {known:?}"
+                ));
             }
         }
         Ok(())
@@ -60,6 +64,7 @@ impl Checker for Workspaces {
     }
 
     fn on_event(&mut self, ledger: &Ledger, _: &State, seen: &Seen<'_>) -> Ruling {
+        may_go(ledger, seen)?;
         let Some((e, task, agent)) = assigned(ledger, seen) else {
             return Ok(());
         };
@@ -70,6 +75,9 @@ impl Checker for Workspaces {
         let Some(keeper) = ledger.shared.workspaces.get(&key) else {
             return Ok(());
         };
+        if let Some(at) = ledger.shared.removals.get(&key) {
+            return Err(format!("{} enters {key:?}, to go since {at}", e.task));
+        }
         if keeper != agent {
             return Err(format!(
                 "{} enters {key:?} on {agent}, it is on {keeper}",
@@ -81,6 +89,13 @@ impl Checker for Workspaces {
 
     fn on_record(&mut self, ledger: &Ledger, state: &State) -> Ruling {
         for (key, workspace) in &state.workspaces {
+            let asked = workspace.removal.as_ref().map(|r| r.control);
+            let known = (workspace.unpushed, asked);
+            let removal = ledger.shared.removals.get(key).copied();
+            let noted = (ledger.shared.unpushed.contains(key), removal);
+            if known != noted {
+                return Err(format!("{key:?} is known as {known:?}, noted as {noted:?}"));
+            }
             let Some(id) = workspace.task else { continue };
             let lease = ledger.tasks.get(&id).and_then(|t| t.lease.as_ref());
             if lease.is_none_or(|(_, agent)| *agent != workspace.agent) {
@@ -89,6 +104,50 @@ impl Checker for Workspaces {
         }
         Ok(())
     }
+
+    fn at_end(&mut self, ledger: &Ledger, _: &State) -> Ruling {
+        for (key, at) in &ledger.shared.removals {
+            let agent = ledger.shared.workspaces.get(key);
+            let agent = agent.and_then(|id| ledger.agents.get(id));
+            if agent.is_some_and(|a| a.is_there) {
+                return Err(format!("{key:?} is still there, to go since {at}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A workspace with work that is nowhere else goes only where that was given up by name, and one
+/// that is gone was asked for.
+fn may_go(ledger: &Ledger, seen: &Seen<'_>) -> Ruling {
+    if !seen.is_applied() {
+        return Ok(());
+    }
+    match (seen.what, seen.by) {
+        (
+            What::Control(Control::RemoveWorkspace {
+                namespace,
+                name,
+                discard,
+            }),
+            _,
+        ) => {
+            let key = (namespace.clone(), name.clone());
+            if ledger.shared.unpushed.contains(&key) && discard.as_ref() != Some(name) {
+                return Err(format!("{key:?} is to go with work that is nowhere else"));
+            }
+        }
+        (What::Event(Event::WorkspaceRemoved(e)), By::Agent(agent, _)) => {
+            let key = (e.namespace.clone(), e.name.clone());
+            let asked = ledger.shared.removals.get(&key);
+            let keeper = ledger.shared.workspaces.get(&key);
+            if (asked, keeper) != (Some(&e.control), Some(agent)) {
+                return Err(format!("{agent} removed {key:?}, asked for at {asked:?}"));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// A session is offered where it is.

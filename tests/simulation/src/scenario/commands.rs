@@ -67,6 +67,7 @@ fn budgets(o: &Options, actions: &mut Vec<(u64, Action)>) {
     for at in [r.below(5_000), r.below(o.trouble_ms)] {
         let budget = NamespaceBudget {
             tokens_per_day: Some(r.below(3_000)),
+            turns_per_day: r.chance(500).then(|| r.below(6)),
             ..NamespaceBudget::default()
         };
         let namespace = r.pick(&["default", "ns0", "ns1"]).copied();

@@ -223,6 +223,12 @@ impl World {
                 }
             }
             Effect::Tell(at, word) => return self.program_hears(n, life, at, &word),
+            Effect::Remove(dropped) => {
+                let takes = self
+                    .luck(&format!("remove {}", dropped.control))
+                    .around(1_000);
+                self.push_in(takes, Next::Remove(life, Box::new(dropped)));
+            }
             Effect::Beat(beat) => {
                 let lost = if self.is_calm {
                     0

@@ -7,11 +7,12 @@ use conductor_agent::duty::Input;
 use conductor_protocol::event::{
     AttemptAssigned, AttemptStarted, AttemptThrottled, AttemptUsage, Event, Usage,
 };
-use conductor_protocol::ids::{Lease, Position};
+use conductor_protocol::ids::{Lease, Namespace, Position};
 use conductor_protocol::{OutcomeClass, RunSpec};
 
 use super::reports::{failed, succeeded};
 use super::talk::Talk;
+use super::workspaces::entered;
 use super::{Life, Next, World};
 use crate::checkers::{self, Violation};
 use crate::scenario::Node;
@@ -26,6 +27,8 @@ pub(super) struct Program {
     pub(super) talk: Talk,
     /// What became of what it submitted, as it was told.
     pub(super) news: BTreeSet<(u32, bool)>,
+    /// The named workspace it works in.
+    pub(super) workspace: Option<(Namespace, String)>,
     /// Its model's session, where it has one.
     session: Option<String>,
     /// What its task has used so far.
@@ -102,6 +105,7 @@ impl World {
             stop: Stop::No,
             talk: Talk::default(),
             news: BTreeSet::new(),
+            workspace: entered(assigned),
             session,
             used,
         };
@@ -179,18 +183,23 @@ impl World {
             }
             Step::Used => {
                 program.used.input_tokens += 500;
+                program.used.turns += 1;
                 let usage = program.used.clone();
                 (Some(AttemptUsage { lease, usage }.into()), false)
             }
             // Stopped already: its end comes from that.
             Step::Ends(_) if reason != Stop::No => (None, false),
             Step::Ends(Some(class)) => {
+                self.says_what_changed(life, at)?;
                 if let Some(throttled) = self.throttled(lease, class) {
                     self.tell_agent(life, Input::Fact(throttled))?;
                 }
                 (Some(failed(lease, class)), true)
             }
-            Step::Ends(None) => (Some(succeeded(lease)), true),
+            Step::Ends(None) => {
+                self.says_what_changed(life, at)?;
+                (Some(succeeded(lease)), true)
+            }
             Step::Killed => match reason {
                 Stop::No | Stop::Revoked => (None, true),
                 Stop::LeaseExpired => (Some(failed(lease, OutcomeClass::LeaseExpired)), true),

@@ -200,6 +200,8 @@ impl World {
             match event {
                 Event::ApprovalRequested(e) => self.person_answers(e.lease, e.approval),
                 Event::AttemptStarted(e) => self.person_speaks(e.lease),
+                Event::AttemptSucceeded(e) => self.person_tidies(e.lease),
+                Event::AttemptFailed(e) => self.person_tidies(e.lease),
                 _ => {}
             }
         }
