@@ -179,6 +179,16 @@ impl Field {
         Credentials::read(&self.keys.path("client.creds")).unwrap()
     }
 
+    /// Makes credentials for somebody, as `conductor access grant` does; where they are.
+    pub(super) async fn grant(&self, name: &str, what: &[&str]) -> PathBuf {
+        let keys = self.dir.path().join("keys").display().to_string();
+        let out = self.dir.path().join(format!("{name}.creds"));
+        let to = out.display().to_string();
+        let grant = ["access", "grant", name, "--keys", &keys, "--out", &to];
+        self.system.cli(&[&grant[..], what].concat()).await.ok();
+        out
+    }
+
     /// Somebody with an agent's credentials.
     pub(super) fn attacker(&self, agent: &str) -> Attacker {
         Attacker::connect(&self.url, &self.creds(agent)).unwrap()
