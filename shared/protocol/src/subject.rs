@@ -105,6 +105,11 @@ impl Subject {
     }
 }
 
+/// The subjects of submissions that say whose they are: a log made before there were any lacks them.
+pub fn submissions_of_namespaces(cell: &CellId) -> String {
+    format!("conductor.{cell}.submit.*.*")
+}
+
 /// The subjects the log of `cell` captures.
 pub fn log_subjects(cell: &CellId) -> Vec<String> {
     [

@@ -146,6 +146,43 @@ async fn a_client_of_a_namespace_submits_there_alone() {
     field.system.assert_replay_agrees().await;
 }
 
+/// A cell from before there were subjects of namespaces: its services may not change the log, and go
+/// on; a client of a namespace is told by the server that nobody stores what it says.
+#[tokio::test]
+async fn a_log_without_subjects_of_namespaces_gets_them_from_the_administrator() {
+    let mut field = Field::up().await;
+    let mut story = field.system.story().await;
+    let admin = field.admin();
+    let mut client = Attacker::connect(&field.url, &Credentials::read(&admin).unwrap()).unwrap();
+    assert!(client.subscribe("_INBOX.mine", 2).refusals.is_empty());
+    let mut ask = |subject: &str, body: &str| -> Value {
+        client.put(subject, Some("_INBOX.mine"), body.as_bytes());
+        let came = client.hear(Duration::from_secs(10));
+        serde_json::from_str(&came.messages[0].1).unwrap_or_default()
+    };
+    let mut log = ask("$JS.API.STREAM.INFO.LOG_local", "")["config"].take();
+    let subjects = log["subjects"].as_array_mut().unwrap();
+    subjects.retain(|s| s != "conductor.local.submit.*.*");
+    let changed = ask("$JS.API.STREAM.UPDATE.LOG_local", &log.to_string());
+    assert!(changed["error"].is_null(), "{changed}");
+    let own = "conductor.local.submit.default.team";
+    let task = r#"{"run":{"noop":{}}}"#;
+    assert_eq!(ask(own, task)["seq"], Value::Null, "nobody stores it");
+    // The services that are started again have no right to change it, and do without.
+    for role in ["orchestrator", "scheduler"] {
+        field.start_again(role).await;
+    }
+    let id = field.system.submit(sh("true")).await;
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    let admin = admin.display().to_string();
+    field
+        .system
+        .cli(&["provision", "--creds", &admin])
+        .await
+        .ok();
+    assert!(ask(own, task)["seq"].is_u64());
+}
+
 #[tokio::test]
 async fn programs_of_a_namespace_submit_with_what_they_were_granted() {
     let field = Field::up().await;

@@ -106,21 +106,18 @@ impl Field {
             .ok();
         let mut system = System::at_as(urls.clone(), Some(keys.path("operator.creds"))).await;
         system.env = env;
-        for role in ["orchestrator", "scheduler"] {
-            system.start(
-                role,
-                &[role, "--lock-ttl", "2s", "--creds", &creds("services")],
-            );
-        }
         let keys_dir = dir.path().join("keys").display().to_string();
         system.start("issuer", &["issuer", "--keys", &keys_dir]);
-        let field = Self {
+        let mut field = Self {
             url: urls.split(',').next().unwrap().to_owned(),
             system,
             keys,
             dir,
             _cluster: cluster,
         };
+        for role in ["orchestrator", "scheduler"] {
+            field.start_service(role);
+        }
         field.with_agents().await
     }
 
@@ -187,6 +184,23 @@ impl Field {
         let grant = ["access", "grant", name, "--keys", &keys, "--out", &to];
         self.system.cli(&[&grant[..], what].concat()).await.ok();
         out
+    }
+
+    /// Where the administrator's credentials are.
+    pub(super) fn admin(&self) -> PathBuf {
+        self.keys.path("admin.creds")
+    }
+
+    /// Ends a service and starts it again.
+    pub(super) async fn start_again(&mut self, role: &str) {
+        self.system.process(role).terminate().await;
+        self.start_service(role);
+    }
+
+    fn start_service(&mut self, role: &str) {
+        let services = self.keys.path("services.creds").display().to_string();
+        let args = [role, "--lock-ttl", "2s", "--creds", &services];
+        self.system.start(role, &args);
     }
 
     /// Somebody with an agent's credentials.
