@@ -44,7 +44,9 @@ pub(crate) fn read(target: &Target) -> Outcome<Vec<Frames>> {
             for record in tail.next().await?.records {
                 next = record.seq + 1;
                 let (writer, events) = match Subject::parse(log.cell(), &record.subject) {
-                    Some(Subject::Submit(_)) => ("submit", submissions(&record.payload)),
+                    Some(Subject::Submit(_) | Subject::SubmitIn(..)) => {
+                        ("submit", submissions(&record.payload))
+                    }
                     Some(Subject::Orchestrator) => ("orchestrator", ours(&record.payload)),
                     Some(Subject::Scheduler(_)) => ("scheduler", ours(&record.payload)),
                     Some(Subject::Agent(_)) => ("agent", ours(&record.payload)),

@@ -7,6 +7,8 @@ mod network;
 mod user;
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -32,7 +34,7 @@ impl Room {
     /// Agents that offer whatever works here; by default they box nothing in.
     async fn open() -> Self {
         let mut system = System::bare().await;
-        let image = format!("rootfs:{}", small_image(&system).display());
+        let image = small_image(&system);
         system.env = vec![
             ("CANARY".into(), CANARY.into()),
             ("CONDUCTOR_SANDBOX_RO".into(), "/usr".into()),
@@ -116,8 +118,44 @@ impl Room {
     }
 }
 
-/// A file tree for containers: the machine's programs are seen in it.
-pub(super) fn small_image(system: &System) -> std::path::PathBuf {
+/// An image for containers: a file tree in which the machine's programs are seen. podman runs it as
+/// it is; docker runs no trees, so where it works both are given an image that is made of it.
+pub(super) fn small_image(system: &System) -> String {
+    let root = small_tree(system);
+    if !has_engine("docker") {
+        return format!("rootfs:{}", root.display());
+    }
+    for engine in ["docker", "podman"] {
+        if has_engine(engine) {
+            import(engine, &root);
+        }
+    }
+    IMAGE.to_owned()
+}
+
+/// What the image is called: of this machine, so that nobody looks for it elsewhere.
+const IMAGE: &str = "localhost/conductor-test:latest";
+
+fn has_engine(engine: &str) -> bool {
+    let asked = Command::new(engine).args(["info"]).output();
+    asked.is_ok_and(|a| a.status.success())
+}
+
+/// Makes an image of a file tree.
+fn import(engine: &str, root: &Path) {
+    let mut tar = Command::new("tar");
+    tar.arg("-C").arg(root).args(["-c", "."]);
+    let mut tar = tar.stdout(Stdio::piped()).spawn().unwrap();
+    let mut import = Command::new(engine);
+    import.args(["import", "-", IMAGE]);
+    let imported = import.stdin(tar.stdout.take().unwrap()).output().unwrap();
+    assert!(
+        tar.wait().unwrap().success() && imported.status.success(),
+        "{imported:?}"
+    );
+}
+
+fn small_tree(system: &System) -> PathBuf {
     let root = system.dir.path().join("image");
     let dirs = "usr etc proc sys dev tmp run workspace home/agent opt/conductor var";
     for dir in dirs.split(' ') {

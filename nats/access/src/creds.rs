@@ -7,8 +7,10 @@ use std::path::Path;
 
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
+use serde_json::Value;
 
-use crate::jwt::{AccessError, invalid};
+use crate::jwt::{AccessError, invalid, verify};
+use crate::rights::Rights;
 
 /// A user's token and the seed of its key.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,6 +61,22 @@ impl Credentials {
         let key = KeyPair::from_seed(&self.seed).map_err(|e| invalid("the seed", e))?;
         let signature = key.sign(nonce).map_err(|e| invalid("the seed", e))?;
         Ok(BASE64URL_NOPAD.encode(&signature))
+    }
+
+    /// What the token says its user may do: the servers go by the same.
+    pub fn rights(&self) -> Result<Rights, AccessError> {
+        let claims = verify(&self.jwt)?;
+        let list = |path: &str| -> Vec<String> {
+            let subjects = claims.pointer(path).and_then(Value::as_array);
+            let texts = subjects.into_iter().flatten().filter_map(Value::as_str);
+            texts.map(str::to_owned).collect()
+        };
+        Ok(Rights {
+            publish: list("/nats/pub/allow"),
+            publish_not: list("/nats/pub/deny"),
+            subscribe: list("/nats/sub/allow"),
+            subscribe_not: list("/nats/sub/deny"),
+        })
     }
 
     /// Writes the file, for its owner alone, whole or not at all.

@@ -258,7 +258,7 @@ impl Keyring {
             ("admin", rights::administrator()),
             ("services", rights::service(cell)),
             ("operator", rights::operator(cell)),
-            ("client", rights::client(cell, &["*".to_owned()])),
+            ("client", rights::client(cell, &["*".to_owned()], &[])),
             ("issuer", rights::issuer(cell)),
         ] {
             let path = self.path(&format!("{name}.creds"));
@@ -333,6 +333,10 @@ mod tests {
         let claims = verify(&account.jwt).unwrap();
         assert_eq!(claims["nats"]["revocations"]["*"], 5);
         let creds = keys.agent_credentials(&a1, Some(99), 7).unwrap();
+        let cell = CellId::default();
+        assert_eq!(creds.rights().unwrap(), rights::agent(&cell, &a1));
+        let all = keys.credentials("services", &rights::service(&cell), None, 7);
+        assert_eq!(all.unwrap().rights().unwrap(), rights::service(&cell));
         let claims = verify(&creds.jwt).unwrap();
         assert_eq!(
             (&claims["name"], &claims["exp"]),

@@ -1,6 +1,6 @@
 //! The subjects that each kind of user may use: the topology, as the servers enforce it.
 
-use conductor_protocol::ids::{AgentId, CellId};
+use conductor_protocol::ids::{AgentId, CellId, Namespace};
 use conductor_protocol::subject::{artifact, credential, log_stream, output, presence};
 
 /// What a user may publish and subscribe to.
@@ -14,6 +14,29 @@ pub struct Rights {
     pub subscribe: Vec<String>,
     /// Subjects of those it may not subscribe to.
     pub subscribe_not: Vec<String>,
+}
+
+impl Rights {
+    /// Whether the servers take what its user publishes on a subject without wildcards.
+    pub fn may_publish(&self, subject: &str) -> bool {
+        let is_among = |patterns: &[String]| patterns.iter().any(|p| covers(p, subject));
+        let is_named = self.publish.is_empty() || is_among(&self.publish);
+        is_named && !is_among(&self.publish_not)
+    }
+}
+
+/// Whether a pattern of subjects covers a subject.
+fn covers(pattern: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for wanted in pattern.split('.') {
+        match (wanted, tokens.next()) {
+            (">", token) => return token.is_some(),
+            (_, None) => return false,
+            (wanted, Some(token)) if wanted != "*" && wanted != token => return false,
+            _ => {}
+        }
+    }
+    tokens.next().is_none()
 }
 
 /// A service of the cell's account that agents' accounts import.
@@ -151,7 +174,7 @@ fn reading(cell: &CellId) -> Vec<String> {
 /// issuer for credentials.
 pub fn operator(cell: &CellId) -> Rights {
     let mut publish = reading(cell);
-    publish.push(format!("conductor.{cell}.submit.*"));
+    publish.push(format!("conductor.{cell}.submit.>"));
     publish.push(format!("conductor.{cell}.control"));
     publish.push(format!("conductor.{cell}.issuer.>"));
     Rights {
@@ -161,13 +184,20 @@ pub fn operator(cell: &CellId) -> Rights {
     }
 }
 
-/// The rights of a client: submits to the queues named, and hears the answers. It reads nothing.
-pub fn client(cell: &CellId, queues: &[String]) -> Rights {
-    let submit = queues
-        .iter()
-        .map(|q| format!("conductor.{cell}.submit.{q}"));
+/// The rights of a client: submits to the queues named (`*` means any), and hears the answers. It
+/// reads nothing. One with namespaces submits in those alone: the subject then says whose a task is,
+/// and the server refuses any other, and the one that leaves it to the submission.
+pub fn client(cell: &CellId, queues: &[String], namespaces: &[Namespace]) -> Rights {
+    let submit = |queue: &String| {
+        let plain = format!("conductor.{cell}.submit.{queue}");
+        if namespaces.is_empty() {
+            return vec![format!("{plain}.*"), plain];
+        }
+        let own = namespaces.iter().map(|n| format!("{plain}.{n}"));
+        own.collect()
+    };
     Rights {
-        publish: submit.collect(),
+        publish: queues.iter().flat_map(submit).collect(),
         subscribe: vec!["_INBOX.>".to_owned(), format!("conductor.{cell}.reply.>")],
         ..Rights::default()
     }
@@ -220,7 +250,41 @@ mod tests {
 
     #[test]
     fn a_client_reads_nothing() {
-        let rights = client(&CellId::default(), &["builds".to_owned()]);
-        assert_eq!(rights.publish, ["conductor.local.submit.builds"]);
+        let rights = client(&CellId::default(), &["builds".to_owned()], &[]);
+        assert_eq!(
+            rights.publish,
+            [
+                "conductor.local.submit.builds.*",
+                "conductor.local.submit.builds"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_client_of_a_namespace_submits_there_alone() {
+        let team = [Namespace::from_log("team"), Namespace::from_log("ops")];
+        let rights = client(&CellId::default(), &["*".to_owned()], &team);
+        for (subject, may) in [
+            ("conductor.local.submit.builds.team", true),
+            ("conductor.local.submit.default.ops", true),
+            ("conductor.local.submit.builds.other", false),
+            ("conductor.local.submit.builds", false),
+            ("conductor.local.submit.team", false),
+            ("conductor.local.submit.builds.team.x", false),
+            ("conductor.other.submit.builds.team", false),
+            ("conductor.local.control", false),
+        ] {
+            assert_eq!(rights.may_publish(subject), may, "{subject}");
+        }
+    }
+
+    #[test]
+    fn rights_are_read_as_servers_read_them() {
+        let rights = service(&CellId::default());
+        assert!(rights.may_publish("conductor.local.orchestrator"));
+        assert!(!rights.may_publish("conductor.local.agent.a1"));
+        assert!(!rights.may_publish("conductor.local"));
+        assert!(administrator().may_publish("anything"));
+        assert!(operator(&CellId::default()).may_publish("conductor.local.submit.q.team"));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use conductor_eventlog::EventLog;
 use conductor_protocol::frame::Elements;
-use conductor_protocol::ids::{CellId, QueueName};
+use conductor_protocol::ids::{CellId, Namespace, QueueName};
 use conductor_protocol::limits::SPEC_BYTES_MAX;
 use conductor_protocol::subject::Subject;
 use conductor_protocol::submission::Submission;
@@ -36,6 +36,7 @@ const OVERHEAD_BYTES: usize = 128;
 #[derive(Clone, Debug)]
 pub struct Submitter {
     cell: CellId,
+    namespace: Option<Namespace>,
     calls: mpsc::UnboundedSender<Call>,
     room: Arc<Semaphore>,
 }
@@ -51,9 +52,22 @@ impl Submitter {
         tokio::spawn(Worker::new(log, inbox).run());
         Self {
             cell,
+            namespace: None,
             calls,
             room: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
         }
+    }
+
+    /// The same submitter, whose tasks are all of one namespace: it submits on the subject that
+    /// says so, the only one that is allowed to credentials of that namespace. A submission that
+    /// names another is rejected.
+    ///
+    /// The log must take such subjects: one that was made before there were any has them added by
+    /// `conductor provision`.
+    #[must_use]
+    pub fn in_namespace(mut self, namespace: Namespace) -> Self {
+        self.namespace = Some(namespace);
+        self
     }
 
     /// Submits one task to a queue. Returns, once it is stored, where: the record's sequence,
@@ -86,8 +100,11 @@ impl Submitter {
         for (index, submission) in submissions.iter().enumerate() {
             elements.push(&encode(index, submission)?);
         }
-        let subject = Subject::Submit(queue.clone()).render(&self.cell);
-        let answer = self.hand_over(subject, elements).await?;
+        let subject = match &self.namespace {
+            Some(namespace) => Subject::SubmitIn(queue.clone(), namespace.clone()),
+            None => Subject::Submit(queue.clone()),
+        };
+        let answer = self.hand_over(subject.render(&self.cell), elements).await?;
         positions(answer)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use conductor_protocol::event::{Event, EventError, Writer};
 use conductor_protocol::frame::{self, Encoding, FrameHead};
-use conductor_protocol::ids::{AgentId, QueueName};
+use conductor_protocol::ids::{AgentId, Namespace, QueueName};
 use conductor_protocol::subject::{Role, Subject};
 use conductor_protocol::submission::Submission;
 use conductor_protocol::{CellId, Control, UnixMs};
@@ -98,6 +98,8 @@ pub enum Content {
 pub struct SubmitRecord {
     /// The queue of the subject.
     pub queue: QueueName,
+    /// The namespace of the subject, if it names one.
+    pub namespace: Option<Namespace>,
     /// How it is encoded.
     pub encoding: Encoding,
     /// Where verdicts and outcomes are also published.
@@ -179,7 +181,8 @@ pub fn decode(cell: &CellId, record: &Record) -> Decoded {
 
 fn content(subject: Subject, record: &Record) -> Content {
     match subject {
-        Subject::Submit(queue) => submit(queue, record),
+        Subject::Submit(queue) => submit(queue, None, record),
+        Subject::SubmitIn(queue, namespace) => submit(queue, Some(namespace), record),
         Subject::Control => control(record),
         Subject::Orchestrator => events(record, Writer::Orchestrator, |head, items| {
             Content::Leader {
@@ -225,11 +228,12 @@ fn malformed_by_a_person(record: &Record) -> Content {
     }
 }
 
-fn submit(queue: QueueName, record: &Record) -> Content {
+fn submit(queue: QueueName, namespace: Option<Namespace>, record: &Record) -> Content {
     let encoding = Encoding::of(record.content_type.as_deref(), &record.payload);
     match frame::split_public(encoding, &record.payload) {
         Ok(elements) => Content::Submit(SubmitRecord {
             queue,
+            namespace,
             encoding,
             reply: record.reply.clone(),
             traceparent: record.traceparent.clone(),

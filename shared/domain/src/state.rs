@@ -105,6 +105,10 @@ pub struct Leader {
 pub struct Intake {
     /// The queue of the subject.
     pub queue: QueueName,
+    /// The namespace of the subject, if it names one: its submissions are of no other, and need
+    /// tasks of no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Namespace>,
     /// The record's time.
     pub time_ms: UnixMs,
     /// How the record is encoded.

@@ -11,6 +11,7 @@
 mod rules {
     mod deciding;
     mod going_on;
+    mod namespaces;
     mod people;
     mod planning;
     mod properties;

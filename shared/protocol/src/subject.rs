@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ids::{AgentId, CellId, QueueName, is_valid_name};
+use crate::ids::{AgentId, CellId, Namespace, QueueName, is_valid_name};
 
 /// The two roles of which one process leads at a time.
 #[derive(
@@ -40,6 +40,8 @@ impl fmt::Display for Role {
 pub enum Subject {
     /// `submit.<queue>`: task submissions by anyone.
     Submit(QueueName),
+    /// `submit.<queue>.<namespace>`: those of one namespace, so that a server can tell who may.
+    SubmitIn(QueueName, Namespace),
     /// `control`: what operators and clients say.
     Control,
     /// `orchestrator`: decisions of the leading orchestrator.
@@ -59,6 +61,7 @@ impl Subject {
     pub fn render(&self, cell: &CellId) -> String {
         match self {
             Self::Submit(q) => format!("conductor.{cell}.submit.{q}"),
+            Self::SubmitIn(q, n) => format!("conductor.{cell}.submit.{q}.{n}"),
             Self::Control => format!("conductor.{cell}.control"),
             Self::Orchestrator => format!("conductor.{cell}.orchestrator"),
             Self::Scheduler(a) => format!("conductor.{cell}.scheduler.{a}"),
@@ -76,6 +79,7 @@ impl Subject {
             .strip_prefix('.')?;
         let (kind, name) = match rest.split_once('.') {
             Some((kind, name)) if is_valid_name(name) => (kind, Some(name)),
+            Some(("submit", names)) => return Self::submit_in(names),
             Some(_) => return None,
             None => (rest, None),
         };
@@ -91,12 +95,26 @@ impl Subject {
             _ => None,
         }
     }
+
+    /// Reads `<queue>.<namespace>`.
+    fn submit_in(names: &str) -> Option<Self> {
+        let (queue, namespace) = names.split_once('.')?;
+        let are_names = is_valid_name(queue) && is_valid_name(namespace);
+        are_names
+            .then(|| Self::SubmitIn(QueueName::from_log(queue), Namespace::from_log(namespace)))
+    }
+}
+
+/// The subjects of submissions that say whose they are: a log made before there were any lacks them.
+pub fn submissions_of_namespaces(cell: &CellId) -> String {
+    format!("conductor.{cell}.submit.*.*")
 }
 
 /// The subjects the log of `cell` captures.
 pub fn log_subjects(cell: &CellId) -> Vec<String> {
     [
         "submit.*",
+        "submit.*.*",
         "control",
         "orchestrator",
         "scheduler.*",
@@ -161,6 +179,7 @@ mod tests {
         let cell = CellId::default();
         for subject in [
             Subject::Submit(QueueName::from_log("q")),
+            Subject::SubmitIn(QueueName::from_log("q"), Namespace::from_log("team")),
             Subject::Control,
             Subject::Orchestrator,
             Subject::Scheduler(AgentId::from_log("a1")),
@@ -173,6 +192,9 @@ mod tests {
         for foreign in [
             "conductor.other.control",
             "conductor.local.agent.a.b",
+            "conductor.local.submit.q.",
+            "conductor.local.submit..team",
+            "conductor.local.submit.q.team.x",
             "conductor.local",
             "x",
         ] {

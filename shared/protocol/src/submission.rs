@@ -46,7 +46,7 @@ pub struct Submission {
     /// The queue; must be the one of the subject, which is the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
-    /// Whose it is; `default` when absent.
+    /// Whose it is; when absent that of the subject, else `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// 0 (lowest) to 9; 5 when absent.

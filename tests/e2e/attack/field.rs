@@ -106,21 +106,18 @@ impl Field {
             .ok();
         let mut system = System::at_as(urls.clone(), Some(keys.path("operator.creds"))).await;
         system.env = env;
-        for role in ["orchestrator", "scheduler"] {
-            system.start(
-                role,
-                &[role, "--lock-ttl", "2s", "--creds", &creds("services")],
-            );
-        }
         let keys_dir = dir.path().join("keys").display().to_string();
         system.start("issuer", &["issuer", "--keys", &keys_dir]);
-        let field = Self {
+        let mut field = Self {
             url: urls.split(',').next().unwrap().to_owned(),
             system,
             keys,
             dir,
             _cluster: cluster,
         };
+        for role in ["orchestrator", "scheduler"] {
+            field.start_service(role);
+        }
         field.with_agents().await
     }
 
@@ -177,6 +174,33 @@ impl Field {
     /// Credentials of somebody who submits.
     pub(super) fn client(&self) -> Credentials {
         Credentials::read(&self.keys.path("client.creds")).unwrap()
+    }
+
+    /// Makes credentials for somebody, as `conductor access grant` does; where they are.
+    pub(super) async fn grant(&self, name: &str, what: &[&str]) -> PathBuf {
+        let keys = self.dir.path().join("keys").display().to_string();
+        let out = self.dir.path().join(format!("{name}.creds"));
+        let to = out.display().to_string();
+        let grant = ["access", "grant", name, "--keys", &keys, "--out", &to];
+        self.system.cli(&[&grant[..], what].concat()).await.ok();
+        out
+    }
+
+    /// Where the administrator's credentials are.
+    pub(super) fn admin(&self) -> PathBuf {
+        self.keys.path("admin.creds")
+    }
+
+    /// Ends a service and starts it again.
+    pub(super) async fn start_again(&mut self, role: &str) {
+        self.system.process(role).terminate().await;
+        self.start_service(role);
+    }
+
+    fn start_service(&mut self, role: &str) {
+        let services = self.keys.path("services.creds").display().to_string();
+        let args = [role, "--lock-ttl", "2s", "--creds", &services];
+        self.system.start(role, &args);
     }
 
     /// Somebody with an agent's credentials.

@@ -43,10 +43,7 @@ impl Fakes {
                 "CONDUCTOR_SANDBOX_RO".into(),
                 format!("/usr:{}", programs.display()),
             ),
-            (
-                "CONDUCTOR_CONTAINER_IMAGE".into(),
-                format!("rootfs:{}", small_image(&system).display()),
-            ),
+            ("CONDUCTOR_CONTAINER_IMAGE".into(), small_image(&system)),
             ("CONDUCTOR_MODEL_SILENCE".into(), SILENCE.into()),
         ];
         // One agent: a session goes on where it was, and nowhere else.

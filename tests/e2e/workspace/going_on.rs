@@ -30,10 +30,7 @@ async fn world() -> World {
     system.env = vec![
         ("CONDUCTOR_CLAUDE_BIN".into(), cli.display().to_string()),
         ("CONDUCTOR_SANDBOX_RO".into(), shown),
-        (
-            "CONDUCTOR_CONTAINER_IMAGE".into(),
-            format!("rootfs:{}", small_image(&system).display()),
-        ),
+        ("CONDUCTOR_CONTAINER_IMAGE".into(), small_image(&system)),
     ];
     for role in ["orchestrator", "scheduler"] {
         system.start_role(role, role);

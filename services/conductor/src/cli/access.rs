@@ -4,17 +4,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conductor_access::{Keyring, rights};
+use conductor_access::rights::{self, Rights};
+use conductor_access::{Credentials, Keyring};
 use conductor_eventlog::jetstream::provision::{Provision, Risk};
 use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_protocol::AgentId;
-use conductor_protocol::ids::QueueName;
+use conductor_protocol::ids::{Namespace, QueueName};
 use serde_json::json;
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out;
 use crate::run::access::{keys_dir, now_s};
 use crate::settings::Settings;
+
+/// Largest token that servers take: an introduction has 4 KiB, and the client library's part of it.
+const TOKEN_BYTES_MAX: usize = 3_500;
 
 /// Where the keys are.
 #[derive(Debug, Clone, clap::Args)]
@@ -57,9 +61,13 @@ pub(crate) enum AccessCommand {
         keys: KeysArgs,
         /// Who, for people
         name: String,
-        /// Queues it may submit to; none named means that it operates: reads, commands, submits
+        /// Queues it may submit to; without queues and namespaces it operates: reads, commands,
+        /// submits
         #[arg(long = "queue", value_name = "NAME")]
         queues: Vec<QueueName>,
+        /// Namespaces it may submit in, to the queues named or else to any; none named means any
+        #[arg(long = "namespace", value_name = "NAME")]
+        namespaces: Vec<Namespace>,
         /// How long they are good [default: until they are revoked]
         #[arg(long, value_parser = crate::run::duration, value_name = "DURATION")]
         expires: Option<Duration>,
@@ -99,27 +107,52 @@ pub(crate) fn access(command: AccessCommand, settings: &Settings) -> Outcome {
             keys,
             name,
             queues,
+            namespaces,
             expires,
             out,
         } => {
             let keys = keys.open(settings)?;
-            let queues: Vec<String> = queues.iter().map(ToString::to_string).collect();
-            let rights = if queues.is_empty() {
-                rights::operator(keys.cell())
-            } else {
-                rights::client(keys.cell(), &queues)
-            };
+            let rights = granted(&keys, &queues, &namespaces);
             let now = now_s();
             let expires = expires.map(|e| now + e.as_secs());
-            keys.credentials(&name, &rights, expires, now)?
-                .write(&out)?;
+            let credentials = keys.credentials(&name, &rights, expires, now)?;
+            check_size(&credentials)?;
+            credentials.write(&out)?;
             out::one(
                 settings.output,
-                &json!({"name": name, "credentials": out, "queues": queues}),
+                &json!({
+                    "name": name, "credentials": out, "queues": queues, "namespaces": namespaces,
+                }),
             );
             Ok(Exit::Ok)
         }
     }
+}
+
+/// The rights of somebody who submits to queues, in namespaces, or who operates.
+fn granted(keys: &Keyring, queues: &[QueueName], namespaces: &[Namespace]) -> Rights {
+    if queues.is_empty() && namespaces.is_empty() {
+        return rights::operator(keys.cell());
+    }
+    let mut named: Vec<String> = queues.iter().map(ToString::to_string).collect();
+    if named.is_empty() {
+        named.push("*".to_owned());
+    }
+    rights::client(keys.cell(), &named, namespaces)
+}
+
+/// Refuses credentials that no server would read.
+fn check_size(credentials: &Credentials) -> Outcome<()> {
+    let bytes = credentials.jwt.len();
+    if bytes <= TOKEN_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "a token of {bytes} bytes; servers take about {TOKEN_BYTES_MAX}, and every queue with every \
+         namespace is a line of it"
+    );
+    Err(Failure::usage(message)
+        .hint("name fewer of --queue and --namespace, or none of --queue, which means any"))
 }
 
 /// Makes keys and credentials, and writes what every server of the cell is given.

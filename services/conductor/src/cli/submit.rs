@@ -366,6 +366,7 @@ pub(crate) fn problems(order: &Order, cell: &CellId) -> Outcome<Vec<FieldError>>
         seq: 1,
         time_ms: order.submission.id.map_or(0, |id| id.made_at_ms()),
         queue: &order.queue,
+        namespace: None,
         reply: None,
         traceparent: None,
     };

@@ -84,7 +84,7 @@ impl LocalAccess {
 
     /// Credentials of somebody who submits to any queue.
     pub(super) fn client(&self) -> Outcome<conductor_access::Credentials> {
-        let rights = conductor_access::rights::client(self.keys.cell(), &["*".to_owned()]);
+        let rights = conductor_access::rights::client(self.keys.cell(), &["*".to_owned()], &[]);
         Ok(self.keys.credentials("client", &rights, None, now_s())?)
     }
 

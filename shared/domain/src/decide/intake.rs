@@ -7,6 +7,7 @@ use conductor_protocol::event::{Event, FieldError, TaskAccepted, TaskDuplicate, 
 use conductor_protocol::frame;
 use conductor_protocol::ids::Position;
 use conductor_protocol::limits::{ERROR_TEXT_BYTES_MAX, ERRORS_MAX};
+use conductor_protocol::spec::TaskSpec;
 use conductor_protocol::submission::{Context, Resolved, resolve_all};
 use conductor_protocol::{TaskId, UnixMs};
 
@@ -49,6 +50,7 @@ fn decide_record(
         seq,
         time_ms: intake.time_ms,
         queue: &intake.queue,
+        namespace: intake.namespace.as_ref(),
         reply: intake.reply.as_deref(),
         traceparent: intake.traceparent.as_deref(),
     };
@@ -64,7 +66,12 @@ fn decide_record(
         if !is_open || !wanted.contains(&submission.index) {
             continue;
         }
+        let errors = match &result {
+            Ok(r) if intake.namespace.is_some() => foreign_needs(state, overlay, &r.spec),
+            _ => Vec::new(),
+        };
         out.push(match result {
+            Ok(_) if !errors.is_empty() => rejected(submission, errors),
             Ok(r) => decide_one(state, overlay, submission, intake.time_ms, r),
             Err(errors) => rejected(submission, errors),
         });
@@ -113,6 +120,30 @@ fn needs_first(resolved: &[Result<Resolved, Vec<FieldError>>]) -> Vec<usize> {
     order
 }
 
+/// What is submitted on the subject of one namespace needs no task of another: it would get its
+/// results. Said as of a task that nobody knows, since whether there is one is not told either.
+/// Of one that has left the state there are no results, and its namespace is not known any more.
+fn foreign_needs(state: &State, overlay: &Overlay, spec: &TaskSpec) -> Vec<FieldError> {
+    let is_foreign = |need: &TaskId| {
+        let known = state.tasks.get(need).map(|t| &t.spec.namespace);
+        let in_flight = || overlay.accepted.get(need).map(|(namespace, _)| namespace);
+        known
+            .or_else(in_flight)
+            .is_some_and(|n| *n != spec.namespace)
+    };
+    let needs = spec.needs.iter().enumerate();
+    let foreign = needs.filter(|(_, need)| is_foreign(need));
+    foreign.map(|(i, need)| unknown_need(i, *need)).collect()
+}
+
+fn unknown_need(i: usize, need: TaskId) -> FieldError {
+    FieldError::new(
+        format!("needs[{i}]"),
+        format!("{need} is not a task this cell knows"),
+        "a task accepted before, or in the same submission",
+    )
+}
+
 pub(super) fn decide_one(
     state: &State,
     overlay: &mut Overlay,
@@ -148,11 +179,7 @@ pub(super) fn decide_one(
     }
     for (i, need) in spec.needs.iter().enumerate() {
         if !state.knows(*need) && !overlay.accepted.contains_key(need) {
-            errors.push(FieldError::new(
-                format!("needs[{i}]"),
-                format!("{need} is not a task this cell knows"),
-                "a task accepted before, or in the same submission",
-            ));
+            errors.push(unknown_need(i, *need));
         }
     }
     let waiting =
@@ -168,7 +195,8 @@ pub(super) fn decide_one(
     if !errors.is_empty() {
         return rejected(submission, errors);
     }
-    overlay.accepted.insert(task, key.clone());
+    let in_flight = (spec.namespace.clone(), spec.key.clone());
+    overlay.accepted.insert(task, in_flight);
     if let Some(key) = key {
         overlay.keys.insert(key, task);
     }

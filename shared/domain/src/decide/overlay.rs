@@ -27,8 +27,8 @@ pub struct Overlay {
     pub(super) tasks: BTreeMap<TaskId, Event>,
     /// Agents with a decision in flight.
     pub(super) agents: BTreeSet<AgentId>,
-    /// Tasks whose acceptance is in flight, with their key if they have one.
-    pub(super) accepted: BTreeMap<TaskId, Option<(Namespace, Arc<str>)>>,
+    /// Tasks whose acceptance is in flight, with their namespace, and their key if they have one.
+    pub(super) accepted: BTreeMap<TaskId, (Namespace, Option<Arc<str>>)>,
     /// Keys whose acceptance is in flight.
     pub(super) keys: BTreeMap<(Namespace, Arc<str>), TaskId>,
     /// The format that is in flight; 0 for none.
@@ -43,8 +43,8 @@ impl Overlay {
     pub fn on_folded(&mut self, event: &Event, verdict: Verdict) {
         match event {
             Event::TaskAccepted(e) => {
-                if let Some(key) = self.accepted.remove(&e.task).flatten() {
-                    self.keys.remove(&key);
+                if let Some((namespace, Some(key))) = self.accepted.remove(&e.task) {
+                    self.keys.remove(&(namespace, key));
                 }
                 if let Some(n) = self.backlog.get_mut(&e.spec.queue) {
                     *n = n.saturating_sub(1);

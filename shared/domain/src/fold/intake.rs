@@ -21,6 +21,7 @@ pub(super) fn submitted(state: &mut State, seq: u64, time_ms: UnixMs, submit: &S
         seq,
         Intake {
             queue: submit.queue.clone(),
+            namespace: submit.namespace.clone(),
             time_ms,
             encoding: submit.encoding,
             reply: submit.reply.clone(),

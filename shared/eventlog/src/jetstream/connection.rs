@@ -1,6 +1,6 @@
 //! The one connection of a process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -145,6 +145,7 @@ pub struct Connection {
     pub(crate) client: Client,
     pub(crate) js: Context,
     pub(crate) cell: CellId,
+    credentials: Option<PathBuf>,
     is_up: watch::Receiver<bool>,
     /// Beats in a row while which nothing at all arrived.
     silent_beats: Arc<AtomicU32>,
@@ -215,6 +216,7 @@ impl Connection {
             client,
             js,
             cell: connect.cell.clone(),
+            credentials: connect.credentials.clone(),
             is_up,
             silent_beats: Arc::default(),
         })
@@ -238,6 +240,11 @@ impl Connection {
     /// The cell.
     pub fn cell(&self) -> &CellId {
         &self.cell
+    }
+
+    /// The credentials file it was opened with.
+    pub fn credentials(&self) -> Option<&Path> {
+        self.credentials.as_deref()
     }
 
     /// Whether the link is up; changes are seen.

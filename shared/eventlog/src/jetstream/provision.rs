@@ -8,8 +8,9 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{
     self, Compression, DiscardPolicy, PersistenceMode, RetentionPolicy, StorageType,
 };
+use conductor_protocol::CellId;
 use conductor_protocol::limits::PAYLOAD_BYTES_MAX;
-use conductor_protocol::subject::{log_stream, log_subjects};
+use conductor_protocol::subject::{log_stream, log_subjects, submissions_of_namespaces};
 
 use super::Connection;
 
@@ -207,11 +208,18 @@ impl Connection {
                 let has_changed = complete(&mut config, &wanted);
                 // Nothing is added to a stream that we would refuse all the same.
                 check_config(&config)?;
-                if has_changed {
-                    self.js
-                        .update_stream(&config)
-                        .await
-                        .map_err(|e| refused(e.to_string()))?;
+                if has_changed && let Err(e) = self.js.update_stream(&config).await {
+                    let found = &stream.cached_info().config;
+                    // Services have no right to; who submits in no namespace misses nothing.
+                    if check_config(found).is_err() || !is_usable(found, &wanted, &self.cell) {
+                        return Err(refused(e.to_string()));
+                    }
+                    tracing::warn!(
+                        log = name,
+                        "the log takes no subjects that name a namespace yet, so clients that were \
+                         granted one cannot submit; run `conductor provision` with the \
+                         administrator's credentials"
+                    );
                 }
                 false
             }
@@ -276,6 +284,13 @@ fn complete(config: &mut stream::Config, wanted: &stream::Config) -> bool {
         *flag |= on;
     }
     has_changed
+}
+
+/// Whether all that a log lacks is what only clients of namespaces need.
+fn is_usable(found: &stream::Config, wanted: &stream::Config, cell: &CellId) -> bool {
+    let optional = submissions_of_namespaces(cell);
+    let mut needed = wanted.subjects.iter().filter(|s| **s != optional);
+    needed.all(|s| found.subjects.contains(s)) && (found.allow_direct || !wanted.allow_direct)
 }
 
 /// Every sequence from 1 on is a record: what is fewer is lost.
@@ -416,6 +431,25 @@ mod tests {
         for old in ["2.14.4", "2.12.8", "2.9.25", "1.4.1", ""] {
             assert!(check_version(old).is_err(), "{old}");
         }
+    }
+
+    #[test]
+    fn a_log_can_do_without_subjects_of_namespaces_alone() {
+        let cell = CellId::default();
+        let wanted = stream::Config {
+            subjects: log_subjects(&cell),
+            allow_direct: true,
+            ..Default::default()
+        };
+        let without = |subject: &str| {
+            let mut found = wanted.clone();
+            found.subjects.retain(|s| s != subject);
+            assert!(complete(&mut found.clone(), &wanted), "it is added");
+            is_usable(&found, &wanted, &cell)
+        };
+        assert!(without("conductor.local.submit.*.*"));
+        assert!(!without("conductor.local.submit.*"));
+        assert!(!without("conductor.local.control"));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Context<'a> {
     pub time_ms: UnixMs,
     /// The queue of the subject.
     pub queue: &'a QueueName,
+    /// The namespace of the subject, if it names one: every submission is then of it.
+    pub namespace: Option<&'a Namespace>,
     /// The `Conductor-Reply` header.
     pub reply: Option<&'a str>,
     /// The `traceparent` header.
@@ -122,9 +124,11 @@ pub(super) fn resolve(
     let spec = TaskSpec {
         name: s.name.map(Into::into),
         queue: context.queue.clone(),
-        namespace: s
-            .namespace
-            .map_or_else(Namespace::default, |n| Namespace::from_log(&n)),
+        namespace: match (context.namespace, s.namespace) {
+            (Some(of_subject), _) => of_subject.clone(),
+            (None, Some(own)) => Namespace::from_log(&own),
+            (None, None) => Namespace::default(),
+        },
         priority: s.priority.unwrap_or(PRIORITY_DEFAULT),
         labels: s.labels,
         needs,
@@ -189,9 +193,7 @@ fn check_scalars(
         );
         wrong(errors, "queue", problem);
     }
-    if s.namespace.as_deref().is_some_and(|n| !is_valid_name(n)) {
-        wrong(errors, "namespace", "is not a name");
-    }
+    check_namespace(context, s.namespace.as_deref(), errors);
     if let Some(p) = s.priority.filter(|p| *p > limits::PRIORITY_MAX) {
         wrong(errors, "priority", format!("is {p}"));
     }
@@ -214,6 +216,21 @@ fn check_scalars(
             format!("is {reply:?}"),
             format!("a subject below _INBOX or conductor.{}.reply", context.cell),
         ));
+    }
+}
+
+/// Whose it is, where the submission or its subject says so.
+fn check_namespace(context: &Context<'_>, own: Option<&str>, errors: &mut Vec<FieldError>) {
+    let Some(own) = own else { return };
+    if !is_valid_name(own) {
+        wrong(errors, "namespace", "is not a name");
+        return;
+    }
+    if let Some(namespace) = context.namespace.filter(|n| n.as_str() != own) {
+        let namespace = namespace.as_str();
+        let problem = format!("is {own:?} but the subject says {namespace:?}");
+        let expected = format!("{namespace:?}, or absent; or submit on the subject of {own:?}");
+        errors.push(FieldError::new("namespace", problem, expected));
     }
 }
 

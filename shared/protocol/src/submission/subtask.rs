@@ -43,6 +43,7 @@ pub fn resolve_subtask(
         seq: at.seq,
         time_ms,
         queue: queue.as_ref().unwrap_or(&parent.spec.queue),
+        namespace: None,
         reply: None,
         traceparent: None,
     };
@@ -339,6 +340,7 @@ mod tests {
                 seq: 1,
                 time_ms: 1,
                 queue: &QueueName::from_log("code"),
+                namespace: None,
                 reply: None,
                 traceparent: None,
             },

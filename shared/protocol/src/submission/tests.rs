@@ -1,5 +1,5 @@
 use super::*;
-use crate::ids::{CellId, Position, QueueName};
+use crate::ids::{CellId, Namespace, Position, QueueName};
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
@@ -8,12 +8,22 @@ fn resolve(json: &str) -> Vec<Result<Resolved, Vec<FieldError>>> {
 }
 
 fn resolve_as(encoding: Encoding, payload: &[u8]) -> Vec<Result<Resolved, Vec<FieldError>>> {
+    resolve_in(None, encoding, payload)
+}
+
+/// As on the subject of a namespace.
+fn resolve_in(
+    namespace: Option<&Namespace>,
+    encoding: Encoding,
+    payload: &[u8],
+) -> Vec<Result<Resolved, Vec<FieldError>>> {
     let (cell, queue) = (CellId::default(), QueueName::from_log("q"));
     let context = Context {
         cell: &cell,
         seq: 7,
         time_ms: 1_700_000_000_000,
         queue: &queue,
+        namespace,
         reply: None,
         traceparent: None,
     };
@@ -40,6 +50,24 @@ fn the_shortest_submission_is_complete() {
     );
     assert_eq!(resolved.spec.priority, 5);
     assert_eq!(resolved.spec.queue.as_str(), "q");
+}
+
+#[test]
+fn a_subject_says_whose_its_submissions_are() {
+    let team = Namespace::from_log("team");
+    let json = r#"[{"run":{"noop":{}}},{"run":{"noop":{}},"namespace":"team"},
+        {"run":{"noop":{}},"namespace":"default"}]"#;
+    let all = resolve_in(Some(&team), Encoding::Json, json.as_bytes());
+    for resolved in &all[..2] {
+        assert_eq!(resolved.as_ref().unwrap().spec.namespace, team);
+    }
+    let said = all[2].as_ref().unwrap_err()[0].to_string();
+    expect![[r#"namespace: is "default" but the subject says "team"; expected "team", or absent; or submit on the subject of "default""#]]
+        .assert_eq(&said);
+    // A subject that says nothing leaves it to the submission.
+    let names = resolve(json).into_iter().map(|r| r.unwrap().spec.namespace);
+    let names: Vec<String> = names.map(|n| n.to_string()).collect();
+    assert_eq!(names, ["default", "team", "default"]);
 }
 
 #[test]

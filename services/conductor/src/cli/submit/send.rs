@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::Arc;
 
+use conductor_access::Credentials;
+use conductor_access::rights::Rights;
 use conductor_eventlog::Append;
 use conductor_eventlog::jetstream::Connection;
 use conductor_protocol::Position;
-use conductor_protocol::ids::QueueName;
+use conductor_protocol::ids::CellId;
 use conductor_protocol::subject::Subject;
 use futures::StreamExt;
 
 use super::Order;
 use crate::cli::control;
-use crate::exit::Outcome;
+use crate::exit::{Exit, Failure, Outcome};
 
 /// Most tasks of one record.
 const TASKS_PER_RECORD: usize = 500;
@@ -22,14 +24,52 @@ const BYTES_PER_RECORD: usize = 256 * 1024;
 /// Records in flight at once, where their order does not matter.
 const IN_FLIGHT: usize = 8;
 
-/// Cuts orders into records: neighbours with the same queue, as many as fit.
-fn records(connection: &Connection, orders: &[Order]) -> Outcome<Vec<(Append, usize)>> {
+/// What our credentials allow, where that can be read from them.
+fn rights(connection: &Connection) -> Option<Rights> {
+    let credentials = Credentials::read(connection.credentials()?).ok()?;
+    credentials.rights().ok()
+}
+
+/// The subject of an order: that of its queue, which every log takes; only with credentials that
+/// allow namespaces of theirs alone the one that says whose it is.
+fn subject(order: &Order, cell: &CellId, rights: Option<&Rights>) -> Outcome<String> {
+    let may = |subject: &String| rights.is_none_or(|r| r.may_publish(subject));
+    let queue = &order.queue;
+    let plain = Subject::Submit(queue.clone()).render(cell);
+    if may(&plain) {
+        return Ok(plain);
+    }
+    let denied = |what: String| {
+        let message = format!("{}: these credentials may not submit {what}", order.origin);
+        Err(Failure::new(Exit::Denied, message).hint(
+            "name a queue and a namespace that they were granted, or ask for others: conductor \
+             access grant … --queue … --namespace …",
+        ))
+    };
+    let namespace = order.submission.namespace.as_deref();
+    let Some(namespace) = namespace.and_then(|n| n.parse().ok()) else {
+        return denied(format!("to queue {queue} in no namespace"));
+    };
+    let own = Subject::SubmitIn(queue.clone(), namespace).render(cell);
+    if may(&own) {
+        return Ok(own);
+    }
+    let namespace = order.submission.namespace.as_deref().unwrap_or_default();
+    denied(format!("to queue {queue} in namespace {namespace}"))
+}
+
+/// Cuts orders into records: neighbours with the same subject, as many as fit.
+fn records(
+    cell: &CellId,
+    rights: Option<&Rights>,
+    orders: &[Order],
+) -> Outcome<Vec<(Append, usize)>> {
     let mut out = Vec::new();
-    let mut open: Option<(&QueueName, Vec<String>, usize)> = None;
+    let mut open: Option<(String, Vec<String>, usize)> = None;
     let close = |out: &mut Vec<(Append, usize)>,
-                 (queue, tasks, _): (&QueueName, Vec<String>, usize)| {
+                 (subject, tasks, _): (String, Vec<String>, usize)| {
         let append = Append {
-            subject: Subject::Submit(queue.clone()).render(connection.cell()),
+            subject,
             payload: format!("[{}]", tasks.join(",")).into(),
             id: uuid::Uuid::new_v4().to_string(),
             expected_last: None,
@@ -38,14 +78,15 @@ fn records(connection: &Connection, orders: &[Order]) -> Outcome<Vec<(Append, us
     };
     for order in orders {
         let task = serde_json::to_string(&order.submission).map_err(std::io::Error::from)?;
-        if let Some(record) = open.take_if(|(queue, tasks, bytes)| {
-            *queue != &order.queue
+        let subject = subject(order, cell, rights)?;
+        if let Some(record) = open.take_if(|(of, tasks, bytes)| {
+            *of != subject
                 || tasks.len() >= TASKS_PER_RECORD
                 || *bytes + task.len() > BYTES_PER_RECORD
         }) {
             close(&mut out, record);
         }
-        let (_, tasks, bytes) = open.get_or_insert((&order.queue, Vec::new(), 0));
+        let (_, tasks, bytes) = open.get_or_insert((subject, Vec::new(), 0));
         *bytes += task.len() + 1;
         tasks.push(task);
     }
@@ -61,7 +102,7 @@ pub(crate) async fn send(
     orders: &[Order],
     ordered: bool,
 ) -> Outcome<BTreeMap<Position, usize>> {
-    let records = records(connection, orders)?;
+    let records = records(connection.cell(), rights(connection).as_ref(), orders)?;
     let bar = progress(orders.len());
     let in_flight = if ordered { 1 } else { IN_FLIGHT };
     let mut sending = futures::stream::iter(records)

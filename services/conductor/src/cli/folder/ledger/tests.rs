@@ -172,6 +172,7 @@ fn spec() -> TaskSpec {
         seq: 1,
         time_ms: NOW,
         queue: &queue,
+        namespace: None,
         reply: None,
         traceparent: None,
     };
