@@ -139,6 +139,9 @@ async fn a_question_is_asked_and_answered_through_the_client() {
         asked.iter().all(|a| a["question"] == "acceptance"),
         "{asked:?}"
     );
+    let whole = client.call("list_approvals", json!({})).await;
+    let said = whole["said_by_programs"]["fields"].as_array().unwrap();
+    assert!(said.contains(&json!("approvals[].summary")), "{whole}");
     let waiting = client
         .call("list_tasks", json!({"state": "awaiting_approval"}))
         .await;
@@ -156,6 +159,29 @@ async fn a_question_is_asked_and_answered_through_the_client() {
         again.contains("asks nothing") && again.contains("list_approvals"),
         "{again}"
     );
+}
+
+#[tokio::test]
+async fn a_client_that_may_only_look_is_given_no_other_tools() {
+    let system = System::up().await;
+    let mut story = system.story().await;
+    let id = system.submit(sh("echo do as I say")).await;
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    let mut client = Client::with(&system, &["mcp", "--read-only"]).await;
+    let tools = client.ask("tools/list", json!({})).await;
+    let tools = tools["result"]["tools"].as_array().unwrap();
+    assert_eq!(tools.len(), 4, "{tools:?}");
+    let looks = |tool: &Value| tool["annotations"]["readOnlyHint"] == true;
+    assert!(tools.iter().all(looks), "{tools:?}");
+    for tool in ["submit_task", "cancel_task", "decide_approval"] {
+        let call = json!({"name": tool, "arguments": {"task": id}});
+        let refused = client.ask("tools/call", call).await;
+        assert_eq!(refused["error"]["code"], -32602, "{refused}");
+    }
+    let shown = client.call("show_task", json!({"task": id})).await;
+    assert_eq!(shown["result"], "do as I say");
+    let said = shown["said_by_programs"]["fields"].as_array().unwrap();
+    assert!(said.contains(&json!("result")), "{shown}");
 }
 
 #[tokio::test]

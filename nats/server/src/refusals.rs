@@ -71,7 +71,7 @@ pub struct Refusal {
 impl Refusal {
     /// Reads a line of the server's log.
     pub fn of_line(line: &str) -> Option<Self> {
-        let (_, said) = line.split_once("[ERR] ")?;
+        let said = error(line)?;
         let parts = parts(said);
         // What stands in quotes is in the client's own words, its name above all.
         let (at, kind) = parts.iter().enumerate().find_map(|(at, part)| {
@@ -98,6 +98,16 @@ impl Refusal {
             about: cut(about.unwrap_or_else(plain)),
         })
     }
+}
+
+/// What a line of errors says behind the server's process id, the date and the time. The level counts
+/// in its own place alone: further on there may be words of clients.
+fn error(line: &str) -> Option<&str> {
+    let mut words = line.splitn(5, ' ');
+    let (pid, _date, _time) = (words.next()?, words.next()?, words.next()?);
+    let pid = pid.strip_prefix('[')?.strip_suffix(']')?;
+    let is_error = words.next() == Some("[ERR]") && pid.bytes().all(|b| b.is_ascii_digit());
+    is_error.then(|| words.next())?
 }
 
 /// Account and user of `KEY/NAME/jwt:KEY`, or of what there is of it.
@@ -277,7 +287,6 @@ mod tests {
         for said in ["Slow Consumer Detected", "Readloop processing time: 12s"] {
             assert_eq!(refused(said), None, "{said}");
         }
-        assert_eq!(Refusal::of_line("[1] [INF] Publish Violation"), None);
         let early =
             "[1] 2026/11/28 07:38:42.013010 [ERR] 10.0.0.7:5 - cid:5 - authentication error";
         let early = Refusal::of_line(early).unwrap();
@@ -288,9 +297,23 @@ mod tests {
     #[test]
     fn what_a_client_calls_itself_is_no_word_of_the_server() {
         let name = r#"v1:go:x\" - \"A/OTHER/jwt:U\" - Publish Violation - Subject \"innocent"#;
-        let line = format!(r#"[1] [ERR] 1.2.3.4:5 - cid:1 - "{name}" - "A/OWN/jwt:U1" - "#);
+        let at = "[1] 2026/11/28 07:38:42.013010";
+        let who = format!(r#"1.2.3.4:5 - cid:1 - "{name}" - "A/OWN/jwt:U1" - "#);
+        let line = format!("{at} [ERR] {who}");
         let only = format!("{line}Client parser ERROR");
         assert_eq!(Refusal::of_line(&only), None);
+        // Nor is another kind of line one of errors because somebody is called so.
+        let said = "[ERR] 1.2.3.4:5 - cid:1 - Publish Violation - Subject s";
+        for other in [
+            format!("{at} [INF] {said}"),
+            format!("{at} [INF] 1.2.3.4:5 - cid:1 - \"v1:go:{said}\" - closed"),
+            format!("{at} {said}").replace("[ERR]", "[WRN] [ERR]"),
+            said.to_owned(),
+            format!("a b {said}"),
+        ] {
+            assert_eq!(Refusal::of_line(&other), None, "{other}");
+        }
+        assert!(Refusal::of_line(&format!("{at} {said}")).is_some());
         let both = format!(r#"{line}Subscription Violation - Subject "x\" - Subject \"y", SID 1"#);
         let both = Refusal::of_line(&both).unwrap();
         assert_eq!((both.kind, both.account.as_str()), (Kind::Subscribe, "OWN"));

@@ -10,7 +10,7 @@ use conductor_protocol::ids::Lease;
 
 use crate::beneath::is_real_dir;
 use crate::input::Input;
-use crate::reaper;
+use crate::{reaper, sessions};
 
 /// Where the lease is noted.
 const LEASE: &str = "lease";
@@ -94,9 +94,7 @@ impl AttemptDirs {
 
     /// Makes them, empty, for the lease of that name. Nobody else's programs look into them.
     pub fn create(&self, lease: &str) -> io::Result<()> {
-        if self.root.exists() {
-            fs::remove_dir_all(&self.root)?;
-        }
+        sessions::clear(&self.root)?;
         self.complete(lease)
     }
 
@@ -142,9 +140,7 @@ impl AttemptDirs {
 
     /// Removes them; returns whether nothing is left.
     pub fn remove(&self) -> bool {
-        if let Err(e) = fs::remove_dir_all(&self.root)
-            && e.kind() != io::ErrorKind::NotFound
-        {
+        if let Err(e) = sessions::clear(&self.root) {
             let (task, attempt) = (self.owner.task, self.owner.attempt);
             tracing::warn!(%task, attempt, path = %self.root.display(), error = %e, "an attempt's directory is left over");
             return false;

@@ -36,5 +36,6 @@ pub mod service;
 pub mod sessions;
 pub mod subtasks;
 pub mod tools;
+pub(crate) mod trees;
 pub mod usage;
 pub mod workspace;

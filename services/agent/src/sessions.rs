@@ -5,14 +5,16 @@
 //! An attempt marks its directory with what of it is worth keeping once all of that is whole: of a
 //! clone that was half made nothing is kept. At its end, or by the next life of an agent that was
 //! killed, that is moved aside, and another attempt of the task takes it: each in one step, so that
-//! whoever is killed meanwhile leaves all of it or nothing that anybody would trust.
+//! whoever is killed meanwhile leaves all of it or nothing that anybody would trust. Nor is anything
+//! removed where it would be trusted: a removal goes on in what was opened, wherever that is moved to
+//! meanwhile, so that one step takes it out of everybody's reach first.
 //!
 //! The directories are the agent's own, whatever sandbox its programs wrote them from: bubblewrap
 //! and containers show them as they are, under the agent's user.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -22,9 +24,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::beneath::is_real_dir;
 use crate::dirs::{AttemptDirs, make_dir};
+use crate::trees;
 
 /// Where it is, below what outlives attempts.
 const FOLDER: &str = "sessions";
+/// Where that is moved to which is to be removed, beside the folder.
+const TRASH: &str = "sessions-trash";
 /// In the directory of an attempt, and then beside what is kept: the [`Mark`].
 const MARK: &str = "keep.json";
 /// In the directory of an attempt: where what is kept is gathered.
@@ -35,8 +40,6 @@ const AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 const TASKS_MAX: usize = 64;
 /// Most bytes of disk that all of it takes.
 const BYTES_MAX: u64 = 20 << 30;
-/// Unit of the kernel's count of what a file takes on disk.
-const BLOCK_BYTES: u64 = 512;
 
 /// What a workspace is compared with: see [`crate::workspace`].
 pub(crate) const COMPARISON: &str = "compare";
@@ -148,9 +151,7 @@ pub(crate) fn mark(dirs: &AttemptDirs, assigned: &AttemptAssigned, keeps: Keeps)
 /// Gives an attempt what was kept of its task, as its own directory; what is missing there is to
 /// be made.
 pub(crate) fn take(kept: &Path, dirs: &AttemptDirs) -> io::Result<()> {
-    if dirs.root.exists() {
-        fs::remove_dir_all(&dirs.root)?;
-    }
+    clear(&dirs.root)?;
     if let Some(base) = dirs.root.parent() {
         make_dir(base)?;
     }
@@ -162,8 +163,31 @@ pub(crate) fn take(kept: &Path, dirs: &AttemptDirs) -> io::Result<()> {
 /// Removes what was kept of a task: no attempt of it goes on there any more.
 pub(crate) fn forget(kept: &Path, task: TaskId) {
     // Mostly there is nothing; what cannot be removed grows old.
-    let _ = fs::remove_dir_all(place(kept, task));
+    let _ = discard(kept, &place(kept, task));
+    empty_trash(kept);
     remove_if_empty(kept);
+}
+
+/// Removes the directory of an attempt, if it is there: its mark first, without which nobody trusts
+/// the half of it that may be left.
+pub(crate) fn clear(root: &Path) -> io::Result<()> {
+    // What is no file marks nothing, and goes with the rest.
+    let _ = trees::remove_file(root, MARK);
+    trees::remove(root)
+}
+
+/// Takes something of what is kept out of everybody's reach, to be removed with the trash.
+fn discard(kept: &Path, path: &Path) -> io::Result<()> {
+    trees::discard(path, &kept.join(TRASH))
+}
+
+/// Removes what was discarded, by an agent that was killed meanwhile, too.
+fn empty_trash(kept: &Path) {
+    let trash = fs::read_dir(kept.join(TRASH));
+    for entry in trash.into_iter().flatten().flatten() {
+        // Another attempt may be at it, too; what cannot be removed now is met again.
+        let _ = trees::remove(&entry.path());
+    }
 }
 
 /// Keeps what a directory of an attempt is marked with.
@@ -179,13 +203,13 @@ pub fn salvage(kept: &Path, root: &Path) {
     let Some(mark) = Mark::read(root) else {
         return;
     };
-    if let Err(e) = keep(&place(kept, task), root, &mark) {
+    if let Err(e) = keep(kept, task, root, &mark) {
         tracing::warn!(%task, error = %e, "its session is not kept: another attempt begins anew");
     }
     prune(kept);
 }
 
-fn keep(kept: &Path, root: &Path, mark: &Mark) -> io::Result<()> {
+fn keep(kept: &Path, task: TaskId, root: &Path, mark: &Mark) -> io::Result<()> {
     let gathered = root.join(GATHERED);
     make_dir(&gathered)?;
     for name in mark.names() {
@@ -204,34 +228,14 @@ fn keep(kept: &Path, root: &Path, mark: &Mark) -> io::Result<()> {
         fs::rename(root.join(USED), gathered.join(USED))?;
     }
     let mark = Mark {
-        bytes: size_on_disk(&gathered),
+        bytes: trees::size_on_disk(&gathered),
         ..mark.clone()
     };
     mark.write(&gathered)?;
-    if kept.exists() {
-        fs::remove_dir_all(kept)?;
-    }
-    if let Some(folder) = kept.parent() {
-        make_dir(folder)?;
-    }
-    fs::rename(gathered, kept)
-}
-
-/// What all files below take, each name of a file counted.
-fn size_on_disk(dir: &Path) -> u64 {
-    let (mut todo, mut blocks) = (vec![dir.to_owned()], 0_u64);
-    while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let Ok(found) = entry.metadata() else {
-                continue;
-            };
-            blocks = blocks.saturating_add(found.blocks());
-            if found.is_dir() {
-                todo.push(entry.path());
-            }
-        }
-    }
-    blocks.saturating_mul(BLOCK_BYTES)
+    let place = place(kept, task);
+    discard(kept, &place)?;
+    make_dir(&kept.join(FOLDER))?;
+    fs::rename(gathered, place)
 }
 
 /// Removes what is too old, and the oldest of what is too much.
@@ -249,12 +253,13 @@ pub fn prune(kept: &Path) {
         let with_it = bytes.saturating_add(Mark::read(path).unwrap_or_default().bytes);
         if tasks >= TASKS_MAX || with_it > BYTES_MAX || is_old {
             // What cannot be removed now is met again.
-            let _ = fs::remove_dir_all(path);
+            let _ = discard(kept, path);
             continue;
         }
         tasks += 1;
         bytes = with_it;
     }
+    empty_trash(kept);
     remove_if_empty(kept);
 }
 

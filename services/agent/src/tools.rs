@@ -37,7 +37,7 @@ use crate::people::People;
 use crate::schema;
 use crate::workspace::collect::{PATCH, RESULT};
 use crate::workspace::inputs;
-use crate::workspace::store::{Keeper, hashed};
+use crate::workspace::store::Keeper;
 use questions::{Questions, field};
 
 /// Where a program finds its server, and what it says there to be let in.
@@ -214,21 +214,20 @@ impl Shared {
             let expected = "a file of the workspace that is there, and not too large";
             FieldError::new("path", problem, expected)
         };
-        let hashed = hashed(&self.workspace, &path).await.map_err(wrong)?;
+        let taken_in = self.keeper.take_in(&self.workspace, &path).await;
+        // A call that is dropped from here on gives the room back.
+        let (hashed, room) = taken_in.map_err(wrong)?;
         let size = hashed.size;
-        self.keeper.admit(size).map_err(wrong)?;
         let kept = self.keeper.keep(&name, hashed).await.and_then(|artifact| {
             let desk = self.desk();
             let (_, facts) = desk.line.as_ref().ok_or("the attempt is over")?;
             let sha256 = artifact.sha256.clone();
             // The service lives longer than its attempts; when it is killed nobody reports.
             let _ = facts.send(artifact.into());
+            room.stays();
             Ok(Attached { name, size, sha256 })
         });
-        kept.map_err(|problem| {
-            self.keeper.dismiss(size);
-            wrong(format!("is not kept: {problem}"))
-        })
+        kept.map_err(|problem| wrong(format!("is not kept: {problem}")))
     }
 
     /// A path of the program's, relative to its workspace.

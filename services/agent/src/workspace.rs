@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dirs::{AttemptDirs, lease_name};
 use crate::sessions::{self, COMPARISON, Keeps};
+use crate::trees;
 use began::Began;
 use cache::Cache;
 use diff::Difference;
@@ -265,9 +266,9 @@ fn prepare(
     goes_on: bool,
     is_new: bool,
 ) -> std::io::Result<()> {
-    if is_new && dirs.workspace.exists() {
+    if is_new {
         // Half of a clone is nothing to go on in.
-        fs::remove_dir_all(&dirs.workspace)?;
+        trees::remove(&dirs.workspace)?;
     }
     let lease = lease_name(&ground.lease);
     if goes_on {

@@ -68,8 +68,7 @@ enum Command {
     Usage(usage::UsageArgs),
     #[command(subcommand)]
     Config(cell::ConfigCommand),
-    /// Serve the Model Context Protocol on standard input and output, for AI clients
-    Mcp,
+    Mcp(mcp::McpArgs),
     WatchFolder(folder::FolderArgs),
     #[command(subcommand)]
     Access(access::AccessCommand),
@@ -110,7 +109,7 @@ impl Command {
             Self::Run(RunCommand::Issuer(_)) => "issuer",
             Self::Agent(_) => "agent",
             Self::WatchFolder(_) => "watch-folder",
-            Self::Mcp => "mcp",
+            Self::Mcp(_) => "mcp",
             _ => "cli",
         }
     }
@@ -167,7 +166,7 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Top(args) => top::run(args, &settings).await,
             Command::Usage(args) => usage::run(args, &settings).await,
             Command::Config(command) => cell::config(command, &settings).await,
-            Command::Mcp => Box::pin(mcp::run(&settings)).await,
+            Command::Mcp(args) => Box::pin(mcp::run(args, &settings)).await,
             Command::WatchFolder(args) => Box::pin(folder::run(args, &settings)).await,
             Command::Access(command) => access::access(command, &settings),
             Command::Provision(args) => access::provision(args, &settings).await,

@@ -21,7 +21,12 @@ pub(super) struct Client {
 impl Client {
     /// Starts a server and shakes hands with it.
     pub(super) async fn of(system: &System) -> Self {
-        let mut child = process::piped(&system.arguments(&["mcp"]), &[]);
+        Self::with(system, &["mcp"]).await
+    }
+
+    /// The same with a command line of one's own.
+    pub(super) async fn with(system: &System, command: &[&str]) -> Self {
+        let mut child = process::piped(&system.arguments(command), &[]);
         let output = BufReader::new(child.stdout.take().unwrap());
         let mut client = Self {
             input: child.stdin.take(),

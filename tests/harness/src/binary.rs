@@ -81,7 +81,23 @@ pub fn python_packages(requirements: &str) -> PathBuf {
 
 /// A directory with the npm packages that `folder`'s lock file pins, installed once for the
 /// machine (they are large); `None` where there is no npm, or it cannot.
+///
+/// # Panics
+/// Where `CI` is set and they are not to be had: nothing is left out where everything is tested.
 pub fn npm_packages(folder: &str) -> Option<PathBuf> {
+    let is_ci = std::env::var_os("CI").is_some();
+    unless_missing(npm_installed(folder), is_ci, folder)
+}
+
+fn unless_missing(found: Option<PathBuf>, is_ci: bool, folder: &str) -> Option<PathBuf> {
+    assert!(
+        found.is_some() || !is_ci,
+        "npm must install {folder} where everything is tested; are npm and the network there?"
+    );
+    found
+}
+
+fn npm_installed(folder: &str) -> Option<PathBuf> {
     static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one_at_a_time = LOCK.lock().ok()?;
     let from = workspace().join(folder);
@@ -110,4 +126,22 @@ pub fn npm_packages(folder: &str) -> Option<PathBuf> {
         let _ = std::fs::remove_dir_all(&part);
     }
     packages.is_dir().then_some(packages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_npm_cannot_install_is_left_out() {
+        assert_eq!(unless_missing(None, false, "a"), None);
+        let found = Some(PathBuf::from("b"));
+        assert_eq!(unless_missing(found.clone(), true, "a"), found);
+    }
+
+    #[test]
+    #[should_panic(expected = "npm must install a")]
+    fn where_everything_is_tested_nothing_is_left_out() {
+        unless_missing(None, true, "a");
+    }
 }

@@ -191,12 +191,16 @@ impl Course {
         for path in paths {
             let kept = match hashed(&workspace, &path).await {
                 Ok(hashed) => {
-                    if let Err(most) = self.keeper.admit(hashed.size) {
-                        let most = format!("{most}; {path:?} and what follows are not kept");
-                        return self.is_missed(end, &most);
-                    }
+                    let room = match self.keeper.admit(hashed.size) {
+                        Ok(room) => room,
+                        Err(most) => {
+                            let most = format!("{most}; {path:?} and what follows are not kept");
+                            return self.is_missed(end, &most);
+                        }
+                    };
                     let kept = self.keep_file(&path, hashed).await;
-                    kept.map_err(|e| (OutcomeClass::Failed, format!("{path:?} is not kept: {e}")))
+                    kept.map(|()| room.stays())
+                        .map_err(|e| (OutcomeClass::Failed, format!("{path:?} is not kept: {e}")))
                 }
                 Err(problem) => Err((OutcomeClass::BadOutput, problem)),
             };

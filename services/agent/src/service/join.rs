@@ -58,7 +58,7 @@ pub(super) async fn clear_leftovers(options: &AgentOptions) {
         workspace::rescue_left(&entry.path(), &options.kept, &options.host.path).await;
         sessions::salvage(&options.kept, &entry.path());
         // What cannot be removed now is met again when its place is needed.
-        let _ = std::fs::remove_dir_all(entry.path());
+        let _ = sessions::clear(&entry.path());
     }
     sessions::prune(&options.kept);
 }

@@ -1,8 +1,10 @@
 use super::*;
 use crate::dirs::lease_name;
 use crate::runtime::testing;
+use crate::trees::tests::killed_while_it_removes;
 use conductor_protocol::Position;
 use conductor_protocol::ids::Lease;
+use std::os::unix::fs::MetadataExt;
 
 fn task(n: u64) -> TaskId {
     TaskId::from_parts(1_700_000_000_000 + n, [7; 10])
@@ -166,6 +168,50 @@ fn a_directory_that_its_program_has_closed_is_kept_all_the_same() {
     assert!(can_go_on(base, &assigned, "s1"));
     let kept = place(base, assigned.task).join("workspace");
     assert_eq!(fs::metadata(kept).unwrap().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn a_removal_that_is_not_finished_leaves_nothing_that_is_trusted() {
+    let base = tempfile::tempdir().unwrap();
+    let base = base.path();
+    let trash = || fs::read_dir(base.join(TRASH)).unwrap().count();
+    let salvaged = |n| {
+        let (dirs, assigned) = marked(base, n);
+        salvage(base, &dirs.root);
+        dirs.remove();
+        (place(base, assigned.task), assigned)
+    };
+    let (forgotten, assigned) = salvaged(0);
+    killed_while_it_removes(|| forget(base, assigned.task));
+    assert!(!forgotten.exists() && trash() == 1);
+    let (pruned, _) = salvaged(1);
+    assert_eq!(trash(), 0, "what was left of the first is removed by now");
+    let old = fs::File::open(&pruned).unwrap();
+    let day = Duration::from_secs(24 * 3600);
+    old.set_modified(SystemTime::now() - AGE_MAX - day).unwrap();
+    killed_while_it_removes(|| prune(base));
+    assert!(!pruned.exists() && trash() == 1);
+    // What is kept anew takes the place of what was kept before.
+    let (_, assigned) = salvaged(2);
+    let (again, _) = marked(base, 2);
+    fs::write(again.workspace.join("newer"), "").unwrap();
+    killed_while_it_removes(|| salvage(base, &again.root));
+    assert!(can_go_on(base, &assigned, "s1"));
+    let newer = place(base, assigned.task).join("workspace/newer");
+    assert!(newer.exists() && trash() == 1);
+    prune(base);
+    assert_eq!(trash(), 0);
+}
+
+#[test]
+fn half_of_the_directory_of_an_attempt_is_not_kept() {
+    let base = tempfile::tempdir().unwrap();
+    let base = base.path();
+    let (dirs, assigned) = marked(base, 0);
+    assert!(!killed_while_it_removes(|| dirs.remove()));
+    assert!(dirs.workspace.exists(), "it was not finished");
+    salvage(base, &dirs.root);
+    assert!(!place(base, assigned.task).exists());
 }
 
 #[test]

@@ -47,6 +47,24 @@ pub(crate) struct Opened {
 
 /// The tools of an attempt at a task with this schema of its result.
 pub(crate) fn opened(workspace: &Path, schema: Option<&str>) -> Opened {
+    let shelf = Arc::new(Shelf::default());
+    let store: Arc<dyn ArtifactStore> = Arc::<Shelf>::clone(&shelf);
+    let keeper = Keeper::new(lease(), store);
+    let (tools, people, told) = opened_with(workspace, schema, keeper);
+    Opened {
+        tools,
+        people,
+        told,
+        shelf,
+    }
+}
+
+/// The same with a keeper of one's own: the tools, whom they ask, and what they tell.
+pub(crate) fn opened_with(
+    workspace: &Path,
+    schema: Option<&str>,
+    keeper: Keeper,
+) -> (Tools, People, mpsc::UnboundedReceiver<Event>) {
     let terms = Terms {
         result_schema: schema.map(str::to_owned),
         ..Terms::default()
@@ -57,30 +75,35 @@ pub(crate) fn opened(workspace: &Path, schema: Option<&str>) -> Opened {
     };
     let (facts, told) = mpsc::unbounded_channel();
     let people = People::new(lease(), None, facts.clone());
-    let shelf = Arc::new(Shelf::default());
-    let store: Arc<dyn ArtifactStore> = Arc::<Shelf>::clone(&shelf);
     let subtasks = Subtasks::new(lease(), &assigned, None, facts.clone());
     let tools = Tools::open(Given {
         lease: lease(),
         assigned: &assigned,
         workspace: workspace.to_owned(),
         seen_at: "/workspace".into(),
-        keeper: Keeper::new(lease(), store),
+        keeper,
         people: people.clone(),
         facts,
         children: Arc::new(subtasks.line()),
     });
-    Opened {
-        tools,
-        people,
-        told,
-        shelf,
-    }
+    (tools, people, told)
 }
 
 /// Keeps artifacts in memory, by their hash.
 #[derive(Debug, Default)]
 pub(crate) struct Shelf(pub(crate) Mutex<BTreeMap<String, Vec<u8>>>);
+
+/// Takes whatever it is asked to keep, and never says that it has it.
+#[derive(Debug, Default)]
+pub(crate) struct Pit(pub(crate) tokio::sync::Notify);
+
+#[async_trait]
+impl ArtifactStore for Pit {
+    async fn store(&self, _: &str, _: u64, _: File) -> Result<(), String> {
+        self.0.notify_one();
+        std::future::pending().await
+    }
+}
 
 #[async_trait]
 impl ArtifactStore for Shelf {

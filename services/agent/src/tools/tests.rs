@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use super::testing::{Opened, Shelf, allow, lease, opened};
+use super::testing::{Opened, Pit, Shelf, allow, lease, opened, opened_with};
 use super::*;
+use crate::workspace::collect::ARTIFACTS_BYTES_MAX;
 use conductor_protocol::terms::Answer;
 
 struct Room {
@@ -76,6 +77,24 @@ async fn a_file_is_kept_by_its_path_as_the_program_sees_it() {
         assert_eq!(e.media_type.as_deref(), Some("text/plain"));
     }
     assert_eq!(room.shelf.0.lock().unwrap()[hash], b"abc");
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_gives_its_room_back() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a"), "abc").unwrap();
+    let pit = Arc::new(Pit::default());
+    let keeper = Keeper::new(lease(), Arc::<Pit>::clone(&pit) as _);
+    let (tools, _people, _told) = opened_with(dir.path(), None, keeper.clone());
+    let file = AttachArtifact {
+        path: "a".to_owned(),
+        name: None,
+    };
+    tokio::select! {
+        kept = Attempt::attach(&*tools.0, file) => panic!("{kept:?}"),
+        () = pit.0.notified() => {}
+    }
+    keeper.admit(ARTIFACTS_BYTES_MAX).unwrap();
 }
 
 #[tokio::test]

@@ -135,29 +135,48 @@ fn matches(pattern: &str, name: &str) -> bool {
     is_open || rest.is_empty()
 }
 
-/// Opens a declared file and hashes it. A link that leads out of the workspace is refused.
-pub(crate) fn open(workspace: &Path, path: &str) -> Result<Hashed, Problem> {
+/// Opens a declared file, if it is not too large; with its size in bytes. A link that leads out of
+/// the workspace is refused.
+pub(crate) fn open(workspace: &Path, path: &str) -> Result<(File, u64), Problem> {
     let file = open_file(workspace, Path::new(path), Links::Inside).map_err(|e| {
         let out = "it leads out of the workspace".to_owned();
         let is_out = e.raw_os_error() == Some(rustix::io::Errno::XDEV.raw_os_error());
         let why = if is_out { out } else { e.to_string() };
         format!("the artifact {path:?} cannot be kept: {why}")
     })?;
-    hash(file).map_err(|e| format!("the artifact {path:?} cannot be kept: {e}"))
+    let size = size(&file).map_err(|e| format!("the artifact {path:?} cannot be kept: {e}"))?;
+    Ok((file, size))
+}
+
+/// Hashes a declared file that was opened with this size.
+pub(crate) fn hash_opened(path: &str, file: File, size: u64) -> Result<Hashed, Problem> {
+    read(file, size).map_err(|e| format!("the artifact {path:?} cannot be kept: {e}"))
 }
 
 /// Hashes a file, if it is not too large.
-pub(crate) fn hash(mut file: File) -> Result<Hashed, String> {
+pub(crate) fn hash(file: File) -> Result<Hashed, String> {
+    let size = size(&file)?;
+    read(file, size)
+}
+
+/// The size of a file in bytes, if it is not too large.
+fn size(file: &File) -> Result<u64, String> {
     let size = file.metadata().map_err(|e| e.to_string())?.len();
     if size > ARTIFACT_BYTES_MAX {
         return Err(format!(
             "it has {size} bytes, at most {ARTIFACT_BYTES_MAX} are kept"
         ));
     }
+    Ok(size)
+}
+
+fn read(mut file: File, size: u64) -> Result<Hashed, String> {
     let (mut hash, mut read) = (Sha256::new(), 0);
     let mut buffer = vec![0_u8; 256 * 1024];
+    // One that grows all the while is not followed without end.
+    let mut bytes = Read::take(&mut file, size + 1);
     loop {
-        match file.read(&mut buffer) {
+        match bytes.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => {
                 hash.update(buffer.get(..n).unwrap_or_default());
@@ -273,7 +292,8 @@ mod tests {
             let problem = open(&ws, out).unwrap_err();
             assert!(problem.contains("leads out of the workspace"), "{problem}");
         }
-        let kept = open(&ws, "in").unwrap();
+        let (file, size) = open(&ws, "in").unwrap();
+        let kept = hash_opened("in", file, size).unwrap();
         assert_eq!(kept.size, 3);
         assert!(
             kept.sha256.starts_with("ba7816bf8f01cfea"),

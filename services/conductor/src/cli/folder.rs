@@ -37,7 +37,7 @@ use crate::run::{duration, signals, stopped};
 use crate::settings::Settings;
 use disk::Folder;
 use ledger::{Ledger, Writing};
-use looker::Looker;
+use looker::{Before, Looker};
 
 /// How long until the log is asked again for its end, where it does not answer yet.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -152,12 +152,13 @@ impl Watch {
             }
             tokio::time::sleep(PAUSE).await;
         };
-        let statuses = looker::statuses(&folder);
-        let (mut ledger, from) = Ledger::resume(statuses, last);
+        let before = Before::read(&folder)?;
+        let (mut ledger, from) = Ledger::resume(before.statuses, last);
         let snapshots = ReadFrom::Snapshot(connection.as_ref());
         let mut reader = Reader::open(log, snapshots, from).await;
         let see = |record: &_, folded: &_, state: &_| ledger.see(state, record, folded);
         reader.read_until(Until::Seq(last), last, see).await?;
+        ledger.settle(&reader.state);
         for name in ledger.unknown_to(&reader.state) {
             tracing::warn!(
                 file = names::task(name),
@@ -166,7 +167,7 @@ impl Watch {
             );
         }
         let watch = Self {
-            looker: Looker::new(queue, connection.cell().clone()),
+            looker: Looker::new(queue, connection.cell().clone(), before.unknown),
             folder,
             connection,
             shared: Arc::new(Shared {
@@ -211,7 +212,7 @@ impl Watch {
     /// Submits tasks whose status is on disk; returns whether the log has them now.
     async fn submit(&self, claims: Vec<(String, Order)>) -> bool {
         let (files, orders): (Vec<String>, Vec<Order>) = claims.into_iter().unzip();
-        self.shared.ledger().sending();
+        self.shared.ledger().sending(&files);
         let sent = send::send(&self.connection, &orders, false).await;
         let mut ledger = self.shared.ledger();
         match sent {

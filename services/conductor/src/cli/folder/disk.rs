@@ -15,7 +15,8 @@ use crate::exit::{Exit, Failure, Outcome};
 pub(super) struct Folder {
     /// Absolute, and without links.
     path: PathBuf,
-    _lock: File,
+    /// The folder itself, locked.
+    dir: File,
 }
 
 /// By what a file is known again: as long as it is the same, nobody has touched the file.
@@ -82,7 +83,7 @@ impl Folder {
         }
         let folder = Self {
             path: path_found,
-            _lock: lock,
+            dir: lock,
         };
         folder.tidy().map_err(|e| {
             failed("cannot be written", &e).hint("status and results are written beside task files")
@@ -127,6 +128,12 @@ impl Folder {
         Ok(found.is_file().then(|| (path, Print::of(&found))))
     }
 
+    /// Whether nothing has this name.
+    pub(super) fn has_none(&self, name: &str) -> bool {
+        let found = self.path.join(name).symlink_metadata();
+        found.is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Where a link leads, if that is an entry of this very folder.
     fn within(&self, link: &Path) -> Option<PathBuf> {
         let target = self.path.join(std::fs::read_link(link).ok()?);
@@ -140,7 +147,16 @@ impl Folder {
         unfinished.write_all(text.as_bytes())?;
         unfinished.as_file().sync_all()?;
         unfinished.persist(self.path.join(name))?;
-        Ok(())
+        self.sync()
+    }
+
+    /// Returns once the names of files, too, would outlive a power loss.
+    fn sync(&self) -> io::Result<()> {
+        match self.dir.sync_all() {
+            // Some file systems have no such thing.
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            synced => synced,
+        }
     }
 
     /// Removes a file, if it is there.
@@ -213,6 +229,18 @@ mod tests {
             assert_eq!(folder.look_at(name).unwrap(), None, "{name}");
         }
         assert!(folder.look_at("dangling").is_err());
+    }
+
+    #[test]
+    fn what_may_not_outlive_a_power_loss_is_not_written() {
+        let (dir, mut folder) = folder();
+        folder.write("a", "x").unwrap();
+        // Of such a descriptor nothing can be synced.
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        folder.dir = rustix::fs::open(dir.path(), flags, rustix::fs::Mode::empty())
+            .unwrap()
+            .into();
+        folder.write("b", "x").unwrap_err();
     }
 
     #[test]

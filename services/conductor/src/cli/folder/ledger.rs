@@ -47,6 +47,8 @@ struct Entry {
     status: Status,
     /// How the file was when it was last read.
     print: Option<Print>,
+    /// Whether it was handed over to be sent: its task may be in the log, whatever was heard of that.
+    may_be_sent: bool,
     /// What its attempts left so far.
     found: Found,
     /// Whether some of that came before it was followed.
@@ -91,7 +93,9 @@ impl Ledger {
             if !status.is_closed() {
                 ledger.index(&name, &status);
             }
-            let entry = Entry::new(status, None);
+            let mut entry = Entry::new(status, None);
+            // Nobody knows how far the earlier process came.
+            entry.may_be_sent = true;
             ledger.files.insert(name, entry);
         }
         let open = ledger.files.values().filter(|e| !e.status.is_closed());
@@ -156,9 +160,11 @@ impl Ledger {
             self.unindex(name, &before.status);
         }
         // What may be in the log already is submitted as what it was.
+        let may_be_sent = before.as_ref().is_some_and(|e| e.may_be_sent);
         let again = before
             .map(|e| e.status)
             .filter(|s| s.is_to_submit() && s.sha256 == sha256);
+        let may_be_sent = may_be_sent && again.is_some();
         let submission = &mut order.submission;
         if submission.key.is_none() && submission.id.is_none() {
             let earlier = again.as_ref().and_then(|s| s.key.clone());
@@ -183,14 +189,21 @@ impl Ledger {
         self.index(name, &status);
         self.dirty.remove(name);
         self.unread.remove(name);
-        let entry = Entry::new(status.clone(), Some(print));
+        let mut entry = Entry::new(status.clone(), Some(print));
+        entry.may_be_sent = may_be_sent;
         self.files.insert(name.to_owned(), entry);
         Claim::Submit(Box::new(order), status)
     }
 
-    /// Submissions are on their way: decisions may be read before their acknowledgements.
-    pub(super) fn sending(&mut self) {
+    /// The submissions of these files are on their way: decisions may be read before their
+    /// acknowledgements.
+    pub(super) fn sending(&mut self, names: &[String]) {
         self.is_sending = true;
+        for name in names {
+            if let Some(entry) = self.files.get_mut(name) {
+                entry.may_be_sent = true;
+            }
+        }
     }
 
     /// They are in the log at these places, as far as that is known.
@@ -231,7 +244,8 @@ impl Ledger {
             let Some(entry) = self.files.get_mut(&name) else {
                 continue;
             };
-            if entry.status.is_to_submit() && !self.is_sending {
+            // What may have been sent is followed, though its acknowledgement was not heard.
+            if entry.status.is_to_submit() && !entry.may_be_sent {
                 WITHDRAWN.clone_into(&mut entry.status.state);
                 let status = entry.status.clone();
                 self.unindex(&name, &status);
@@ -349,6 +363,7 @@ impl Entry {
         Self {
             status,
             print,
+            may_be_sent: false,
             found: Found::default(),
             has_missed: false,
             result: None,

@@ -14,6 +14,7 @@ use super::names;
 use super::status::{self, Status};
 use crate::cli::submit::Order;
 use crate::cli::submit::file::{new_id, now_ms};
+use crate::exit::{Failure, Outcome};
 
 /// Most files that are taken at a time.
 pub(super) const CLAIMS_MAX: usize = 100;
@@ -23,30 +24,53 @@ const SETTLED: Duration = Duration::from_secs(2);
 const STATUS_BYTES_MAX: u64 = 64 * 1024;
 
 /// What earlier processes wrote of the files that are there.
-pub(super) fn statuses(folder: &Folder) -> BTreeMap<String, Status> {
-    let read = |file: &str| -> io::Result<Option<Status>> {
-        let Some((path, print)) = folder.look_at(file)? else {
-            return Ok(None);
-        };
-        if print.bytes > STATUS_BYTES_MAX {
-            return Ok(None);
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// By the name of the task.
+    pub(super) statuses: BTreeMap<String, Status>,
+    /// Tasks that have a status which cannot be read, and why.
+    pub(super) unknown: BTreeMap<String, String>,
+}
+
+impl Before {
+    /// Reads it. Without a list of what is there every file would count as new.
+    pub(super) fn read(folder: &Folder) -> Outcome<Self> {
+        let files = folder.names().map_err(|e| {
+            let folder = folder.path().display();
+            Failure::usage(format!("{folder}: cannot be listed: {e}"))
+                .hint("let the user list it that `conductor watch-folder` runs as")
+        })?;
+        let mut before = Self::default();
+        for file in files {
+            let Some(name) = names::of_status(&file).map(str::to_owned) else {
+                continue;
+            };
+            match status_of(folder, &file) {
+                Ok(status) if status.file_removed && status.is_closed() => {}
+                Ok(status) => drop(before.statuses.insert(name, status)),
+                Err(problem) => {
+                    tracing::warn!(file, problem, "the status cannot be read");
+                    before.unknown.insert(name, problem);
+                }
+            }
         }
-        let bytes = disk::read(&path, print)?.unwrap_or_default();
-        let is_over = |status: &Status| status.file_removed && status.is_closed();
-        Ok(Status::read(&bytes).filter(|status| !is_over(status)))
-    };
-    let mut found = BTreeMap::new();
-    for file in folder.names().unwrap_or_default() {
-        let Some(name) = names::of_status(&file) else {
-            continue;
-        };
-        match read(&file) {
-            Ok(status) => found.extend(status.map(|status| (name.to_owned(), status))),
-            // Its key still keeps it from counting twice.
-            Err(e) => tracing::warn!(file, error = %e, "the status cannot be read"),
-        }
+        Ok(before)
     }
-    found
+}
+
+/// What a status says; or why that is not known.
+fn status_of(folder: &Folder, file: &str) -> Result<Status, String> {
+    let found = folder.look_at(file).map_err(|e| e.to_string())?;
+    let (path, print) = found.ok_or("it is no file, or leads out of the folder")?;
+    if print.bytes > STATUS_BYTES_MAX {
+        let bytes = print.bytes;
+        return Err(format!(
+            "it has {bytes} bytes, at most {STATUS_BYTES_MAX} are read"
+        ));
+    }
+    let bytes = disk::read(&path, print).map_err(|e| e.to_string())?;
+    let bytes = bytes.ok_or("it changes while it is read")?;
+    Status::read(&bytes).ok_or_else(|| "it is no status of a task".to_owned())
 }
 
 /// Looks at the folder, again and again.
@@ -58,6 +82,15 @@ pub(super) struct Looker {
     refused: BTreeMap<String, Refused>,
     /// Links that lead elsewhere and the like, of which it was said that they are left alone.
     left_alone: BTreeSet<String>,
+    /// Files that have a status which cannot be read.
+    unknown: BTreeMap<String, Unknown>,
+}
+
+/// A file of which an earlier process wrote what cannot be read.
+#[derive(Debug)]
+struct Unknown {
+    problem: String,
+    is_told: bool,
 }
 
 /// A file that is no task as it is.
@@ -70,8 +103,13 @@ struct Refused {
 }
 
 impl Looker {
-    pub(super) fn new(queue: QueueName, cell: CellId) -> Self {
+    /// `unknown` are the tasks whose status cannot be read, and why.
+    pub(super) fn new(queue: QueueName, cell: CellId, unknown: BTreeMap<String, String>) -> Self {
+        let is_told = false;
+        let unknown = unknown.into_iter();
+        let unknown = unknown.map(|(name, problem)| (name, Unknown { problem, is_told }));
         Self {
+            unknown: unknown.collect(),
             queue,
             cell,
             refused: BTreeMap::new(),
@@ -123,6 +161,35 @@ impl Looker {
             }
             is_there
         });
+        for (name, unknown) in &mut self.unknown {
+            if unknown.is_told && !there.contains(name.as_str()) {
+                unknown.is_told = false;
+                let _ = folder.remove(&names::error(name));
+            }
+        }
+    }
+
+    /// Whether a file was perhaps submitted before; says so beside it. Without its status it is new.
+    fn is_unknown(&mut self, folder: &Folder, name: &str) -> io::Result<bool> {
+        let Some(unknown) = self.unknown.get_mut(name) else {
+            return Ok(false);
+        };
+        let status = names::status(name);
+        if folder.has_none(&status) {
+            self.unknown.remove(name);
+            folder.remove(&names::error(name))?;
+            return Ok(false);
+        }
+        if !unknown.is_told {
+            let text = status::unknown(&status, &unknown.problem);
+            folder.write(&names::error(name), &text)?;
+            unknown.is_told = true;
+            tracing::warn!(
+                file = names::task(name),
+                "left alone: its status cannot be read"
+            );
+        }
+        Ok(true)
     }
 
     /// Takes a file, where it is to be taken: writes its status, and returns its task.
@@ -142,7 +209,10 @@ impl Looker {
             }
             return Ok(None);
         };
-        if !ledger.wants(name, print) || self.is_refused(folder, name, print)? {
+        if !ledger.wants(name, print)
+            || self.is_unknown(folder, name)?
+            || self.is_refused(folder, name, print)?
+        {
             return Ok(None);
         }
         let read = match claim::check(name, print.bytes) {

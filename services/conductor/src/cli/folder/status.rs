@@ -36,7 +36,7 @@ pub(super) const SUBMITTING: &str = "submitting";
 pub(super) const SUBMITTED: &str = "submitted";
 /// The orchestrator refused it.
 pub(super) const REJECTED: &str = "rejected";
-/// Its file was removed before it was known to be submitted.
+/// Its file was removed before anybody tried to submit it.
 pub(super) const WITHDRAWN: &str = "withdrawn";
 
 impl Status {
@@ -79,6 +79,15 @@ pub(super) fn error(problems: &[String]) -> String {
     }
     text.push_str("Write the file anew; it is looked at again as soon as it has changed.\n");
     text
+}
+
+/// The same of a task file whose own status cannot be read, so that nobody knows what became of it.
+pub(super) fn unknown(status: &str, problem: &str) -> String {
+    format!(
+        "This task file is left alone: {status} beside it cannot be read, so that it may have been \
+         submitted before.\n  {problem}\nMake that file readable and start `conductor watch-folder` \
+         anew, or remove it to submit the task again.\n"
+    )
 }
 
 #[cfg(test)]

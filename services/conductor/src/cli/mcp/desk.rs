@@ -8,6 +8,7 @@ use conductor_protocol::ids::QueueName;
 use serde_json::{Value, json};
 use tokio::sync::{OnceCell, mpsc};
 
+use super::heard;
 use super::params::{Answered, Cancel, Decide, List, Show, Submit, Watch};
 use crate::cli::task::detail::{self, Detail};
 use crate::cli::task::listing::{self, Filter};
@@ -71,7 +72,9 @@ impl Desk {
         let has_more = rows.len() > limit;
         let start = rows.len().saturating_sub(limit);
         rows.drain(..start);
-        Ok(json!({"tasks": rows, "has_more": has_more}))
+        let mut value = json!({"tasks": rows, "has_more": has_more});
+        heard::mark_tasks(&mut value);
+        Ok(value)
     }
 
     pub(super) async fn show(&self, show: Show) -> Outcome<Value> {
@@ -111,7 +114,9 @@ impl Desk {
 
     pub(super) async fn approvals(&self) -> Outcome<Value> {
         let reader = read::now(self.connection().await?).await?;
-        Ok(json!({"approvals": approvals::asked(&reader.state)}))
+        let mut value = json!({"approvals": approvals::asked(&reader.state)});
+        heard::mark_questions(&mut value);
+        Ok(value)
     }
 
     pub(super) async fn decide(&self, decide: Decide) -> Outcome<Value> {
@@ -138,5 +143,6 @@ fn shown(detail: Detail, includes_events: bool) -> Value {
         let events: Vec<Value> = detail.timeline.iter().map(read::Entry::to_json).collect();
         put(&mut value, "events", events);
     }
+    heard::mark_task(&mut value);
     value
 }

@@ -53,9 +53,9 @@ pub(super) struct Submit {
     priority: Option<u8>,
     /// Ids of tasks that must succeed first.
     needs: Option<Vec<String>>,
-    /// Every other field of a task, as in a task file: run, labels, on_need_failed, retry, timeouts,
+    /// Every other field of a task, as in a task file: run, id, labels, on_need_failed, retry, timeouts,
     /// start_at, delay, concurrency, slots, metadata, sandbox, workspace, setup, checks, artifacts,
-    /// budget, models, secrets, approvals, result_schema. For example
+    /// budget, models, secrets, approvals, result_schema, subtasks, traceparent. For example
     /// {"run": {"claude": {"prompt": "…", "max_turns": 50}}, "workspace": {"git": {"url": "…"}},
     /// "budget": {"usd": 5}, "timeouts": {"run": "1h"}}. A field stands here or beside it, not in
     /// both places.
@@ -261,6 +261,8 @@ pub(super) fn read<T: DeserializeOwned>(arguments: Map<String, Value>) -> Outcom
 #[cfg(test)]
 mod tests {
     use super::*;
+    use conductor_protocol::submission::Submission;
+    use serde::de::Visitor;
 
     fn task(arguments: Value) -> Result<Value, String> {
         let Value::Object(arguments) = arguments else {
@@ -308,6 +310,50 @@ mod tests {
         }
         let missing = read::<Show>(Map::new()).unwrap_err().message;
         assert!(missing.contains("`task`"), "{missing}");
+    }
+
+    /// Learns the fields of a structure from what its reader asks for.
+    #[derive(Default)]
+    struct Fields(&'static [&'static str]);
+
+    impl<'de> serde::Deserializer<'de> for &mut Fields {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(serde::de::Error::custom("it is no structure"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Self::Error> {
+            self.0 = fields;
+            Err(serde::de::Error::custom("they are known by now"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+            option unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier
+            ignored_any
+        }
+    }
+
+    #[test]
+    fn every_field_of_a_task_is_told() {
+        let mut fields = Fields::default();
+        Submission::deserialize(&mut fields).unwrap_err();
+        assert!(fields.0.contains(&"run"), "{:?}", fields.0);
+        let schema = schemars::schema_for!(Submit).to_value();
+        let beside = schema["properties"].as_object().unwrap();
+        let told = beside["task"]["description"].as_str().unwrap();
+        let mut told = told.split(|c: char| c != '_' && !c.is_alphanumeric());
+        for field in fields.0 {
+            let is_told = beside.contains_key(*field) || told.clone().any(|word| word == *field);
+            assert!(is_told, "{field}");
+        }
+        assert!(!told.any(|word| word == "prioritty"));
     }
 
     #[test]

@@ -88,6 +88,20 @@ impl Ledger {
         self.dirty.insert(name);
     }
 
+    /// What an earlier process may have sent, and the log turns out not to have, was not sent. The log
+    /// was read to its end: this state is as that left it.
+    pub(in crate::cli::folder) fn settle(&mut self, state: &State) {
+        // What is not decided yet may be of any of them: a later start knows more.
+        if !state.intake.is_empty() {
+            return;
+        }
+        for entry in self.files.values_mut() {
+            if entry.status.is_to_submit() && !state.knows(entry.status.id) {
+                entry.may_be_sent = false;
+            }
+        }
+    }
+
     /// Something happened to a task.
     fn moved(&mut self, state: &State, task: TaskId) {
         let Some(names) = self.by_task.get(&task) else {

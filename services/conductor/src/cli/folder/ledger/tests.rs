@@ -70,6 +70,12 @@ impl Books {
         }
     }
 
+    /// All of its files so far are handed over to be sent.
+    fn sending(&mut self) {
+        let names: Vec<String> = self.ledger.files.keys().cloned().collect();
+        self.ledger.sending(&names);
+    }
+
     fn sent(&mut self, name: &str, seq: u64) {
         let at = Position::new(seq, 0);
         self.ledger.sent(&BTreeMap::from([(at, name.to_owned())]));
@@ -188,7 +194,7 @@ fn a_file_is_one_task_from_its_claim_to_its_result() {
     let status = books.submit("a", 1, 1);
     assert_eq!((status.state.as_str(), status.id), (SUBMITTING, id(1)));
     assert_eq!(status.key.as_deref(), Some("key-a-1"));
-    books.ledger.sending();
+    books.sending();
     assert!(!books.ledger.may_want("a"));
     books.sent("a", 5);
     assert_eq!(books.writes_one().status.state, SUBMITTED);
@@ -224,7 +230,7 @@ fn a_file_is_one_task_from_its_claim_to_its_result() {
 fn what_may_be_in_the_log_is_submitted_again_as_what_it_was() {
     let mut books = Books::new();
     let first = books.submit("a", 1, 1);
-    books.ledger.sending();
+    books.sending();
     books.ledger.not_sent();
     let again = books.submit("a", 2, 2);
     assert_eq!(again, first, "the same id under the same key");
@@ -272,7 +278,7 @@ impl Books {
 fn a_refusal_is_told_and_tried_again_once_the_file_is_touched() {
     let mut books = Books::new();
     books.submit("a", 1, 1);
-    books.ledger.sending();
+    books.sending();
     let errors = vec![FieldError::new("queue", "q is full", "fewer waiting tasks")];
     let rejected = TaskRejected {
         submission: Position::new(5, 0),
@@ -301,7 +307,7 @@ fn a_key_of_another_task_leads_to_that_task() {
         panic!("it is submitted")
     };
     assert_eq!(status.key.as_deref(), Some("k"), "its own key stays");
-    books.ledger.sending();
+    books.sending();
     books.sent("a", 5);
     books.writes();
     books.is(id(8), Phase::Pending { not_before_ms: 0 });
@@ -322,7 +328,7 @@ fn a_key_of_another_task_leads_to_that_task() {
 fn a_file_that_was_gone_is_another_when_it_comes_back() {
     let mut books = Books::new();
     books.submit("a", 1, 1);
-    books.ledger.sending();
+    books.sending();
     books.sent("a", 5);
     books.accepted(id(1), 5);
     books.ledger.only(&BTreeSet::new());
@@ -333,8 +339,45 @@ fn a_file_that_was_gone_is_another_when_it_comes_back() {
         "its result appears all the same"
     );
     assert_eq!(books.submit("a", 2, 2).id, id(2));
-    // Gone before it was known to be submitted, it is withdrawn.
+    // Gone before anybody tried to submit it, it is withdrawn.
     books.ledger.only(&BTreeSet::new());
     assert_eq!(books.writes_one().status.state, WITHDRAWN);
     assert_eq!(books.ledger.open(), 0);
+}
+
+#[test]
+fn what_may_have_been_sent_is_followed_though_its_file_is_gone() {
+    let mut books = Books::new();
+    let status = books.submit("a", 1, 1);
+    books.sending();
+    books.ledger.not_sent();
+    books.ledger.only(&BTreeSet::new());
+    let told = books.writes_one().status;
+    assert!(told.file_removed && told.state == SUBMITTING, "{told:?}");
+    // It had reached the log after all.
+    books.accepted(id(1), 5);
+    assert_eq!(books.writes_one().status.state, "pending");
+    books.succeeds(id(1));
+    assert!(books.writes_one().result.is_some());
+    // The same where the process that sent it has died, and where it is claimed again in between.
+    let earlier = || BTreeMap::from([("a".to_owned(), status.clone())]);
+    (books.ledger, _) = Ledger::resume(earlier(), 90);
+    books.ledger.only(&BTreeSet::new());
+    assert_eq!(books.writes_one().status.state, SUBMITTING);
+    (books.ledger, _) = Ledger::resume(earlier(), 90);
+    assert_eq!(books.submit("a", 1, 2).id, id(1));
+    books.ledger.only(&BTreeSet::new());
+    let left = books.writes_one().status;
+    assert_eq!((left.state.as_str(), books.ledger.open()), (SUBMITTING, 1));
+    // A later process reads the log to its end, and finds it there, or not and nothing undecided.
+    let mut resume = |state: &State| {
+        let (mut ledger, _) = Ledger::resume(BTreeMap::from([("a".to_owned(), left.clone())]), 90);
+        ledger.settle(state);
+        ledger.only(&BTreeSet::new());
+        let writings = ledger.take_writings().into_iter();
+        writings.map(|w| w.status.state).collect::<Vec<_>>()
+    };
+    assert_eq!(resume(&books.state), Vec::<String>::new());
+    let none = State::new("local".parse().unwrap());
+    assert_eq!(resume(&none), [WITHDRAWN]);
 }

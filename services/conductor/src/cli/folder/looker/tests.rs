@@ -24,7 +24,7 @@ impl Place {
         Self {
             dir,
             folder,
-            looker: Looker::new(queue, cell),
+            looker: Looker::new(queue, cell, BTreeMap::new()),
             ledger: Ledger::default(),
         }
     }
@@ -45,6 +45,14 @@ impl Place {
     fn look(&mut self) -> Vec<String> {
         let claims = self.looker.look(&self.folder, &mut self.ledger);
         claims.into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// As a later process would.
+    fn start_anew(&mut self) {
+        let before = Before::read(&self.folder).unwrap();
+        (self.ledger, _) = Ledger::resume(before.statuses, 0);
+        let (queue, cell) = ("q".parse().unwrap(), "local".parse().unwrap());
+        self.looker = Looker::new(queue, cell, before.unknown);
     }
 
     /// As if so much time had passed.
@@ -70,7 +78,7 @@ fn task_files_are_taken_with_their_status_on_disk_first() {
     assert_eq!(status.state, SUBMITTING);
     assert!(status.key.unwrap().starts_with("folder/"));
     assert!(!place.has("a.result.json"));
-    let found = statuses(&place.folder);
+    let found = Before::read(&place.folder).unwrap().statuses;
     assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "b", "f"]);
     assert_ne!(
         found["a"].key, found["b"].key,
@@ -143,7 +151,7 @@ fn many_files_are_taken_a_few_at_a_time() {
         place.put(&format!("{n}.task.json"), TASK);
     }
     assert_eq!(place.look().len(), CLAIMS_MAX);
-    place.ledger.sending();
+    place.ledger.sending(&[]);
     place.ledger.not_sent();
     let again = place.look();
     assert_eq!(
@@ -151,4 +159,48 @@ fn many_files_are_taken_a_few_at_a_time() {
         CLAIMS_MAX,
         "what was not acknowledged comes again"
     );
+}
+
+#[test]
+fn what_has_a_status_that_cannot_be_read_is_not_new() {
+    let mut place = Place::new();
+    for name in ["a", "b", "c", "d"] {
+        place.put(&format!("{name}.task.json"), TASK);
+    }
+    place.put("a.status.json", "{\"id\": ");
+    place.put("b.status.json", &" ".repeat(65 * 1024));
+    fs::create_dir(place.dir.path().join("c.status.json")).unwrap();
+    symlink("/etc/hostname", place.dir.path().join("e.status.json")).unwrap();
+    place.put("e.task.json", TASK);
+    place.start_anew();
+    assert_eq!(place.look(), ["d"]);
+    for (name, problem) in [
+        ("a", "no status of a task"),
+        ("b", "at most 65536"),
+        ("c", "no file"),
+        ("e", "leads out of the folder"),
+    ] {
+        let told = place.read(&format!("{name}.error.txt"));
+        let file = format!("{name}.status.json");
+        assert!(told.contains(problem) && told.contains(&file), "{told}");
+        assert!(told.contains("remove it to submit the task again"));
+    }
+    // Another content does not make it known.
+    place.put("a.task.json", &format!("{TASK} "));
+    assert_eq!(place.look(), ["d"], "which nobody has acknowledged yet");
+    fs::remove_file(place.dir.path().join("a.status.json")).unwrap();
+    assert_eq!(place.look(), ["a", "d"]);
+    assert!(!place.has("a.error.txt") && place.has("b.error.txt"));
+    fs::remove_file(place.dir.path().join("b.task.json")).unwrap();
+    place.look();
+    assert!(!place.has("b.error.txt"), "it goes with its file");
+}
+
+#[test]
+fn nobody_starts_on_a_folder_that_cannot_be_listed() {
+    let place = Place::new();
+    fs::remove_dir(place.dir.path()).unwrap();
+    let failure = Before::read(&place.folder).unwrap_err();
+    assert!(failure.message.contains("cannot be listed"), "{failure:?}");
+    assert!(failure.hint.is_some());
 }
