@@ -346,7 +346,7 @@ async fn attack_suite_on_one_server() {
 
 #[tokio::test]
 async fn attack_suite_on_three_servers() {
-    let mut field = Field::cluster().await;
+    let mut field = Box::pin(Field::cluster()).await;
     suite(&mut field).await;
 }
 

@@ -40,7 +40,8 @@ impl Room {
             ("CONDUCTOR_SANDBOX_RO".into(), "/usr".into()),
             ("CONDUCTOR_CONTAINER_IMAGE".into(), image),
         ];
-        system.start_up(&["--agents", "1"]).await;
+        // A slot for each sandbox there is, so that they can all be busy at once.
+        system.start_up(&["--agents", "1", "--slots", "8"]).await;
         let mut story = system.story().await;
         let agents = |s: &Story| s.state().agents.values().next().cloned();
         let agent = story.until("an agent", agents).await;

@@ -191,7 +191,7 @@ pub(crate) async fn main(command: RunCommand, settings: &Settings) -> Outcome {
             let roles = vec![conductor_protocol::subject::Role::Scheduler];
             stack::serve(settings, traced(plan(args, roles, Vec::new()))).await
         }
-        RunCommand::Projector(args) => projector(args, settings).await,
+        RunCommand::Projector(args) => Box::pin(projector(args, settings)).await,
         RunCommand::Issuer(args) => issuer::run(args, settings).await,
         RunCommand::Demo => Box::pin(demo::run(settings)).await,
     }

@@ -12,8 +12,8 @@ use crate::sandbox::small_image;
 
 /// The program that plays the others.
 const SCRIPT: &str = "tests/e2e/conformance/fake-agent.py";
-/// How long a model may be silent there.
-const SILENCE: &str = "3s";
+/// How long a model may be silent there, the start of its container on a busy machine included.
+const SILENCE: &str = "10s";
 /// By when a stalled stream must have been ended: its silence, the ladder, a busy machine.
 const STALLED_MS_MAX: u64 = 40_000;
 
@@ -46,10 +46,9 @@ impl Fakes {
             ("CONDUCTOR_CONTAINER_IMAGE".into(), small_image(&system)),
             ("CONDUCTOR_MODEL_SILENCE".into(), SILENCE.into()),
         ];
-        // One agent: a session goes on where it was, and nowhere else.
-        // More than there are pairs: in each a task runs until it is its turn to be cancelled, and
-        // those whose turn is before still want to be tried again.
-        system.start_up(&["--agents", "1", "--slots", "32"]).await;
+        // One agent: a session goes on where it was, and nowhere else. Of every runtime in every
+        // sandbox one holds its slot until it is cancelled: there are more slots than those.
+        system.start_up(&["--agents", "1", "--slots", "24"]).await;
         let story = system.story().await;
         Self {
             system,

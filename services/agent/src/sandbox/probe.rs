@@ -166,6 +166,10 @@ impl Trial<'_> {
             }
             _ => "{{.ServerVersion}} false memory={{.MemoryLimit}} pids={{.PidsLimit}}",
         };
+        if kind == SandboxKind::Docker {
+            // Of a daemon that is not there older clients say nothing when they are asked about it.
+            ask(&program, &["version", "--format", "{{.Server.Version}}"]).await?;
+        }
         let told = ask(&program, &["info", "--format", of_engine]).await?;
         let (version, rest) = told.split_once(' ').unwrap_or((&told, ""));
         let says = |what: &[&str]| what.iter().any(|what| rest.contains(what));
