@@ -369,7 +369,7 @@ fn what_may_have_been_sent_is_followed_though_its_file_is_gone() {
     let left = books.writes_one().status;
     assert_eq!((left.state.as_str(), books.ledger.open()), (SUBMITTING, 1));
     // A later process reads the log to its end, and finds it there, or not and nothing undecided.
-    let mut resume = |state: &State| {
+    let resume = |state: &State| {
         let (mut ledger, _) = Ledger::resume(BTreeMap::from([("a".to_owned(), left.clone())]), 90);
         ledger.settle(state);
         ledger.only(&BTreeSet::new());
