@@ -42,12 +42,13 @@ pub(crate) fn refusing<T: Send>(
     std::thread::scope(|scope| scope.spawn(act).join().unwrap())
 }
 
-/// Does something where no directory can be removed, as if it was killed before it could.
+/// Does something where nothing within a directory that was opened can be removed, as if it was
+/// killed before it could.
 pub(crate) fn killed_while_it_removes<T: Send>(act: impl FnOnce() -> T + Send) -> T {
-    let flags = u64::from(libc::AT_REMOVEDIR.unsigned_abs());
-    let (size, equals) = (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq);
-    let removes_dir = SeccompCondition::new(2, size, equals, flags).unwrap();
-    let rule = SeccompRule::new(vec![removes_dir]).unwrap();
+    let by_path = u64::from(libc::AT_FDCWD.cast_unsigned());
+    let (size, differs) = (SeccompCmpArgLen::Dword, SeccompCmpOp::Ne);
+    let within = SeccompCondition::new(0, size, differs, by_path).unwrap();
+    let rule = SeccompRule::new(vec![within]).unwrap();
     refusing(libc::SYS_unlinkat, vec![rule], act)
 }
 
