@@ -140,3 +140,39 @@ async fn edits_of_an_attempt_that_was_killed_are_gone_on_with_in_every_sandbox()
     assert!(!kept.exists());
     world.system.assert_replay_agrees().await;
 }
+
+/// The node is gone, and its volume is restored on another, where the agent is started again: nothing
+/// but the bytes that were stored counts.
+#[tokio::test]
+async fn test_10_after_moving_nodes_the_session_is_gone_on_with() {
+    let mut world = world().await;
+    let mut tasks = Vec::new();
+    for kind in world.kinds().await {
+        let run = json!({"claude": {"prompt": "please [[edit]]"}});
+        let task = json!({
+            "run": run, "workspace": {"git": {"url": world.remote}}, "sandbox": {"kind": kind},
+        });
+        tasks.push((kind, world.system.submit(task).await));
+    }
+    for (_, id) in &tasks {
+        world.says(*id, "half of it").await;
+    }
+    world.system.process("a1").kill9();
+    let dir = world.system.dir.path();
+    let (data, volume) = (dir.join("data"), dir.join("volume"));
+    let copy = std::process::Command::new("cp")
+        .arg("--archive")
+        .args([&data, &volume])
+        .status();
+    assert!(copy.unwrap().success());
+    std::fs::remove_dir_all(&data).unwrap();
+    std::fs::rename(&volume, &data).unwrap();
+    start(&mut world.system);
+    for (kind, id) in tasks {
+        world.succeeded(id).await;
+        let found = "found ['1', '2', '3', '4'] and True";
+        assert_eq!(world.result(id), found, "{kind}");
+        assert_eq!(world.story.state().tasks[&id].attempts, 2, "{kind}");
+    }
+    world.system.assert_replay_agrees().await;
+}
