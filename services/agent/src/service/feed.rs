@@ -97,8 +97,8 @@ pub(super) async fn words(
                 let _ = actor.cast(AgentMsg::Told(Input::Replaced));
                 return;
             }
-            // That of an earlier joining of ours: ours is still to be made.
-            Ok(ear) if ear.meant() != Some(Meant::Hear(incarnation)) => {}
+            // That of an earlier joining of ours, or not from where we are: ours is still to be made.
+            Ok(ear) if ear.is_late() || ear.meant() != Some(Meant::Hear(incarnation)) => {}
             Ok(ear) => {
                 hears.is_deaf.store(false, Ordering::Release);
                 pause = DEAF_PAUSE_MIN;

@@ -40,6 +40,8 @@ const LAST_SENT: &str = "Nats-Last-Consumer";
 /// How long the answer to setting a consumer back is waited for: there is none where there is no
 /// consumer.
 const RESET_MAX: Duration = Duration::from_millis(500);
+/// The server's code for a consumer that begins behind where it shall be set back to.
+const BELOW_START: u64 = 10_204;
 
 /// What an agent has heard, as it says with its signs of life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,6 +152,7 @@ impl Connection {
             heard: 0,
             outstanding: 0,
             meant: None,
+            is_late: false,
         };
         ear.reset().await?;
         Ok(ear)
@@ -173,15 +176,25 @@ pub struct Ear {
     /// How many more were asked for.
     outstanding: usize,
     meant: Option<Meant>,
+    /// Whether the consumer begins behind what is to be heard next.
+    is_late: bool,
 }
 
 /// What an answer to `CONSUMER.RESET` is looked at for.
 #[derive(Deserialize)]
 struct ResetAnswer {
     #[serde(default)]
-    error: Option<serde_json::Value>,
+    error: Option<ResetError>,
     #[serde(default)]
     config: ResetConfig,
+}
+
+#[derive(Debug, Deserialize)]
+struct ResetError {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -196,17 +209,23 @@ impl Ear {
         self.meant
     }
 
+    /// Whether it begins behind what is to be heard next: it is not ours, whoever's it is.
+    pub fn is_late(&self) -> bool {
+        self.is_late
+    }
+
     /// Has the consumer go on with the record after the last that was handed out.
     async fn reset(&mut self) -> Result<(), LogError> {
-        let subject = format!("$JS.API.CONSUMER.RESET.{}", self.api);
         let body = serde_json::json!({"seq": self.next.max(1)}).to_string();
-        let asked = self.connection.client.request(subject, body.into());
-        let answer = tokio::time::timeout(RESET_MAX, asked).await;
-        let answer = answer.map_err(|_| unavailable("there is no consumer"))?;
-        let answer = answer.map_err(unavailable)?;
-        let answer: ResetAnswer = serde_json::from_slice(&answer.payload).map_err(unavailable)?;
+        let mut answer = self.ask_reset(body).await?;
+        let code = answer.error.as_ref().map(|e| e.err_code);
+        self.is_late = code == Some(BELOW_START);
+        if self.is_late {
+            // Where it stands is as well as anywhere: wanted is only whose it is.
+            answer = self.ask_reset(String::new()).await?;
+        }
         if let Some(error) = answer.error {
-            return Err(unavailable(error));
+            return Err(unavailable(error.description));
         }
         let meant = Meant::of(&answer.config.metadata);
         if self.meant.is_some() && self.meant != meant {
@@ -216,6 +235,15 @@ impl Ear {
         self.meant = meant;
         self.heard = 0;
         Ok(())
+    }
+
+    async fn ask_reset(&self, body: String) -> Result<ResetAnswer, LogError> {
+        let subject = format!("$JS.API.CONSUMER.RESET.{}", self.api);
+        let asked = self.connection.client.request(subject, body.into());
+        let answer = tokio::time::timeout(RESET_MAX, asked).await;
+        let answer = answer.map_err(|_| unavailable("there is no consumer"))?;
+        let answer = answer.map_err(unavailable)?;
+        serde_json::from_slice(&answer.payload).map_err(unavailable)
     }
 
     /// Asks for more before all that was asked for has come.
@@ -312,6 +340,9 @@ impl Tail for Ear {
             }
             if is_missing {
                 self.reset().await?;
+                if self.is_late {
+                    return Err(unavailable("the consumer begins too late"));
+                }
             }
         }
         Ok(batch)
