@@ -152,7 +152,7 @@ impl Rules<'_> {
             }
         }
         let parents = &*self.parent.spec.retry;
-        let retry = s.retry.get_or_insert_with(|| parents.clone());
+        let retry = s.retry.get_or_insert(*parents);
         if retry.max_attempts > parents.max_attempts {
             let problem = format!("is {}", retry.max_attempts);
             let most = format!("the parent's, {}, or less", parents.max_attempts);
