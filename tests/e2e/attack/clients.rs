@@ -201,3 +201,35 @@ async fn programs_of_a_namespace_submit_with_what_they_were_granted() {
     assert_eq!(namespace_of(&story, id), "team");
     field.system.assert_replay_agrees().await;
 }
+
+#[tokio::test]
+async fn who_reads_nothing_is_told_at_once_where_its_task_stands() {
+    let mut field = Field::up().await;
+    let mut story = field.system.story().await;
+    let granted = field.grant("ci", &["--queue", "default"]).await;
+    field.system.credentials = Some(granted);
+    let submit = ["submit", "--name", "unseen", "-o", "json"];
+    let said = field
+        .system
+        .cli(&[&submit[..], &["--", "true"]].concat())
+        .await;
+    assert!(said.stderr.contains("read nothing"), "{said:?}");
+    assert_eq!(said.json()[0]["state"], "submitted");
+    let named = |s: &Story| {
+        let tasks = s.state().tasks.iter();
+        tasks
+            .filter(|(_, t)| named_unseen(t))
+            .map(|(id, _)| *id)
+            .next()
+    };
+    let id = story.until("its task", named).await;
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    let waits = [&submit[..], &["--wait", "--", "true"]].concat();
+    let refused = field.system.cli(&waits).await;
+    assert_eq!(refused.code, 4, "{refused:?}");
+    assert!(refused.stderr.contains("without --wait"), "{refused:?}");
+}
+
+fn named_unseen(task: &conductor_domain::state::Task) -> bool {
+    task.spec.name.as_deref() == Some("unseen")
+}

@@ -190,7 +190,17 @@ pub(crate) async fn run(args: SubmitArgs, settings: &Settings) -> Outcome {
     let ordered = file::needs_first(&mut orders);
     validate(&orders, &settings.cell)?;
     let connection = Arc::new(settings.open().await?);
+    let may_read = send::may_read(&connection);
+    if args.wait && !may_read {
+        let message = "these credentials may not read the log, so no end can be waited for";
+        let hint = "submit without --wait, or with credentials of an operator";
+        return Err(Failure::new(Exit::Denied, message).hint(hint));
+    }
     let positions = send::send(&connection, &orders, ordered).await?;
+    if !may_read {
+        wait::unread(settings, &orders, &positions);
+        return Ok(Exit::Ok);
+    }
     if args.wait {
         return wait::ended(&connection, &args, settings, &orders, positions).await;
     }

@@ -10,7 +10,7 @@ use conductor_eventlog::Append;
 use conductor_eventlog::jetstream::Connection;
 use conductor_protocol::Position;
 use conductor_protocol::ids::CellId;
-use conductor_protocol::subject::Subject;
+use conductor_protocol::subject::{Subject, log_stream};
 use futures::StreamExt;
 
 use super::Order;
@@ -28,6 +28,12 @@ const IN_FLIGHT: usize = 8;
 fn rights(connection: &Connection) -> Option<Rights> {
     let credentials = Credentials::read(connection.credentials()?).ok()?;
     credentials.rights().ok()
+}
+
+/// Whether our credentials allow to read the log, as far as they say.
+pub(super) fn may_read(connection: &Connection) -> bool {
+    let info = format!("$JS.API.STREAM.INFO.{}", log_stream(connection.cell()));
+    rights(connection).is_none_or(|rights| rights.may_publish(&info))
 }
 
 /// The subject of an order: that of its queue, which every log takes; only with credentials that

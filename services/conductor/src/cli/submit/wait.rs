@@ -95,6 +95,27 @@ pub(super) async fn decisions(
     })
 }
 
+/// Says where what was submitted stands, to whoever may read no more of the log.
+pub(super) fn unread(settings: &Settings, orders: &[Order], positions: &BTreeMap<Position, usize>) {
+    out::say("submitted; these credentials read nothing, so others see whether it is accepted");
+    let row = |(at, index): (&Position, &usize)| {
+        let order = orders.get(*index)?;
+        let (id, name) = (&order.submission.id, &order.submission.name);
+        Some(json!({
+            "id": id, "name": name, "queue": order.queue, "state": "submitted",
+            "submission": at.to_string(),
+        }))
+    };
+    let rows: Vec<Value> = positions.iter().filter_map(row).collect();
+    let columns = [
+        ("SUBMISSION", "submission"),
+        ("NAME", "name"),
+        ("QUEUE", "queue"),
+        ("STATE", "state"),
+    ];
+    out::rows(settings.output, &columns, &rows);
+}
+
 /// Follows the log until every submission is decided; says under which id each is known.
 pub(super) async fn decided(
     connection: &Arc<Connection>,
