@@ -353,7 +353,7 @@ async fn attack_suite_on_three_servers() {
 /// Why each agent has an account of its own: two that agree upon it have no way to each other, not
 /// even by what the server itself answers to whom.
 #[tokio::test]
-async fn two_agents_that_want_to_have_no_way_to_each_other() {
+async fn test_2_two_agents_that_want_to_have_no_way_to_each_other() {
     let field = Field::up().await;
     let (mut a1, mut a2) = (field.attacker("a1"), field.attacker("a2"));
     assert!(a2.subscribe("_INBOX.agreed", 1).refusals.is_empty());

@@ -113,7 +113,7 @@ pub(crate) fn seen_of(pid: u32) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn the_key_is_in_no_log_output_argument_or_environment() {
+async fn test_12_the_key_is_in_no_log_output_argument_or_environment() {
     let Some(mut models) = Models::up().await else {
         return;
     };

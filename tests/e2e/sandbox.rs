@@ -239,7 +239,7 @@ async fn files_of_the_machine_are_out_of_reach() {
 }
 
 #[tokio::test]
-async fn no_environment_but_its_own_can_be_read() {
+async fn test_4_no_environment_but_its_own_can_be_read() {
     let mut room = Room::open().await;
     let script = format!(
         "exec 2>/dev/null; for e in /proc/[0-9]*/environ; do tr '\\0' '\\n' < $e; done | grep CANARY={CANARY}; \

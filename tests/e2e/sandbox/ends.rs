@@ -52,7 +52,7 @@ pub(super) fn leave(seconds: u32) -> String {
 }
 
 #[tokio::test]
-async fn nothing_is_left_after_success_failure_crash_cancel_or_timeout() {
+async fn test_1_nothing_is_left_after_success_failure_crash_cancel_or_timeout() {
     let mut room = Room::open().await;
     for (n, (kind, _)) in room.offers.clone().into_iter().enumerate() {
         let base = 31_000 + 10 * n as u32;
