@@ -114,13 +114,7 @@ pub(crate) fn raw(args: &RawArgs) -> Outcome<Baseline> {
         baseline.commands.push(role.command.clone());
         role.result()
     };
-    let mut plan = RawPlan {
-        window: 1,
-        seconds: 0.0,
-        round_trips: args.seconds,
-        replicas: args.replicas,
-        consumer: Consumer::None,
-    };
+    let mut plan = RawPlan::round_trips(args.seconds, args.replicas);
     let mut round_trips = Vec::new();
     for _ in 0..args.repeat.max(1) {
         round_trips.extend(measure(&plan)?.round_trip);

@@ -4,8 +4,8 @@
 //! Reading order: [`plan`] (what is measured) → [`workload`], [`arrivals`], [`publisher`] (what
 //! is submitted, when and how) → [`load`] with [`book`] and [`latency`] (what is seen of it)
 //! → [`ground`], [`system`], [`process`], [`usage`] (the processes) → [`run`] (one run)
-//! → [`result`], [`table`] (what it gave). [`raw`] and [`baseline`] are what it is
-//! compared with. [`bench`], [`growth`] and [`soak`] run many of them and write [`results`] by
+//! → [`result`], [`table`] (what it gave). [`raw`], [`relay`] and [`baseline`] are what it
+//! is compared with. [`bench`], [`growth`] and [`soak`] run many of them and write [`results`] by
 //! way of [`report`], [`describe`], [`plot`] and [`html`].
 
 mod agents;
@@ -31,6 +31,7 @@ mod plot;
 mod process;
 mod publisher;
 mod raw;
+mod relay;
 mod report;
 mod result;
 mod results;
@@ -87,6 +88,9 @@ enum Command {
     /// A process of a run: what the bare client gives
     #[command(hide = true)]
     RoleRaw(Json<raw::RawPlan>),
+    /// A process of a run: hands records on without any rules
+    #[command(hide = true)]
+    RoleRelay(Json<relay::RelayPlan>),
 }
 
 /// What a role is told.
@@ -122,6 +126,7 @@ fn main() -> ExitCode {
         Command::RoleLoad(role) => load::main(&role.target, role.plan).and_then(|r| print(&r)),
         Command::RoleAgents(role) => agents::main(&role.target, &role.plan),
         Command::RoleRaw(role) => raw::main(&role.target, &role.plan).and_then(|r| print(&r)),
+        Command::RoleRelay(role) => relay::main(&role.target, &role.plan).and_then(|r| print(&r)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -20,7 +20,7 @@ pub(crate) const EVENTS_PER_TASK: f64 = 5.0;
 /// Bytes of an event.
 const EVENT_BYTES: usize = 200;
 /// Bytes of the message whose round trip is measured.
-const ROUND_TRIP_BYTES: usize = 256;
+pub(crate) const ROUND_TRIP_BYTES: usize = 256;
 
 /// What to measure.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -35,6 +35,19 @@ pub(crate) struct RawPlan {
     pub(crate) replicas: usize,
     /// Who consumes.
     pub(crate) consumer: Consumer,
+}
+
+impl RawPlan {
+    /// Single round trips alone.
+    pub(crate) fn round_trips(seconds: f64, replicas: usize) -> Self {
+        Self {
+            window: 1,
+            seconds: 0.0,
+            round_trips: seconds,
+            replicas,
+            consumer: Consumer::None,
+        }
+    }
 }
 
 /// Who consumes what is published.
@@ -78,7 +91,8 @@ pub(crate) fn main(target: &Target, plan: &RawPlan) -> Outcome<RawResult> {
     runtime.block_on(run(target, plan))
 }
 
-async fn context(target: &Target) -> Outcome<Context> {
+/// A client of its own.
+pub(crate) async fn context(target: &Target) -> Outcome<Context> {
     let servers: Vec<&str> = target.url.split(',').collect();
     let client = async_nats::ConnectOptions::new().connect(servers).await?;
     Ok(jetstream::new(client))
