@@ -15,9 +15,14 @@ run: build nats-server ## Start the system and stay up until Ctrl-C (data in ~/.
 	@echo "==> starting conductor; Ctrl-C drains and stops it"
 	@$(RELEASE) up
 
+# What is built for release. CI names all of it each time: another set of packages means other
+# features of what they share, and so everything anew.
+PACKAGES ?=
+packages = $(addprefix --package ,$(or $(PACKAGES),$(1)))
+
 build: need-rust
 	@echo "==> building the release binary (a few minutes the first time)"
-	@cargo build --release --locked --package conductor
+	@cargo build --release --locked $(call packages,conductor)
 
 test: need-rust nats-server ## Run all tests, against a real nats-server each
 	@echo "==> running all tests"
@@ -31,14 +36,14 @@ agents: need-rust nats-server ## Twenty real Claude Code CLIs at once, one kille
 SEEDS ?= 10000
 sim: need-rust ## Simulate the whole system under faults (SEEDS=10000, or SEED=… for one with its story)
 	@echo "==> building"
-	@cargo build --release --locked --package conductor-simulation
+	@cargo build --release --locked $(call packages,conductor-simulation)
 	@echo "==> simulating"
 	@$(dir $(RELEASE))conductor-simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --coverage)
 
 MINUTES ?= 10
 chaos: need-rust nats-server ## Real faults on real processes (MINUTES=10, SEED=… to choose them again)
 	@echo "==> building"
-	@cargo build --release --locked --package conductor --package conductor-chaos
+	@cargo build --release --locked $(call packages,conductor conductor-chaos)
 	@echo "==> $(MINUTES) minutes of faults"
 	@$(dir $(RELEASE))conductor-chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) --report $(dir $(RELEASE))chaos
 
@@ -57,7 +62,7 @@ instructions: build-bench ## Instructions that the rules take for a task (valgri
 
 build-bench: need-rust nats-server
 	@echo "==> building"
-	@cargo build --release --locked --package conductor --package conductor-loadtest
+	@cargo build --release --locked $(call packages,conductor conductor-loadtest)
 
 lint: need-rust ## Formatting and clippy, warnings are errors
 	cargo fmt --all --check
