@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::latency::Latency;
 use crate::plan::Kind;
-use crate::workload::{Workload, now_ms};
+use crate::workload::{Workload, now_unix_ns};
 
 /// Something that happened to so many tasks at a time, in nanoseconds from the beginning.
 pub(crate) type Tally = (u64, u64);
@@ -15,6 +15,8 @@ pub(crate) type Tally = (u64, u64);
 /// The life of a task that is timed, in nanoseconds from the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Life {
+    /// Its number in the workload.
+    number: u64,
     /// When it was meant to be submitted.
     pub(crate) intended: u64,
     acked: Option<u64>,
@@ -49,8 +51,8 @@ struct Pages {
 #[derive(Debug)]
 pub(crate) struct Book {
     start: Instant,
-    /// When it began by the machine's clock.
-    pub(crate) start_ms: u64,
+    /// When it began by the machine's clock, in nanoseconds.
+    start_unix_ns: u64,
     group: u64,
     every: u64,
     /// Tasks handed to the client.
@@ -80,7 +82,7 @@ impl Book {
     pub(crate) fn new(workload: &Workload, every: u64) -> Self {
         Self {
             start: Instant::now(),
-            start_ms: now_ms(),
+            start_unix_ns: now_unix_ns(),
             group: workload.group_size(),
             every: every.max(1),
             submitted: AtomicU64::new(0),
@@ -88,6 +90,16 @@ impl Book {
             ended: AtomicU64::new(0),
             pages: Mutex::default(),
         }
+    }
+
+    /// When it began by the machine's clock, in milliseconds.
+    pub(crate) fn start_ms(&self) -> u64 {
+        self.start_unix_ns / 1_000_000
+    }
+
+    /// A time of the machine's clock in nanoseconds since the beginning.
+    pub(crate) fn since_start(&self, unix_ns: u64) -> u64 {
+        unix_ns.saturating_sub(self.start_unix_ns)
     }
 
     /// Nanoseconds since the beginning.
@@ -178,6 +190,7 @@ impl Book {
 impl Pages {
     fn moment(&mut self, number: u64, note: impl FnOnce(&mut Life)) {
         let life = self.living.entry(number).or_default();
+        life.number = number;
         note(life);
         if life.acked.is_some() && life.ended.is_some() {
             self.done.extend(self.living.remove(&number));
@@ -228,14 +241,35 @@ pub(crate) fn latencies(
     to: u64,
     is_closed: bool,
 ) -> Vec<(String, Latency)> {
-    let inside = |life: &&Life| (from..to).contains(&life.intended);
-    let of = |moment: &str| {
-        let values = lives.iter().filter(inside);
-        let values = values.filter_map(|life| Some(life.at(moment)?.saturating_sub(life.intended)));
-        Latency::of(values, is_closed)
-    };
+    let of = |moment: &str| until(lives, from, to, is_closed, |life| life.at(moment));
     let named = MOMENTS.map(|moment| Some((format!("submit to {moment}"), of(moment)?)));
     named.into_iter().flatten().collect()
+}
+
+/// Latency until attempts began by the times of their records: by number of the task, in
+/// nanoseconds from the beginning.
+pub(crate) fn latency_by_log(
+    lives: &[Life],
+    from: u64,
+    to: u64,
+    started: &HashMap<u64, u64>,
+) -> Option<Latency> {
+    until(lives, from, to, true, |life| {
+        started.get(&life.number).copied()
+    })
+}
+
+fn until(
+    lives: &[Life],
+    from: u64,
+    to: u64,
+    is_closed: bool,
+    at: impl Fn(&Life) -> Option<u64>,
+) -> Option<Latency> {
+    let inside = |life: &&Life| (from..to).contains(&life.intended);
+    let values = lives.iter().filter(inside);
+    let values = values.filter_map(|life| Some(at(life)?.saturating_sub(life.intended)));
+    Latency::of(values, is_closed)
 }
 
 #[cfg(test)]
@@ -264,6 +298,9 @@ mod tests {
         let first = latencies(&closed.lives, 0, 6, false);
         assert_eq!(first.len(), 3);
         assert_eq!(first[2].1.measured.count, 1);
+        let by_log = latency_by_log(&closed.lives, 0, 7, &HashMap::from([(1, 2_000_006)]));
+        let by_log = by_log.map(|l| (l.measured.count, l.measured.p50.round()));
+        assert_eq!(by_log, Some((1, 2_000.0)));
         assert_eq!(within(&closed.ended, 0, 25), 1);
         assert_eq!(by_second(&closed.started, 1), [2]);
         assert!((rate(&closed.started) - 1e8).abs() < 1.0);

@@ -1,8 +1,10 @@
 //! The load: a generator that submits and an observer that reads what became of it, in a
 //! process of their own.
 
+mod begun;
 mod observer;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,6 +33,8 @@ const CALLERS: usize = 8;
 const CALL_MAX: usize = 500;
 /// What is said once everything was submitted and acknowledged.
 pub(crate) const SUBMITTED: &str = "everything is submitted";
+/// Name of the latency until attempts began by the times of their records.
+pub(crate) const BY_LOG: &str = "submit to started, by the log";
 /// The queue tasks are submitted to.
 const QUEUE: &str = "default";
 
@@ -161,7 +165,12 @@ async fn run(target: &Target, plan: LoadPlan) -> Outcome<LoadResult> {
     if let Some(observing) = observing {
         observing.abort();
     }
-    Ok(load.result(every))
+    let has_ended = load.book.ended.load(Ordering::Relaxed) > 0;
+    let begun = match load.plan.by_log && has_ended {
+        true => begun::begun(target, from, &load.workload, &load.book).await?,
+        false => HashMap::new(),
+    };
+    Ok(load.result(every, &begun))
 }
 
 /// Submits until the plan's time is over, or its count reached.
@@ -317,7 +326,7 @@ impl Load {
         }
     }
 
-    fn result(&self, every: u64) -> LoadResult {
+    fn result(&self, every: u64, begun: &HashMap<u64, u64>) -> LoadResult {
         let closed = self.book.close();
         let last = |tally: &[book::Tally]| tally.last().map_or(0, |(at, _)| *at);
         let (from, to) = match self.plan.count {
@@ -335,10 +344,13 @@ impl Load {
         let series = acked.into_iter().zip(started).zip(ended);
         let is_closed = self.plan.arrivals == Arrivals::Closed;
         let task = self.workload.group(0).into_iter().next();
+        let mut latencies = book::latencies(&closed.lives, from, to, is_closed);
+        let by_log = book::latency_by_log(&closed.lives, from, to, begun);
+        latencies.extend(by_log.map(|latency| (BY_LOG.to_owned(), latency)));
         LoadResult {
             window_ms: (
-                self.book.start_ms + from / 1_000_000,
-                self.book.start_ms + to / 1_000_000,
+                self.book.start_ms() + from / 1_000_000,
+                self.book.start_ms() + to / 1_000_000,
             ),
             seconds,
             acked_per_s: per_second(&closed.acked),
@@ -351,7 +363,7 @@ impl Load {
             ended: self.book.ended.load(Ordering::Relaxed),
             timed_every: every,
             bytes: task.and_then(|t| t.encode().ok()).map_or(0, |b| b.len()),
-            latencies: book::latencies(&closed.lives, from, to, is_closed),
+            latencies,
             series: series
                 .map(|((acked, started), ended)| Second {
                     acked,

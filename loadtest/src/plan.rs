@@ -113,6 +113,9 @@ pub(crate) struct LoadPlan {
     pub(crate) observe: bool,
     /// Whether to wait for the end of what is still in flight.
     pub(crate) drain: bool,
+    /// Whether to look up when attempts began by the log's own time, once it is over.
+    #[serde(default)]
+    pub(crate) by_log: bool,
     /// Seconds without any end after which what is in flight counts as unfinished.
     pub(crate) patience: f64,
 }
@@ -133,6 +136,7 @@ impl Default for LoadPlan {
             count: None,
             observe: true,
             drain: true,
+            by_log: false,
             patience: 15.0,
         }
     }

@@ -104,12 +104,7 @@ async fn time(js: &Context, seconds: f64) -> Outcome<RelayResult> {
     })
 }
 
-async fn heard(
-    js: &Context,
-    first: usize,
-    last: usize,
-    seconds: f64,
-) -> Outcome<Option<Latency>> {
+async fn heard(js: &Context, first: usize, last: usize, seconds: f64) -> Outcome<Option<Latency>> {
     let subject = subject(first);
     let payload = Bytes::from(vec![b'x'; ROUND_TRIP_BYTES]);
     let time = Duration::from_secs_f64(seconds);
@@ -130,7 +125,12 @@ async fn heard(
 pub(crate) fn measure(seconds: f64) -> Outcome<RelayResult> {
     let ground = Ground::start(&SystemPlan::default())?;
     let target = ground.target();
-    let mut raw = role("raw", &target, &RawPlan::round_trips(seconds, 1), ground.dir())?;
+    let mut raw = role(
+        "raw",
+        &target,
+        &RawPlan::round_trips(seconds, 1),
+        ground.dir(),
+    )?;
     let raw: RawResult = raw.result()?;
     make_stream(&target)?;
     let start = |plan: &RelayPlan| role("relay", &target, plan, ground.dir());

@@ -23,8 +23,13 @@ pub(crate) struct Workload {
 
 /// This machine's clock, in milliseconds since 1970.
 pub(crate) fn now_ms() -> u64 {
+    now_unix_ns() / 1_000_000
+}
+
+/// This machine's clock, in nanoseconds since 1970.
+pub(crate) fn now_unix_ns() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |d| d.as_millis() as u64)
+    now.map_or(0, |d| d.as_nanos() as u64)
 }
 
 impl Workload {
