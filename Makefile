@@ -1,6 +1,6 @@
 # `make demo` and `make test` are all a newcomer needs; `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo run build test agents sim chaos bench bench-growth soak instructions build-bench lint fmt deny fuzz observability-check jaeger-check ci nats-server need-rust need-python
+.PHONY: help demo run build test agents cgroups sim chaos bench bench-growth soak instructions build-bench lint fmt deny fuzz observability-check jaeger-check ci nats-server need-rust need-python
 
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release/conductor
 
@@ -32,6 +32,11 @@ test: need-rust nats-server ## Run all tests, against a real nats-server each
 
 agents: need-rust nats-server ## Twenty real Claude Code CLIs at once, one killed at work, two that seek each other (needs npm, bubblewrap)
 	@cargo test --locked --package conductor --test e2e -- --nocapture --test-threads 1 crowd:: real:: meeting::
+
+cgroups: need-rust nats-server ## Tests of limits by control groups, in a virtual machine (needs Debian's qemu; a few minutes)
+	@cargo test --locked --package conductor --test e2e --no-run --message-format json-render-diagnostics \
+	  | python3 -c 'import json,sys; print([e for e in map(lambda l: json.loads(l).get("executable"), sys.stdin) if e][-1])' \
+	  | xargs -I {} bash tests/cgroups/run.sh {} sandbox::limits
 
 SEEDS ?= 10000
 sim: need-rust ## Simulate the whole system under faults (SEEDS=10000, or SEED=… for one with its story)

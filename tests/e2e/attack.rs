@@ -5,6 +5,7 @@ mod attacker;
 mod clients;
 mod field;
 mod meeting;
+mod rotation;
 mod seen;
 
 use std::collections::BTreeSet;

@@ -9,8 +9,10 @@ use conductor_harness::otlp::Authority;
 use conductor_harness::process;
 use conductor_harness::server::{TestCluster, free_ports};
 use conductor_harness::system::{cell, sh};
-use conductor_harness::{System, TestServer, plain, until};
+use conductor_harness::{Story, System, TestServer, plain, until, until_asked};
 use conductor_nats::{Leaf, TlsFiles};
+use conductor_protocol::subject::Role;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -67,6 +69,17 @@ impl Secured {
         System::by(Connect { tls, ..connect }).await
     }
 
+    /// Has the server read its files anew.
+    fn reload(&self) {
+        let pid = Pid::from_raw(self.server.server.pid()).unwrap();
+        kill_process(pid, Signal::HUP).unwrap();
+    }
+
+    async fn cli_of(&self, flags: &[(&str, PathBuf)]) -> process::Ran {
+        let flags: Vec<_> = flags.iter().map(|(f, p)| (*f, p.as_path())).collect();
+        self.cli(&flags).await
+    }
+
     /// What a command of the CLI says that is given these flags.
     async fn cli(&self, flags: &[(&str, &Path)]) -> process::Ran {
         let url = self.server.url();
@@ -101,6 +114,54 @@ async fn everything_works_over_links_that_an_authority_of_ones_own_vouches_for()
 async fn everything_works_where_servers_want_certificates_too() {
     let secured = Secured::up(true);
     works(secured.system(secured.both()).await).await;
+}
+
+/// Certificates are read at each connection, and by the server when it is told to: for a while both
+/// authorities are trusted, then the new one alone.
+#[tokio::test]
+async fn certificates_are_replaced_while_tasks_run() {
+    let secured = Secured::up(true);
+    let mut system = secured.system(secured.both()).await;
+    system.start_split().await;
+    let mut story = system.story().await;
+    let leads = |s: &Story| Some(s.state().epoch(Role::Orchestrator)).filter(|e| *e > 0);
+    let before = story.until("a leader", leads).await;
+    let old = tempfile::tempdir().unwrap();
+    let (cert, key) = secured.authority.write_for("old", old.path(), "old");
+    let (ca, next) = (secured.file("ca.pem"), Authority::new());
+    let first = std::fs::read_to_string(&ca).unwrap();
+    next.write(secured.dir.path());
+    let second = std::fs::read_to_string(&ca).unwrap();
+    let (next_cert, next_key) = next.write_for("127.0.0.1", secured.dir.path(), "server");
+    let with = |ca: &PathBuf, cert: &PathBuf, key: &PathBuf| {
+        let flags = [("--tls-ca", ca), ("--tls-cert", cert), ("--tls-key", key)];
+        flags.map(|(flag, file)| (flag, file.clone()))
+    };
+    let next_ca = old.path().join("next.pem");
+    std::fs::write(&next_ca, &second).unwrap();
+    let next_alone = with(&next_ca, &next_cert, &next_key);
+    let old_alone = with(&ca, &cert, &key);
+    assert_eq!(secured.cli_of(&next_alone).await.code, 4, "not yet");
+    std::fs::write(&ca, format!("{first}{second}")).unwrap();
+    secured.reload();
+    until_asked(async || match secured.cli_of(&next_alone).await {
+        ran if ran.code == 0 => Ok(()),
+        ran => Err(ran.stderr),
+    })
+    .await;
+    assert_eq!(secured.cli_of(&old_alone).await.code, 0, "both are good");
+    let id = system.submit(sh("true")).await;
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    std::fs::write(&ca, &second).unwrap();
+    secured.reload();
+    until_asked(async || match secured.cli_of(&old_alone).await {
+        ran if ran.code == 4 => Ok(()),
+        ran => Err(format!("the old one is still good: {ran:?}")),
+    })
+    .await;
+    let id = system.submit(sh("true")).await;
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    assert_eq!(leads(&story), Some(before), "nobody's term has ended by it");
 }
 
 #[tokio::test]

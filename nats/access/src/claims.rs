@@ -1,5 +1,7 @@
 //! The claims behind the rights: operator, accounts, users, and what accounts share.
 
+use std::collections::BTreeMap;
+
 use conductor_protocol::ids::{AgentId, CellId};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
@@ -17,6 +19,17 @@ fn limits(has_streams: bool, connections: i64) -> Value {
     })
 }
 
+/// Credentials that are refused from here on, and links that use one are cut: by public key of their
+/// user, or `*` for all, with the second until which those were issued.
+pub type Revocations = BTreeMap<String, u64>;
+
+/// Notes in an account's claims what is refused.
+fn revoke(nats: &mut Value, revoked: &Revocations) {
+    if let Some(nats) = nats.as_object_mut().filter(|_| !revoked.is_empty()) {
+        nats.insert("revocations".to_owned(), json!(revoked));
+    }
+}
+
 /// The operator's token, which servers trust.
 pub fn operator(operator: &KeyPair, system: &str, now_s: u64) -> Result<String, AccessError> {
     let claims = json!({
@@ -30,20 +43,20 @@ pub fn operator(operator: &KeyPair, system: &str, now_s: u64) -> Result<String, 
 pub fn system_account(
     account: &KeyPair,
     operator: &KeyPair,
+    revoked: &Revocations,
     now_s: u64,
 ) -> Result<String, AccessError> {
-    let claims = json!({
-        "sub": account.public_key(), "name": "SYS",
-        "nats": {
-            "type": "account", "version": 2, "limits": limits(false, -1),
-            "exports": [
-                {"name": "account-monitoring-services", "subject": "$SYS.REQ.ACCOUNT.*.*",
-                 "type": "service", "response_type": "Stream", "account_token_position": 4},
-                {"name": "account-monitoring-streams", "subject": "$SYS.ACCOUNT.*.>",
-                 "type": "stream", "account_token_position": 3},
-            ],
-        },
+    let mut nats = json!({
+        "type": "account", "version": 2, "limits": limits(false, -1),
+        "exports": [
+            {"name": "account-monitoring-services", "subject": "$SYS.REQ.ACCOUNT.*.*",
+             "type": "service", "response_type": "Stream", "account_token_position": 4},
+            {"name": "account-monitoring-streams", "subject": "$SYS.ACCOUNT.*.>",
+             "type": "stream", "account_token_position": 3},
+        ],
     });
+    revoke(&mut nats, revoked);
+    let claims = json!({"sub": account.public_key(), "name": "SYS", "nats": nats});
     sign(claims, operator, now_s)
 }
 
@@ -52,6 +65,7 @@ pub fn cell_account(
     account: &KeyPair,
     operator: &KeyPair,
     cell: &CellId,
+    revoked: &Revocations,
     now_s: u64,
 ) -> Result<String, AccessError> {
     let any = AgentId::from_log("any");
@@ -69,10 +83,12 @@ pub fn cell_account(
             })
         })
         .collect();
-    let claims = json!({
-        "sub": account.public_key(), "name": format!("CELL_{cell}"),
-        "nats": {"type": "account", "version": 2, "limits": limits(true, -1), "exports": exports},
+    let mut nats = json!({
+        "type": "account", "version": 2, "limits": limits(true, -1), "exports": exports,
     });
+    revoke(&mut nats, revoked);
+    let name = format!("CELL_{cell}");
+    let claims = json!({"sub": account.public_key(), "name": name, "nats": nats});
     sign(claims, operator, now_s)
 }
 
@@ -95,14 +111,13 @@ fn activation(
 /// How many connections an agent's account may have: itself, and itself while it reconnects.
 const AGENT_CONNECTIONS: i64 = 4;
 
-/// The account of one agent. With `revoked_before_s` every credential issued until then is refused,
-/// and links that use one are cut.
+/// The account of one agent.
 pub fn agent_account(
     account: &KeyPair,
     operator: &KeyPair,
     cell_account: &KeyPair,
     (cell, agent): (&CellId, &AgentId),
-    revoked_before_s: Option<u64>,
+    revoked: &Revocations,
     now_s: u64,
 ) -> Result<String, AccessError> {
     let mut imports = Vec::new();
@@ -117,9 +132,7 @@ pub fn agent_account(
         "type": "account", "version": 2, "limits": limits(false, AGENT_CONNECTIONS),
         "imports": imports,
     });
-    if let (Some(before), Some(nats)) = (revoked_before_s, nats.as_object_mut()) {
-        nats.insert("revocations".to_owned(), json!({"*": before}));
-    }
+    revoke(&mut nats, revoked);
     let claims = json!({
         "sub": account.public_key(), "name": format!("AGENT_{cell}_{agent}"), "nats": nats,
     });

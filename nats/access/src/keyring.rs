@@ -4,6 +4,7 @@
 //! operator.nk  system.nk  cell.nk     seeds of the operator and the two accounts
 //! agents/<name>.nk                    seed of each agent's account
 //! used/<id>                           one-time tokens that are used up
+//! issued/<user>  revoked/<user>       users of the cell's and the system's account (ledger.rs)
 //! admin.creds  services.creds  operator.creds  client.creds  issuer.creds  system.creds
 //! ```
 
@@ -19,9 +20,14 @@ use crate::creds::{Credentials, write_private};
 use crate::jwt::{AccessError, invalid};
 use crate::rights::{self, Rights};
 
+/// Who tells the servers of accounts.
+const SYSTEM: &str = "system";
+/// Those that are always there, and have their credentials beside the keys.
+pub const STANDING: [&str; 6] = ["admin", "services", "operator", "client", "issuer", SYSTEM];
+
 /// The keys of one cell.
 pub struct Keyring {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     cell: CellId,
     operator: KeyPair,
     system: KeyPair,
@@ -49,13 +55,8 @@ pub struct AccountToken {
 impl Keyring {
     /// Opens the keys in `dir`; those that are not there are made.
     pub fn open_or_make(dir: &Path, cell: &CellId) -> Result<Self, AccessError> {
-        for part in [dir.to_owned(), dir.join("agents")] {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(&part);
-            made.map_err(|e| AccessError::File {
-                path: part.display().to_string(),
-                problem: e.to_string(),
-            })?;
-        }
+        private_dir(dir)?;
+        private_dir(&dir.join("agents"))?;
         Ok(Self {
             operator: key(&dir.join("operator.nk"), KeyPairType::Operator)?,
             system: key(&dir.join("system.nk"), KeyPairType::Account)?,
@@ -82,8 +83,9 @@ impl Keyring {
 
     /// The accounts servers must know from the beginning: the system's and the cell's.
     pub fn account_tokens(&self, now_s: u64) -> Result<[AccountToken; 2], AccessError> {
-        let system = claims::system_account(&self.system, &self.operator, now_s)?;
-        let cell = claims::cell_account(&self.account, &self.operator, &self.cell, now_s)?;
+        let (operator, revoked) = (&self.operator, self.revoked());
+        let system = claims::system_account(&self.system, operator, &revoked, now_s)?;
+        let cell = claims::cell_account(&self.account, operator, &self.cell, &revoked, now_s)?;
         Ok([
             AccountToken {
                 account: self.system.public_key(),
@@ -99,16 +101,11 @@ impl Keyring {
     /// The account of an agent, made where it is new. Credentials that were revoked stay so.
     pub fn agent_account(&self, agent: &AgentId, now_s: u64) -> Result<AccountToken, AccessError> {
         let account = self.agent_key(agent)?;
-        let revoked_before_s = self.revoked_before(agent);
+        let revoked = self.revoked_before(agent).map(|at| ("*".to_owned(), at));
+        let revoked = revoked.into_iter().collect();
         let of = (&self.cell, agent);
-        let jwt = claims::agent_account(
-            &account,
-            &self.operator,
-            &self.account,
-            of,
-            revoked_before_s,
-            now_s,
-        )?;
+        let jwt =
+            claims::agent_account(&account, &self.operator, &self.account, of, &revoked, now_s)?;
         Ok(AccountToken {
             account: account.public_key(),
             jwt,
@@ -146,6 +143,11 @@ impl Keyring {
     pub(crate) fn agent_key(&self, agent: &AgentId) -> Result<KeyPair, AccessError> {
         let path = self.dir.join("agents").join(format!("{agent}.nk"));
         key(&path, KeyPairType::Account)
+    }
+
+    /// The public key of an agent's account.
+    pub fn agent_account_key(&self, agent: &AgentId) -> Result<String, AccessError> {
+        Ok(self.agent_key(agent)?.public_key())
     }
 
     /// Agents that have an account.
@@ -204,7 +206,7 @@ impl Keyring {
         })
     }
 
-    /// Credentials within the cell's account.
+    /// Credentials within the cell's account. Which there are is kept, so that they can be revoked.
     pub fn credentials(
         &self,
         name: &str,
@@ -212,33 +214,26 @@ impl Keyring {
         expires_s: Option<u64>,
         now_s: u64,
     ) -> Result<Credentials, AccessError> {
-        let user = KeyPair::new_user();
-        let jwt = claims::user(
-            name,
-            &user.public_key(),
-            &self.account,
-            rights,
-            expires_s,
-            now_s,
-        )?;
-        Ok(Credentials {
-            jwt,
-            seed: seed(&user)?,
-        })
+        self.user(name, &self.account, rights, expires_s, now_s)
     }
 
     /// Credentials that may tell the servers of accounts.
     pub fn system_credentials(&self, now_s: u64) -> Result<Credentials, AccessError> {
+        self.user(SYSTEM, &self.system, &Rights::default(), None, now_s)
+    }
+
+    fn user(
+        &self,
+        name: &str,
+        account: &KeyPair,
+        rights: &Rights,
+        expires_s: Option<u64>,
+        now_s: u64,
+    ) -> Result<Credentials, AccessError> {
         let user = KeyPair::new_user();
-        let rights = Rights::default();
-        let jwt = claims::user(
-            "system",
-            &user.public_key(),
-            &self.system,
-            &rights,
-            None,
-            now_s,
-        )?;
+        let key = user.public_key();
+        let jwt = claims::user(name, &key, account, rights, expires_s, now_s)?;
+        self.note_issued(name, &key)?;
         Ok(Credentials {
             jwt,
             seed: seed(&user)?,
@@ -253,20 +248,42 @@ impl Keyring {
     /// Writes the credentials of those that are always there. They are made anew each time: what
     /// was copied from here goes on to be good until it is revoked.
     pub fn write_credentials(&self, now_s: u64) -> Result<(), AccessError> {
-        let cell = &self.cell;
-        for (name, rights) in [
-            ("admin", rights::administrator()),
-            ("services", rights::service(cell)),
-            ("operator", rights::operator(cell)),
-            ("client", rights::client(cell, &["*".to_owned()], &[])),
-            ("issuer", rights::issuer(cell)),
-        ] {
-            let path = self.path(&format!("{name}.creds"));
-            self.credentials(name, &rights, None, now_s)?.write(&path)?;
-        }
-        self.system_credentials(now_s)?
-            .write(&self.path("system.creds"))
+        STANDING
+            .iter()
+            .try_for_each(|name| self.write_standing(name, now_s).map(|_| ()))
     }
+
+    /// Writes new credentials for one of [`STANDING`]; returns where. Those before them go on to be
+    /// good until they are revoked.
+    pub fn write_standing(&self, name: &str, now_s: u64) -> Result<PathBuf, AccessError> {
+        let cell = &self.cell;
+        let rights = match name {
+            "admin" => rights::administrator(),
+            "services" => rights::service(cell),
+            "operator" => rights::operator(cell),
+            "client" => rights::client(cell, &["*".to_owned()], &[]),
+            "issuer" => rights::issuer(cell),
+            SYSTEM => Rights::default(),
+            other => return Err(invalid(other, "nobody who is always there")),
+        };
+        let credentials = if name == SYSTEM {
+            self.system_credentials(now_s)?
+        } else {
+            self.credentials(name, &rights, None, now_s)?
+        };
+        let path = self.path(&format!("{name}.creds"));
+        credentials.write(&path)?;
+        Ok(path)
+    }
+}
+
+/// Makes a directory for its owner alone, where it is not there.
+pub(crate) fn private_dir(path: &Path) -> Result<(), AccessError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|e| AccessError::File {
+        path: path.display().to_string(),
+        problem: e.to_string(),
+    })
 }
 
 /// The key whose seed is in a file; made where there is none.

@@ -3,7 +3,7 @@
 //! The NATS servers enforce the topology (design section 2), in operator mode: every right is in
 //! a signed JWT, so that an agent is added or refused at run time without a change of any server's
 //! configuration. Reading order: [`rights`] (the subjects) → [`claims`] (the JWTs that say so) →
-//! [`jwt`] (how they are signed) → [`keyring`] (where the keys are).
+//! [`jwt`] (how they are signed) → [`keyring`] (where the keys are) → [`ledger`] (who has some).
 //!
 //! # Invariants
 //! - **Each agent has an account of its own.** Subjects of one account are nothing in another, so
@@ -21,6 +21,7 @@ pub mod creds;
 pub mod issuer;
 pub mod jwt;
 pub mod keyring;
+pub mod ledger;
 pub mod rights;
 
 pub use creds::Credentials;

@@ -168,7 +168,7 @@ pub(crate) fn main(cli: Cli) -> Outcome {
             Command::Config(command) => cell::config(command, &settings).await,
             Command::Mcp(args) => Box::pin(mcp::run(args, &settings)).await,
             Command::WatchFolder(args) => Box::pin(folder::run(args, &settings)).await,
-            Command::Access(command) => access::access(command, &settings),
+            Command::Access(command) => access::access(command, &settings).await,
             Command::Provision(args) => access::provision(args, &settings).await,
             Command::Doctor => doctor::run(&settings).await,
             Command::Completions { shell } => {

@@ -66,7 +66,7 @@ fn submits(client: &mut Attacker, subject: &str, task: &Value) -> Position {
     Position::new(stored["seq"].as_u64().unwrap(), 0)
 }
 
-async fn connect_as(field: &Field, credentials: &Path) -> Connection {
+pub(super) async fn connect_as(field: &Field, credentials: &Path) -> Connection {
     let connect = Connect {
         credentials: Some(credentials.to_owned()),
         ..Connect::to(&field.url, "client", cell())
@@ -152,7 +152,7 @@ async fn a_client_of_a_namespace_submits_there_alone() {
 async fn a_log_without_subjects_of_namespaces_gets_them_from_the_administrator() {
     let mut field = Field::up().await;
     let mut story = field.system.story().await;
-    let admin = field.admin();
+    let admin = field.key("admin");
     let mut client = Attacker::connect(&field.url, &Credentials::read(&admin).unwrap()).unwrap();
     assert!(client.subscribe("_INBOX.mine", 2).refusals.is_empty());
     let mut ask = |subject: &str, body: &str| -> Value {

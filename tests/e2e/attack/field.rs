@@ -7,7 +7,7 @@ use conductor_access::{Credentials, Keyring};
 use conductor_eventlog::EventLog;
 use conductor_harness::server::TestCluster;
 use conductor_harness::system::{cell, sh};
-use conductor_harness::{PATIENCE, System, TestServer, until};
+use conductor_harness::{PATIENCE, System, TestServer, plain, until};
 use conductor_nats::OperatorMode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -148,7 +148,7 @@ impl Field {
 
     /// A one-time token for an agent.
     pub(super) async fn enroll(&self, agent: &str) -> String {
-        let keys = self.dir.path().join("keys").display().to_string();
+        let keys = self.keys_dir();
         let made = self
             .system
             .cli(&["agent", "enroll", agent, "--keys", &keys, "-o", "json"])
@@ -173,12 +173,12 @@ impl Field {
 
     /// Credentials of somebody who submits.
     pub(super) fn client(&self) -> Credentials {
-        Credentials::read(&self.keys.path("client.creds")).unwrap()
+        Credentials::read(&self.key("client")).unwrap()
     }
 
     /// Makes credentials for somebody, as `conductor access grant` does; where they are.
     pub(super) async fn grant(&self, name: &str, what: &[&str]) -> PathBuf {
-        let keys = self.dir.path().join("keys").display().to_string();
+        let keys = self.keys_dir();
         let out = self.dir.path().join(format!("{name}.creds"));
         let to = out.display().to_string();
         let grant = ["access", "grant", name, "--keys", &keys, "--out", &to];
@@ -186,9 +186,20 @@ impl Field {
         out
     }
 
-    /// Where the administrator's credentials are.
-    pub(super) fn admin(&self) -> PathBuf {
-        self.keys.path("admin.creds")
+    /// Where the credentials are of one of those that are always there.
+    pub(super) fn key(&self, who: &str) -> PathBuf {
+        self.keys.path(&format!("{who}.creds"))
+    }
+
+    /// Where all keys are.
+    pub(super) fn keys_dir(&self) -> String {
+        self.dir.path().join("keys").display().to_string()
+    }
+
+    /// A page of the server's monitoring.
+    pub(super) fn monitor(&self, path: &str) -> String {
+        let server = self.system.server.as_ref().expect("one server");
+        plain::http_get(&server.server.monitor_url(), path).unwrap()
     }
 
     /// Ends a service and starts it again.
@@ -198,7 +209,7 @@ impl Field {
     }
 
     fn start_service(&mut self, role: &str) {
-        let services = self.keys.path("services.creds").display().to_string();
+        let services = self.key("services").display().to_string();
         let args = [role, "--lock-ttl", "2s", "--creds", &services];
         self.system.start(role, &args);
     }
@@ -244,7 +255,7 @@ impl Field {
 
     /// Uses credentials that are not good any more.
     pub(super) async fn revoke(&mut self) -> usize {
-        let keys = self.dir.path().join("keys").display().to_string();
+        let keys = self.keys_dir();
         let used = self.enroll("a3").await;
         let token = conductor_access::issuer::read_one_time_token(&used).unwrap();
         let mut guest = Attacker::connect(&self.url, &token).unwrap();

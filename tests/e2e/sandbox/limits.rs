@@ -72,6 +72,46 @@ async fn memory_is_no_more_than_it_may_be() {
     }
 }
 
+/// Where the kernel hands out control groups, they are what limits: `make cgroups` sees to it that
+/// it does.
+#[tokio::test]
+async fn control_groups_limit_where_there_are_any() {
+    let mut room = Room::open().await;
+    let must_be = std::env::var_os("CONDUCTOR_TEST_CGROUPS").is_some();
+    let kinds = [
+        SandboxKind::None,
+        SandboxKind::Landlock,
+        SandboxKind::Bubblewrap,
+    ];
+    for (kind, guarantees) in room.offers.clone() {
+        if !kinds.contains(&kind) {
+            continue;
+        }
+        let asked = json!({"kind": kind, "memory": "100m", "processes": 64, "cpu_millis": 200});
+        // Of a fifth of a processor a second of work takes five.
+        let work = "import time\nt, c = time.monotonic(), time.process_time()\nwhile time.process_time() < c + 1: pass\nprint(int(time.monotonic() - t))";
+        let id = room.submit(asked, &format!("python3 -c '{work}'")).await;
+        assert_eq!(room.story.outcome(id).await, Outcome::Succeeded, "{kind}");
+        let printed = room.system.cli(&["task", "logs", &id.to_string()]).await;
+        let seconds: u64 = printed.ok().trim().parse().unwrap();
+        let limits = room.in_use(id).limits;
+        eprintln!("{kind}: limited by {limits:?}, a second of work took {seconds} s");
+        let by_group = limits.as_deref() == Some("cgroup");
+        assert!(by_group || !must_be, "{kind}: {limits:?}");
+        let promises = [Guarantee::MemoryLimited, Guarantee::ProcessesLimited];
+        let all = promises.iter().all(|p| guarantees.contains(p));
+        let promises_nothing = kind == SandboxKind::None;
+        assert!(
+            all || promises_nothing || !must_be,
+            "{kind}: {guarantees:?}"
+        );
+        if must_be {
+            // The kernel counts in slices: a little less than five.
+            assert!(seconds >= 3, "{kind}: {seconds} s");
+        }
+    }
+}
+
 #[tokio::test]
 async fn limits_that_nobody_asked_for_are_the_usual_ones() {
     let mut room = Room::open().await;

@@ -1,9 +1,12 @@
 //! `conductor access …`, `provision`, `agent enroll` and `agent revoke`: who may do what.
 
+mod rotate;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use conductor_access::keyring::STANDING;
 use conductor_access::rights::{self, Rights};
 use conductor_access::{Credentials, Keyring};
 use conductor_eventlog::jetstream::provision::{Provision, Risk};
@@ -75,6 +78,22 @@ pub(crate) enum AccessCommand {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Write new credentials for those that are always there; the old ones go on to be good
+    Rotate {
+        #[command(flatten)]
+        keys: KeysArgs,
+        /// Who: admin, services, operator, client, issuer, system [default: all of them]
+        names: Vec<String>,
+    },
+    /// Have the servers refuse credentials, and cut the links that use them: all of a name that was
+    /// granted some, all but the newest of those that are always there
+    Revoke {
+        #[command(flatten)]
+        keys: KeysArgs,
+        /// Whose
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
 }
 
 /// How to let an agent in.
@@ -100,9 +119,15 @@ pub(crate) struct ProvisionArgs {
     replicas: usize,
 }
 
-pub(crate) fn access(command: AccessCommand, settings: &Settings) -> Outcome {
+pub(crate) async fn access(command: AccessCommand, settings: &Settings) -> Outcome {
     match command {
         AccessCommand::Init { keys } => init(&keys, settings),
+        AccessCommand::Rotate { keys, names } => {
+            rotate::rotate(&keys.open(settings)?, &names, settings)
+        }
+        AccessCommand::Revoke { keys, names } => {
+            rotate::revoke(&keys.open(settings)?, &names, settings).await
+        }
         AccessCommand::Grant {
             keys,
             name,
@@ -111,6 +136,7 @@ pub(crate) fn access(command: AccessCommand, settings: &Settings) -> Outcome {
             expires,
             out,
         } => {
+            check_name(&name)?;
             let keys = keys.open(settings)?;
             let rights = granted(&keys, &queues, &namespaces);
             let now = now_s();
@@ -139,6 +165,16 @@ fn granted(keys: &Keyring, queues: &[QueueName], namespaces: &[Namespace]) -> Ri
         named.push("*".to_owned());
     }
     rights::client(keys.cell(), &named, namespaces)
+}
+
+/// Refuses a name by which others could not be told from those that are always there.
+fn check_name(name: &str) -> Outcome<()> {
+    if !STANDING.contains(&name) {
+        return Ok(());
+    }
+    let message = format!("{name:?} is the name of credentials that are always there");
+    Err(Failure::usage(message)
+        .hint("take another name; new ones of these: conductor access rotate"))
 }
 
 /// Refuses credentials that no server would read.

@@ -1,5 +1,6 @@
 //! Telling the servers of accounts, with the system's credentials; and asking for credentials.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use conductor_protocol::AgentId;
 use conductor_protocol::subject::credential;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::Connection;
@@ -14,6 +16,36 @@ use crate::port::LogError;
 
 /// How long servers may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// How much later than another a server may answer.
+const ANSWERS_APART: Duration = Duration::from_millis(500);
+/// Most links of a server that are looked at.
+const LINKS_MAX: usize = 65_536;
+
+/// What a server says of its links.
+#[derive(Deserialize)]
+struct Page {
+    server: ServerId,
+    data: Links,
+}
+
+#[derive(Deserialize)]
+struct ServerId {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Links {
+    #[serde(default)]
+    connections: Vec<Link>,
+}
+
+#[derive(Deserialize)]
+struct Link {
+    cid: u64,
+    #[serde(default)]
+    account: String,
+}
 
 fn unavailable(e: impl std::fmt::Display) -> LogError {
     LogError::Unavailable(e.to_string())
@@ -52,6 +84,56 @@ impl Connection {
             Some(error) => Err(LogError::Refused(format!(
                 "the server refuses the account: {error}"
             ))),
+        }
+    }
+
+    /// Cuts all links of these accounts; whoever had one makes another. Needs the system's
+    /// credentials. Returns how many there were.
+    ///
+    /// A server that takes another account's token forgets which answers are still on their way from
+    /// there (2.15.1): a pull of such an account hears nothing more until it runs out, half a minute
+    /// later. Over a new link it is asked anew at once.
+    pub async fn cut_links(&self, accounts: &BTreeSet<String>) -> Result<usize, LogError> {
+        let mut cut = 0;
+        for (server, links) in self.links_of(accounts).await? {
+            for cid in links {
+                let body = serde_json::json!({"cid": cid}).to_string();
+                let subject = format!("$SYS.REQ.SERVER.{server}.KICK");
+                self.ask_one(subject, body.into()).await?;
+                cut += 1;
+            }
+        }
+        Ok(cut)
+    }
+
+    /// The links of these accounts, by number, of each server.
+    async fn links_of(
+        &self,
+        accounts: &BTreeSet<String>,
+    ) -> Result<Vec<(String, Vec<u64>)>, LogError> {
+        let inbox = self.client.new_inbox();
+        let answers = self.client.subscribe(inbox.clone()).await;
+        let mut answers = answers.map_err(unavailable)?;
+        let body = serde_json::json!({"auth": true, "limit": LINKS_MAX}).to_string();
+        let subject = "$SYS.REQ.SERVER.PING.CONNZ";
+        let sent = self
+            .client
+            .publish_with_reply(subject, inbox, body.into())
+            .await;
+        sent.map_err(unavailable)?;
+        let mut found = Vec::new();
+        let mut patience = ANSWER_MAX;
+        // How many servers there are nobody says: after the first, all of them answer soon.
+        while let Ok(Some(answer)) = tokio::time::timeout(patience, answers.next()).await {
+            patience = ANSWERS_APART;
+            let page: Page = serde_json::from_slice(&answer.payload).map_err(unavailable)?;
+            let links = page.data.connections.into_iter();
+            let links = links.filter(|link| accounts.contains(&link.account));
+            found.push((page.server.id, links.map(|link| link.cid).collect()));
+        }
+        match found.is_empty() {
+            true => Err(unavailable("no server says which links it has")),
+            false => Ok(found),
         }
     }
 
