@@ -237,10 +237,15 @@ impl Role for Scheduler {
     }
 
     /// Nothing becomes due for the scheduler by time alone, but for a large task that
-    /// has waited long enough to have slots kept free for it.
+    /// has waited long enough to have slots kept free for it, and for what waits for a budget of
+    /// the day.
     fn next_wake(&self, state: &State, now: Now) -> Option<UnixMs> {
-        let waits = !state.index.ready.is_empty();
-        waits.then_some(now.server_ms + state.config.aging_ms.max(1_000))
+        if state.index.ready.is_empty() {
+            return None;
+        }
+        let aged = now.server_ms + state.config.aging_ms.max(1_000);
+        let renewed = state.budgets_renewed_ms(now.server_ms);
+        Some(renewed.map_or(aged, |at| at.min(aged)))
     }
 
     fn in_flight_max(&self) -> usize {

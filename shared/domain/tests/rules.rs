@@ -9,6 +9,7 @@
 )]
 
 mod rules {
+    mod budgets;
     mod deciding;
     mod going_on;
     mod namespaces;
