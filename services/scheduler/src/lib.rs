@@ -252,3 +252,56 @@ impl Role for Scheduler {
         SUBJECTS_IN_FLIGHT_MAX
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use conductor_domain::state::index::Lane;
+    use conductor_protocol::control::{ConfigChange, NamespaceBudget};
+    use conductor_protocol::human::DurationMs;
+    use conductor_protocol::spec::Runtime;
+    use conductor_protocol::{Namespace, TaskId};
+    use std::collections::BTreeSet;
+
+    const DAY_MS: u64 = 24 * 3_600_000;
+
+    /// However long it takes to age: what waits for the next day's budget goes on when it begins.
+    #[test]
+    fn it_looks_again_when_budgets_are_renewed() {
+        let cell: CellId = "test".parse().unwrap();
+        let scheduler = Scheduler::new(&cell);
+        let mut state = State::new(cell);
+        let at = |server_ms| Now {
+            instant: Instant::now(),
+            server_ms,
+        };
+        let aging = Some(DurationMs(2 * DAY_MS));
+        let budget = NamespaceBudget {
+            turns_per_day: Some(1),
+            ..NamespaceBudget::default()
+        };
+        state.config.change(&ConfigChange {
+            aging,
+            ..ConfigChange::default()
+        });
+        assert_eq!(scheduler.next_wake(&state, at(5)), None, "nothing waits");
+        let lane = Lane {
+            namespace: Namespace::default(),
+            queue: "q".parse().unwrap(),
+            runtime: Runtime::Claude,
+            special: None,
+        };
+        let task = TaskId::from_parts(0, [0; 10]);
+        let key = (0, Position::new(1, 0), task);
+        state.index.ready.insert(lane, BTreeSet::from([key]));
+        let wake = |state: &State, now| scheduler.next_wake(state, at(now));
+        assert_eq!(wake(&state, 5), Some(5 + 2 * DAY_MS));
+        state.config.change(&ConfigChange {
+            namespace_budget: [("team".to_owned(), budget)].into(),
+            ..ConfigChange::default()
+        });
+        assert_eq!(wake(&state, 5), Some(DAY_MS));
+        assert_eq!(wake(&state, DAY_MS - 1), Some(DAY_MS));
+        assert_eq!(wake(&state, DAY_MS), Some(2 * DAY_MS));
+    }
+}

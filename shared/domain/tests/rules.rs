@@ -12,6 +12,7 @@ mod rules {
     mod budgets;
     mod deciding;
     mod going_on;
+    mod granting;
     mod namespaces;
     mod people;
     mod planning;

@@ -5,7 +5,8 @@
 //! no record can be written yet, and decide the same again and again until one can.
 
 use conductor_protocol::event::{BudgetReached, Event, TaskFailed};
-use conductor_protocol::ids::Namespace;
+use conductor_protocol::ids::{Namespace, QueueName};
+use conductor_protocol::spec::Runtime;
 use conductor_protocol::{OutcomeClass, UnixMs};
 
 use super::Overlay;
@@ -67,7 +68,7 @@ fn fail(
     max: usize,
     out: &mut Vec<Event>,
 ) {
-    let lanes = state.index.ready.range(Lane::before(namespace)..);
+    let lanes = state.index.ready.range(before(namespace)..);
     let its = lanes.take_while(|(lane, _)| lane.namespace == *namespace);
     let waiting = its.filter(|(lane, _)| needs_a_model(lane.runtime));
     let mut reason = None;
@@ -89,5 +90,16 @@ fn fail(
         });
         overlay.tasks.insert(*task, failed.clone());
         out.push(failed);
+    }
+}
+
+/// What comes before all lanes of a namespace, and after those of the one before.
+fn before(namespace: &Namespace) -> Lane {
+    Lane {
+        namespace: namespace.clone(),
+        // Shorter than any name.
+        queue: QueueName::from_log(""),
+        runtime: Runtime::Command,
+        special: None,
     }
 }

@@ -135,17 +135,6 @@ impl Lane {
 }
 
 impl Lane {
-    /// What comes before all lanes of a namespace, and after those of the one before.
-    pub(crate) fn before(namespace: &Namespace) -> Self {
-        Self {
-            namespace: namespace.clone(),
-            // Shorter than any name.
-            queue: QueueName::from_log(""),
-            runtime: Runtime::Command,
-            special: None,
-        }
-    }
-
     /// The named workspace that its tasks work in.
     pub fn workspace(&self) -> Option<&WorkspaceKey> {
         self.special.as_ref()?.workspace.as_ref()

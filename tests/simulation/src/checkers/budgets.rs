@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use conductor_domain::State;
-use conductor_protocol::control::ConfigChange;
+use conductor_protocol::control::{ConfigChange, NamespaceBudget};
 use conductor_protocol::event::{BudgetReached, Event, TaskFailed};
 use conductor_protocol::ids::Namespace;
 use conductor_protocol::spec::Runtime;
@@ -90,7 +90,7 @@ impl Budgets {
     /// The operator takes all budgets away, long after trouble has ceased.
     fn lifted(&self, change: &ConfigChange, now_ms: u64) -> Ruling {
         let budgets = &change.namespace_budget;
-        if budgets.is_empty() || budgets.values().any(|b| b.has_limit()) {
+        if budgets.is_empty() || budgets.values().any(NamespaceBudget::has_limit) {
             return Ok(());
         }
         let mut late = self.unsaid.iter();
