@@ -11,6 +11,7 @@
 
 mod agents;
 mod attack;
+mod budgets;
 mod claude;
 mod cli;
 mod client;

@@ -4,8 +4,8 @@ mod client;
 
 use client::Client;
 use conductor_domain::state::Outcome;
-use conductor_harness::System;
 use conductor_harness::system::sh;
+use conductor_harness::{Story, System};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -157,6 +157,38 @@ async fn a_question_is_asked_and_answered_through_the_client() {
         .await;
     assert!(
         again.contains("asks nothing") && again.contains("list_approvals"),
+        "{again}"
+    );
+}
+
+/// A budget of nothing is used up at once: no model is needed to be asked about it.
+#[tokio::test]
+async fn a_question_about_a_budget_is_answered_through_the_client() {
+    let system = System::up().await;
+    let mut story = system.story().await;
+    let mut client = Client::of(&system).await;
+    let budget = r#"{"namespace_budget": {"team": {"turns_per_day": 0, "on_reached": "ask"}}}"#;
+    system.cli(&["config", "put", budget]).await.ok();
+    let task = json!({"run": {"claude": {"prompt": "p"}}, "namespace": "team"});
+    let id = client.submit(json!({"task": task})).await;
+    let is_asked = |s: &Story| s.told.iter().find(|t| t.kind == "budget.reached").cloned();
+    story.until("a question", is_asked).await;
+    let asked = client.call("list_approvals", json!({})).await;
+    let asked = asked["approvals"].as_array().unwrap();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert_eq!(
+        (&asked[0]["namespace"], &asked[0]["task"]),
+        (&json!("team"), &Value::Null)
+    );
+    let no = json!({"namespace": "team", "answer": "deny"});
+    let both = json!({"namespace": "team", "task": id, "answer": "deny"});
+    let wrong = client.wrong("decide_approval", both).await;
+    assert!(wrong.contains("namespace stands instead"), "{wrong}");
+    client.call("decide_approval", no.clone()).await;
+    assert_eq!(story.outcome(id).await, Outcome::Failed);
+    let again = client.wrong("decide_approval", no).await;
+    assert!(
+        again.contains("was denied more") && again.contains("list_approvals"),
         "{again}"
     );
 }

@@ -51,7 +51,7 @@ enum Command {
         /// Id, beginning of one, or name
         task: String,
     },
-    /// Show what running tasks ask people; or answer
+    /// Show what people are asked; or answer
     #[command(args_conflicts_with_subcommands = true)]
     Approvals(ApprovalsArgs),
     /// Run an agent; or list, show and drain agents

@@ -16,6 +16,7 @@ use conductor_domain::fold::Folded;
 use conductor_domain::record::Content;
 use conductor_domain::{Decoded, State, Verdict, VoidReason};
 use conductor_eventlog::jetstream::presence::Beat;
+use conductor_protocol::event::Event;
 use conductor_protocol::frame::Elements;
 use conductor_protocol::subject::{Role as Name, Subject};
 use conductor_protocol::{CellId, UnixMs};
@@ -91,6 +92,7 @@ impl Role for Orchestrator {
         if events.is_empty() {
             return Vec::new();
         }
+        events.iter().for_each(warn_of_budget);
         vec![Draft::Events {
             subject: self.subject.clone(),
             events: Elements::of_events(&events),
@@ -120,6 +122,13 @@ impl Role for Orchestrator {
 
     fn on_presence_restored(&mut self, now: Instant) {
         self.silence.restart(now);
+    }
+}
+
+/// A budget that is used up is for whoever looks after the cell, too.
+fn warn_of_budget(event: &Event) {
+    if let Event::BudgetReached(e) = event {
+        tracing::warn!(namespace = %e.namespace, then = %e.on_reached, "a budget of the day is used up");
     }
 }
 

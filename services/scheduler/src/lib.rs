@@ -237,13 +237,71 @@ impl Role for Scheduler {
     }
 
     /// Nothing becomes due for the scheduler by time alone, but for a large task that
-    /// has waited long enough to have slots kept free for it.
+    /// has waited long enough to have slots kept free for it, and for what waits for a budget of
+    /// the day.
     fn next_wake(&self, state: &State, now: Now) -> Option<UnixMs> {
-        let waits = !state.index.ready.is_empty();
-        waits.then_some(now.server_ms + state.config.aging_ms.max(1_000))
+        if state.index.ready.is_empty() {
+            return None;
+        }
+        let aged = now.server_ms + state.config.aging_ms.max(1_000);
+        let renewed = state.budgets_renewed_ms(now.server_ms);
+        Some(renewed.map_or(aged, |at| at.min(aged)))
     }
 
     fn in_flight_max(&self) -> usize {
         SUBJECTS_IN_FLIGHT_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use conductor_domain::state::index::Lane;
+    use conductor_protocol::control::{ConfigChange, NamespaceBudget};
+    use conductor_protocol::human::DurationMs;
+    use conductor_protocol::spec::Runtime;
+    use conductor_protocol::{Namespace, TaskId};
+    use std::collections::BTreeSet;
+
+    const DAY_MS: u64 = 24 * 3_600_000;
+
+    /// However long it takes to age: what waits for the next day's budget goes on when it begins.
+    #[test]
+    fn it_looks_again_when_budgets_are_renewed() {
+        let cell: CellId = "test".parse().unwrap();
+        let scheduler = Scheduler::new(&cell);
+        let mut state = State::new(cell);
+        let at = |server_ms| Now {
+            instant: Instant::now(),
+            server_ms,
+        };
+        let aging = Some(DurationMs(2 * DAY_MS));
+        let budget = NamespaceBudget {
+            turns_per_day: Some(1),
+            ..NamespaceBudget::default()
+        };
+        state.config.change(&ConfigChange {
+            aging,
+            ..ConfigChange::default()
+        });
+        assert_eq!(scheduler.next_wake(&state, at(5)), None, "nothing waits");
+        let lane = Lane {
+            namespace: Namespace::default(),
+            queue: "q".parse().unwrap(),
+            runtime: Runtime::Claude,
+            special: None,
+        };
+        let task = TaskId::from_parts(0, [0; 10]);
+        let key = (0, Position::new(1, 0), task);
+        state.index.ready.insert(lane, BTreeSet::from([key]));
+        let wake = |state: &State, now| scheduler.next_wake(state, at(now));
+        assert_eq!(wake(&state, 5), Some(5 + 2 * DAY_MS));
+        state.config.change(&ConfigChange {
+            namespace_budget: [("team".to_owned(), budget)].into(),
+            ..ConfigChange::default()
+        });
+        assert_eq!(wake(&state, 5), Some(DAY_MS));
+        assert_eq!(wake(&state, DAY_MS - 1), Some(DAY_MS));
+        assert_eq!(wake(&state, DAY_MS), Some(2 * DAY_MS));
     }
 }

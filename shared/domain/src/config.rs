@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use conductor_protocol::control::ConfigChange;
+use conductor_protocol::control::{ConfigChange, NamespaceBudget, OnReached};
 use serde::{Deserialize, Serialize};
 
 use crate::state::MICROS;
@@ -48,6 +48,27 @@ pub struct DayBudget {
     /// Time that attempts run which need a model, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ran_ms: Option<u64>,
+    /// What happens when it is used up.
+    #[serde(default, skip_serializing_if = "is_wait")]
+    pub on_reached: OnReached,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_wait(on_reached: &OnReached) -> bool {
+    *on_reached == OnReached::Wait
+}
+
+impl From<&NamespaceBudget> for DayBudget {
+    fn from(budget: &NamespaceBudget) -> Self {
+        Self {
+            // Less than nothing, and what is no number, is nothing.
+            usd_micros: budget.usd_per_day.map(|usd| (usd * MICROS) as u64),
+            tokens: budget.tokens_per_day,
+            turns: budget.turns_per_day,
+            ran_ms: budget.time_per_day.map(|time| time.0),
+            on_reached: budget.on_reached.unwrap_or_default(),
+        }
+    }
 }
 
 impl Default for Config {
@@ -93,17 +114,11 @@ impl Config {
             .extend(change.namespace_weight.clone());
         self.queue_weight.extend(change.queue_weight.clone());
         for (namespace, budget) in &change.namespace_budget {
-            let budget = DayBudget {
-                // Less than nothing, and what is no number, is nothing.
-                usd_micros: budget.usd_per_day.map(|usd| (usd * MICROS) as u64),
-                tokens: budget.tokens_per_day,
-                turns: budget.turns_per_day,
-                ran_ms: budget.time_per_day.map(|time| time.0),
-            };
-            if budget == DayBudget::default() {
-                self.namespace_budget.remove(namespace);
+            if budget.has_limit() {
+                self.namespace_budget
+                    .insert(namespace.clone(), budget.into());
             } else {
-                self.namespace_budget.insert(namespace.clone(), budget);
+                self.namespace_budget.remove(namespace);
             }
         }
     }

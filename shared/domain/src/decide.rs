@@ -1,5 +1,6 @@
 //! What the leading orchestrator decides, given the state, the time and some entropy.
 
+mod budgets;
 pub mod due;
 mod intake;
 mod overlay;
@@ -96,6 +97,8 @@ pub fn decide(
             out.push(event);
         }
     }
+    // Last: of what shall end for another reason that is the better one.
+    budgets::decide(state, overlay, input.events_max, &mut out);
     out
 }
 
@@ -106,7 +109,9 @@ fn format_due(state: &State) -> Option<u32> {
     (state.format < FORMAT_KNOWN && !state.agents.values().any(is_behind)).then_some(FORMAT_KNOWN)
 }
 
-/// When [`decide`] has something to do again, should nothing happen before.
+/// When [`decide`] has something to do again, should nothing happen before. Budgets of the day need
+/// no time: with a record they are used up, and after midnight there is nothing to decide about
+/// them, since what waits is ready.
 pub fn next_wake(state: &State, overlay: &Overlay) -> Option<UnixMs> {
     state
         .index

@@ -1,6 +1,7 @@
 //! The fold: what a record does to the state. One function for every reader.
 
 mod agent;
+mod budgets;
 mod control;
 mod end;
 mod intake;

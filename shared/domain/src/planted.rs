@@ -95,6 +95,12 @@ bugs! {
     WaitCountsAsRunning,
     /// Namespaces may spend anything.
     BudgetIgnored,
+    /// Tasks fail for a budget that they should wait for.
+    BudgetWaitFails,
+    /// A budget that is used up is noted again and again.
+    BudgetNotedAgain,
+    /// What people allow a namespace to spend is not remembered.
+    GrantForgotten,
     /// Named workspaces are entered wherever.
     WorkspaceAnywhere,
     /// Named workspaces are entered while they are on their way out.

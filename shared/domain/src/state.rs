@@ -1,5 +1,6 @@
 //! The state: what decisions need, and nothing that the log could not rebuild.
 
+mod budgets;
 pub mod index;
 mod people;
 mod session;
@@ -21,13 +22,14 @@ use conductor_protocol::subject::Role;
 use conductor_protocol::{CellId, TaskId, UnixMs, limits};
 use serde::{Deserialize, Serialize};
 
+pub use budgets::{BudgetQuestion, Reached};
 pub use conductor_protocol::Outcome;
 pub use index::Index;
 pub use people::{APPROVALS_MAX, Approval, Reply, WORDS_MAX};
 pub use session::Session;
 pub use slots::{LeaseState, SlotUse, Slots};
 pub use snapshot::{Digest, STATE_VERSION, SnapshotError};
-pub(crate) use spend::{MICROS, needs_a_model};
+pub(crate) use spend::{DAY_MS, MICROS, needs_a_model};
 pub use spend::{Spend, Spent};
 pub use subtasks::{News, Submitted, Subtask};
 pub use task::{Aside, Assigned, Ended, Failure, Phase, Task};

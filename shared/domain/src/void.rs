@@ -84,6 +84,8 @@ reasons! {
     KeySaturated = "key_saturated",
     /// A namespace that has spent what it may spend in a day.
     BudgetReached = "budget_reached",
+    /// A namespace that has not spent what it may spend in a day, or whose budget is another by now.
+    BudgetNotReached = "budget_not_reached",
     /// A named workspace that another agent has.
     WorkspaceElsewhere = "workspace_elsewhere",
     /// A named workspace that another task works in, or that is on its way out.

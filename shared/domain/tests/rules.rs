@@ -9,8 +9,10 @@
 )]
 
 mod rules {
+    mod budgets;
     mod deciding;
     mod going_on;
+    mod granting;
     mod namespaces;
     mod people;
     mod planning;

@@ -11,6 +11,7 @@ use crate::frame::Encoding;
 use crate::human::DurationMs;
 use crate::ids::{AgentId, Namespace, QueueName, TaskId};
 use crate::terms::Answer;
+use crate::words::words;
 
 /// A command of an operator or client.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -99,6 +100,17 @@ pub enum Control {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         discard: Option<String>,
     },
+    /// Answer whether a namespace that has used up its budget of the day may spend as much again.
+    #[serde(rename = "budget.decide")]
+    DecideBudget {
+        /// The namespace.
+        namespace: Namespace,
+        /// The answer.
+        answer: Answer,
+        /// What to say with it, to whoever reads why a task waits or failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+    },
     /// Change the cell's settings; what is absent stays as it is.
     #[serde(rename = "config.put")]
     PutConfig(ConfigChange),
@@ -134,13 +146,14 @@ pub struct ConfigChange {
     /// Fair-share weights by queue; absent ones weigh 1.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub queue_weight: BTreeMap<String, u32>,
-    /// What the tasks of a namespace may spend in a day; an empty one takes a budget away.
+    /// What the tasks of a namespace may spend in a day; one without limits takes a budget away.
+    /// What was reached and allowed under the one before is forgotten.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub namespace_budget: BTreeMap<String, NamespaceBudget>,
 }
 
-/// What the tasks of a namespace may spend in a day of UTC. When it is reached those that need a
-/// model wait for the next day.
+/// What the tasks of a namespace may spend in a day of UTC, and what becomes of those that need a
+/// model when it is reached.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NamespaceBudget {
@@ -156,6 +169,34 @@ pub struct NamespaceBudget {
     /// Time that attempts run which need a model; waiting for people is not running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_per_day: Option<DurationMs>,
+    /// What happens when it is reached; they wait for the next day when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_reached: Option<OnReached>,
+}
+
+impl NamespaceBudget {
+    /// Whether it limits anything.
+    pub fn has_limit(&self) -> bool {
+        self.usd_per_day.is_some()
+            || self.tokens_per_day.is_some()
+            || self.turns_per_day.is_some()
+            || self.time_per_day.is_some()
+    }
+}
+
+words! {
+    /// What happens to the tasks of a namespace that need a model when its budget of the day is
+    /// used up. Attempts that run go on in any case.
+    #[derive(Default)]
+    OnReached("policy of a budget") {
+        /// They wait for the next day.
+        #[default]
+        Wait = "wait",
+        /// They fail with class `budget`.
+        Fail = "fail",
+        /// They wait, and people are asked: yes is as much again, no has them fail.
+        Ask = "ask",
+    }
 }
 
 impl Control {
@@ -172,6 +213,7 @@ impl Control {
             Self::Tell { .. } => "task.tell",
             Self::ReleaseWorkspace { .. } => "workspace.release",
             Self::RemoveWorkspace { .. } => "workspace.remove",
+            Self::DecideBudget { .. } => "budget.decide",
             Self::PutConfig(_) => "config.put",
         }
     }

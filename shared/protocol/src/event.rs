@@ -19,9 +19,9 @@ pub use agent::{
 };
 pub use leader::LeaderElected;
 pub use orchestrator::{
-    AgentLost, ApprovalDecided, AttemptTimedOut, AttemptTimeout, CancelCause, FieldError,
-    LogFormat, TaskAccepted, TaskCancelled, TaskDuplicate, TaskFailed, TaskReady, TaskRedriven,
-    TaskRejected, TaskRetrySet, TaskTimedOut, TaskTimeout,
+    AgentLost, ApprovalDecided, AttemptTimedOut, AttemptTimeout, BudgetReached, CancelCause,
+    DayLimit, DaySpent, FieldError, LogFormat, TaskAccepted, TaskCancelled, TaskDuplicate,
+    TaskFailed, TaskReady, TaskRedriven, TaskRejected, TaskRetrySet, TaskTimedOut, TaskTimeout,
 };
 pub use scheduler::{
     AgentDismissed, AttemptAssigned, AttemptRevoked, AttemptTold, Input, RevokeReason, SubtaskNews,
@@ -153,6 +153,7 @@ events! {
     "approval.requested" v 1 Agent => ApprovalRequested(ApprovalRequested),
     "approval.withdrawn" v 1 Agent => ApprovalWithdrawn(ApprovalWithdrawn),
     "approval.decided" v 1 Orchestrator => ApprovalDecided(ApprovalDecided),
+    "budget.reached" v 1 Orchestrator => BudgetReached(BudgetReached),
     "attempt.told" v 1 Scheduler => AttemptTold(AttemptTold),
     "workspace.dropped" v 1 Scheduler => WorkspaceDropped(WorkspaceDropped),
     "workspace.removed" v 1 Agent => WorkspaceRemoved(WorkspaceRemoved),
@@ -196,6 +197,7 @@ impl Event {
             | Self::ApprovalRequested(_)
             | Self::ApprovalWithdrawn(_)
             | Self::ApprovalDecided(_)
+            | Self::BudgetReached(_)
             | Self::AttemptTold(_)
             | Self::WorkspaceDropped(_)
             | Self::WorkspaceRemoved(_) => 2,
@@ -234,6 +236,7 @@ impl Event {
             Self::LogFormat(_)
             | Self::TaskRejected(_)
             | Self::AgentLost(_)
+            | Self::BudgetReached(_)
             | Self::AgentDismissed(_)
             | Self::AgentJoined(_)
             | Self::AgentDraining(_)

@@ -17,15 +17,16 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use conductor_protocol::control::OnReached;
 use conductor_protocol::event::{
     AgentDismissed, AgentDraining, AgentJoined, AgentLeft, AgentLost, ApprovalDecided,
     ApprovalRequested, ApprovalWithdrawn, AttemptArtifact, AttemptAssigned, AttemptChanged,
     AttemptFailed, AttemptProgress, AttemptRevoked, AttemptStarted, AttemptStopped,
     AttemptSubmitted, AttemptSucceeded, AttemptThrottled, AttemptTimedOut, AttemptTimeout,
-    AttemptTold, AttemptUsage, CancelCause, Event, FieldError, LeaderElected, LogFormat,
-    OutputStats, Question, RevokeReason, TaskAccepted, TaskCancelled, TaskDuplicate, TaskFailed,
-    TaskReady, TaskRedriven, TaskRejected, TaskRetrySet, TaskTimedOut, TaskTimeout, Usage, Word,
-    WorkspaceDropped, WorkspaceRemoved,
+    AttemptTold, AttemptUsage, BudgetReached, CancelCause, DayLimit, DaySpent, Event, FieldError,
+    LeaderElected, LogFormat, OutputStats, Question, RevokeReason, TaskAccepted, TaskCancelled,
+    TaskDuplicate, TaskFailed, TaskReady, TaskRedriven, TaskRejected, TaskRetrySet, TaskTimedOut,
+    TaskTimeout, Usage, Word, WorkspaceDropped, WorkspaceRemoved,
 };
 use conductor_protocol::human::DurationMs;
 use conductor_protocol::ids::Lease;
@@ -295,6 +296,24 @@ fn samples() -> Vec<Event> {
             answer: Answer::Allow,
             control: Some(submission),
             text: Some("go on".into()),
+        }
+        .into(),
+        BudgetReached {
+            namespace: "team".parse().unwrap(),
+            day: 20_468,
+            spent: DaySpent {
+                usd_micros: 20_100_000,
+                tokens: 300_000,
+                turns: 40,
+                ran_ms: 3_600_000,
+            },
+            limit: DayLimit {
+                usd_micros: Some(20_000_000),
+                tokens: Some(1_000_000),
+                turns: Some(100),
+                ran_ms: Some(28_800_000),
+            },
+            on_reached: OnReached::Ask,
         }
         .into(),
         AttemptTold {

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use conductor_protocol::TaskId;
-use conductor_protocol::control::ConfigChange;
-use conductor_protocol::event::{Event, Usage, Word};
+use conductor_protocol::event::{Event, Word};
 use conductor_protocol::ids::{AgentId, Namespace, Position};
 use conductor_protocol::terms::Answer;
+
+use crate::budgets::Budgets;
 
 /// A question that counted.
 #[derive(Clone, Debug)]
@@ -121,12 +122,8 @@ impl Talk {
 pub struct Shared {
     /// The log's format; 0 before it was raised.
     pub format: u32,
-    /// Tokens and turns that namespaces may spend in a day.
-    pub budgets: BTreeMap<String, (Option<u64>, Option<u64>)>,
-    /// Tokens and turns that they have spent; no run goes on over midnight.
-    pub spent: BTreeMap<Namespace, (u64, u64)>,
-    /// Tokens and turns of each task, the most that was said.
-    pub used: BTreeMap<TaskId, (u64, u64)>,
+    /// What namespaces may spend in a day, and have spent.
+    pub budgets: Budgets,
     /// Who has a named workspace.
     pub workspaces: BTreeMap<(Namespace, String), AgentId>,
     /// Named workspaces that hold work which is nowhere else.
@@ -143,33 +140,5 @@ impl Shared {
         self.workspaces.remove(key);
         self.unpushed.remove(key);
         self.removals.remove(key);
-    }
-
-    /// Settings change.
-    pub fn put(&mut self, change: &ConfigChange) {
-        for (namespace, budget) in &change.namespace_budget {
-            let most = (budget.tokens_per_day, budget.turns_per_day);
-            self.budgets.insert(namespace.clone(), most);
-        }
-    }
-
-    /// A task says what it has used in all.
-    pub fn used(&mut self, task: TaskId, namespace: Namespace, usage: &Usage) {
-        let (tokens, turns) = (usage.input_tokens, u64::from(usage.turns));
-        let before = self.used.entry(task).or_default();
-        let spent = self.spent.entry(namespace).or_default();
-        spent.0 += tokens.saturating_sub(before.0);
-        spent.1 += turns.saturating_sub(before.1);
-        *before = (before.0.max(tokens), before.1.max(turns));
-    }
-
-    /// Whether a namespace has spent all it may.
-    pub fn is_spent(&self, namespace: &Namespace) -> bool {
-        let (tokens, turns) = self.spent.get(namespace).copied().unwrap_or_default();
-        let budget = self.budgets.get(namespace.as_str());
-        budget.is_some_and(|(most_tokens, most_turns)| {
-            most_tokens.is_some_and(|most| tokens >= most)
-                || most_turns.is_some_and(|most| turns >= most)
-        })
     }
 }

@@ -1,6 +1,7 @@
 //! What must hold, whatever happens. Each rule is an object of its own, with an id.
 
 mod attempts;
+mod budgets;
 mod decisions;
 mod limits;
 mod order;
@@ -93,7 +94,7 @@ pub fn all(decides_again: bool) -> Vec<Box<dyn Checker>> {
         Box::new(limits::Slots),
         Box::new(limits::Keys),
         Box::new(limits::Fitting),
-        Box::new(shared::Budgets),
+        Box::<budgets::Budgets>::default(),
         Box::new(shared::Workspaces),
         Box::new(shared::Sessions),
         Box::<order::NoStarvation>::default(),

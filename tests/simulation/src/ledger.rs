@@ -231,7 +231,7 @@ impl Ledger {
             }
             Control::PutConfig(change) => {
                 self.window_ms = change.idempotency_window.map(|w| w.0).or(self.window_ms);
-                self.shared.put(change);
+                self.shared.budgets.put(change);
             }
             Control::Decide {
                 task,
@@ -258,6 +258,9 @@ impl Ledger {
                 let key = (namespace.clone(), name.clone());
                 self.shared.removals.insert(key, at);
             }
+            Control::DecideBudget {
+                namespace, answer, ..
+            } => self.shared.budgets.answered(namespace, *answer),
             Control::Retry { .. } => {}
         }
     }
@@ -415,10 +418,14 @@ impl Ledger {
             (Event::WorkspaceRemoved(e), _) => {
                 self.shared.forget(&(e.namespace.clone(), e.name.clone()));
             }
+            (Event::BudgetReached(e), _) => {
+                self.shared.budgets.reached(&e.namespace, e.on_reached);
+            }
             (Event::AttemptUsage(e), _) => {
                 if let Some(task) = self.tasks.get(&e.lease.task) {
                     let namespace = task.spec.namespace.clone();
-                    self.shared.used(e.lease.task, namespace, &e.usage);
+                    let budgets = &mut self.shared.budgets;
+                    budgets.used(e.lease.task, namespace, &e.usage);
                 }
             }
             _ => {}

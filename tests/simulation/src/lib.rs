@@ -19,6 +19,7 @@
 )]
 
 pub mod books;
+pub mod budgets;
 pub mod checkers;
 pub mod filings;
 pub mod ledger;

@@ -1,25 +1,28 @@
-//! `conductor approvals …`: what attempts ask people, and the answers.
+//! `conductor approvals …`: what attempts ask people, what is asked of budgets that are used up, and
+//! the answers.
 
 use std::sync::Arc;
 
 use conductor_domain::State;
-use conductor_domain::state::{Approval, Task};
+use conductor_domain::state::{Approval, BudgetQuestion, Task};
 use conductor_eventlog::jetstream::Connection;
+use conductor_protocol::control::OnReached;
 use conductor_protocol::human::format_time;
 use conductor_protocol::limits::WORD_BYTES_MAX;
 use conductor_protocol::terms::Answer;
-use conductor_protocol::{Control, TaskId};
+use conductor_protocol::{Control, Namespace, TaskId, UnixMs};
 use serde_json::{Value, json};
 
+use super::submit::file::now_ms;
 use super::{control, read};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out;
 use crate::settings::Settings;
 
-/// Look at what running tasks ask people, and answer
+/// Look at what people are asked, and answer
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ApprovalsCommand {
-    /// Show the questions that nobody has answered
+    /// Show the questions that nobody has answered: of running tasks, and about budgets that are used up
     List,
     /// Answer yes
     Approve(Reply),
@@ -31,10 +34,15 @@ pub(crate) enum ApprovalsCommand {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Reply {
     /// Id, beginning of one, or name of the task that asks
-    pub(crate) task: String,
+    #[arg(required_unless_present = "namespace")]
+    pub(crate) task: Option<String>,
     /// Which of its questions; the only one where there is one
     pub(crate) number: Option<u32>,
-    /// What to say with it: the model reads it
+    /// Answer for a namespace instead, whose budget of the day is used up: yes is as much again for
+    /// today, no fails what waits for it
+    #[arg(long, conflicts_with_all = ["task", "number"])]
+    pub(crate) namespace: Option<Namespace>,
+    /// What to say with it: the model reads it, or whoever reads why a task failed
     #[arg(long)]
     pub(crate) text: Option<String>,
 }
@@ -52,7 +60,7 @@ pub(crate) async fn run(command: Option<ApprovalsCommand>, settings: &Settings) 
 }
 
 async fn list(connection: &Arc<Connection>, settings: &Settings) -> Outcome {
-    let rows = asked(&read::now(connection).await?.state);
+    let rows = asked(&read::now(connection).await?.state, now_ms());
     let columns = [
         ("TASK", "task"),
         ("NAME", "name"),
@@ -66,10 +74,13 @@ async fn list(connection: &Arc<Connection>, settings: &Settings) -> Outcome {
     Ok(Exit::Ok)
 }
 
-/// Every question that nobody has answered, as data.
-pub(crate) fn asked(state: &State) -> Vec<Value> {
-    questions(state)
-        .map(|(id, task, number, approval)| row(id, task, number, approval))
+/// Every question that nobody has answered by a time, as data. Those about budgets are over when the
+/// day is, whether or not a record says so.
+pub(crate) fn asked(state: &State, now_ms: UnixMs) -> Vec<Value> {
+    let of_tasks = questions(state).map(|(id, task, number, a)| row(id, task, number, a));
+    let of_budgets = state.budget_questions(now_ms.max(state.time_ms));
+    of_tasks
+        .chain(of_budgets.iter().map(row_of_budget))
         .collect()
 }
 
@@ -96,6 +107,23 @@ fn row(id: TaskId, task: &Task, number: u32, approval: &Approval) -> Value {
     })
 }
 
+fn row_of_budget(question: &BudgetQuestion) -> Value {
+    let BudgetQuestion {
+        namespace, account, ..
+    } = question;
+    let summary = format!(
+        "namespace {namespace} has used up its budget of the day ({account}); may it spend as much \
+         again?"
+    );
+    json!({
+        "task": null, "name": null, "number": null, "attempt": null,
+        "question": "budget", "summary": summary,
+        "requested": format_time(question.asked_ms),
+        "expires": format_time(question.expires_ms), "default": OnReached::Wait,
+        "agent": null, "queue": null, "namespace": namespace,
+    })
+}
+
 /// Answers a question.
 pub(crate) async fn answer(
     connection: &Arc<Connection>,
@@ -103,8 +131,11 @@ pub(crate) async fn answer(
     answer: Answer,
 ) -> Outcome<Value> {
     check_text(reply.text.as_deref())?;
+    if let Some(namespace) = reply.namespace {
+        return answer_budget(connection, namespace, answer, reply.text).await;
+    }
     let reader = read::now(connection).await?;
-    let id = read::find(&reader.state, &reply.task)?;
+    let id = read::find(&reader.state, reply.task.as_deref().unwrap_or_default())?;
     let number = match reply.number {
         Some(number) => number,
         None => only_question(&reader.state, id)?,
@@ -117,6 +148,36 @@ pub(crate) async fn answer(
     };
     control::say_one(connection, decide).await?;
     Ok(json!({"task": id, "approval": number, "answer": answer}))
+}
+
+/// Answers whether a namespace may spend as much again.
+async fn answer_budget(
+    connection: &Arc<Connection>,
+    namespace: Namespace,
+    answer: Answer,
+    text: Option<String>,
+) -> Outcome<Value> {
+    let state = read::now(connection).await?.state;
+    let mut questions = state.budget_questions(state.time_ms).into_iter();
+    if !questions.any(|q| q.namespace == namespace) {
+        let message = match state.budget_reached(&namespace, state.time_ms) {
+            Some(reached) if reached.is_denied => {
+                format!("namespace {namespace} was denied more for today")
+            }
+            _ => format!("nobody is asked about a budget of namespace {namespace}"),
+        };
+        return Err(Failure::new(Exit::Conflict, message).hint(
+            "`conductor approvals` shows what is asked; a higher budget of `conductor config put` \
+             counts at once",
+        ));
+    }
+    let decide = Control::DecideBudget {
+        namespace: namespace.clone(),
+        answer,
+        text,
+    };
+    control::say_one(connection, decide).await?;
+    Ok(json!({"namespace": namespace, "answer": answer}))
 }
 
 /// The number of the only question of a task.

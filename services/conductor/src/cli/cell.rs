@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use conductor_domain::State;
 use conductor_protocol::Control;
-use conductor_protocol::control::ConfigChange;
+use conductor_protocol::control::{ConfigChange, NamespaceBudget};
 use conductor_protocol::human::format_time;
 use conductor_protocol::ids::{AgentId, QueueName};
 use serde_json::{Value, json};
@@ -267,14 +267,60 @@ fn queue_rows(state: &State) -> Vec<Value> {
 fn read_change(json: &str) -> Outcome<ConfigChange> {
     let wrong = |e: String| Failure::usage(format!("not a change of the settings: {e}"));
     let mut unknown = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
     let mut de = serde_json::Deserializer::from_str(json);
-    let change = serde_ignored::deserialize(&mut de, |path| unknown.push(path.to_string()));
-    let change = change.map_err(|e| wrong(e.to_string()))?;
-    if unknown.is_empty() {
-        return Ok(change);
+    let de = serde_path_to_error::Deserializer::new(&mut de, &mut track);
+    let change = serde_ignored::deserialize(de, |path| unknown.push(path.to_string()));
+    let change: ConfigChange = change.map_err(|e: serde_json::Error| {
+        wrong(match track.path().to_string().as_str() {
+            "." => e.to_string(),
+            field => format!("{field}: {e}"),
+        })
+    })?;
+    if !unknown.is_empty() {
+        let message = format!("there is no setting {}", unknown.join(", "));
+        return Err(wrong(message).hint("`conductor config get` shows those there are"));
     }
-    let message = format!("there is no setting {}", unknown.join(", "));
-    Err(wrong(message).hint("`conductor config get` shows those there are"))
+    for (namespace, budget) in &change.namespace_budget {
+        check_budget(budget).map_err(|(field, problem, remedy)| {
+            let field = format!("namespace_budget.{namespace}.{field}");
+            wrong(format!("{field}: {problem}")).hint(remedy)
+        })?;
+    }
+    Ok(change)
+}
+
+/// What is wrong with a budget, though the log would take it: the field, and what to do.
+fn check_budget(budget: &NamespaceBudget) -> Result<(), (&'static str, String, &'static str)> {
+    if let Some(usd) = budget.usd_per_day
+        && (usd < 0.0 || !usd.is_finite())
+    {
+        let remedy = "dollars, such as 20 or 0.5; without the field money is not limited";
+        return Err(("usd_per_day", format!("is {usd}"), remedy));
+    }
+    if let Some(on_reached) = budget.on_reached
+        && !budget.has_limit()
+    {
+        let remedy = "name what is limited as well: usd_per_day, tokens_per_day, turns_per_day or \
+                      time_per_day; {} takes the budget away";
+        let problem = format!("is {on_reached}, but nothing is limited");
+        return Err(("on_reached", problem, remedy));
+    }
+    Ok(())
+}
+
+/// The settings in force, for people: what a budget leaves to the default stands there, too.
+fn config_json(state: &State) -> Outcome<Value> {
+    let mut config = serde_json::to_value(&state.config).map_err(std::io::Error::from)?;
+    let budgets = config
+        .get_mut("namespace_budget")
+        .and_then(Value::as_object_mut);
+    for (name, budget) in budgets.into_iter().flatten() {
+        if let Some(known) = state.config.namespace_budget.get(name) {
+            super::put(budget, "on_reached", known.on_reached.as_str());
+        }
+    }
+    Ok(config)
 }
 
 pub(crate) async fn config(command: ConfigCommand, settings: &Settings) -> Outcome {
@@ -288,7 +334,53 @@ pub(crate) async fn config(command: ConfigCommand, settings: &Settings) -> Outco
                 .state
         }
     };
-    let config = serde_json::to_value(&state.config).map_err(std::io::Error::from)?;
-    out::one(settings.output, &config);
+    out::one(settings.output, &config_json(&state)?);
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(json: &str) -> (String, Option<String>) {
+        let failure = read_change(json).unwrap_err();
+        assert_eq!(failure.code, Exit::Usage);
+        (failure.message, failure.hint)
+    }
+
+    #[test]
+    fn a_change_that_is_wrong_names_its_field_and_what_to_do() {
+        let (unknown, _) =
+            refused(r#"{"namespace_budget": {"team": {"usd_per_day": 1, "on_reached": "stop"}}}"#);
+        assert!(
+            unknown.contains("namespace_budget.team.on_reached: unknown variant `stop`")
+                && unknown.contains("`wait`, `fail`, `ask`"),
+            "{unknown}"
+        );
+        let (nothing, hint) = refused(r#"{"namespace_budget": {"team": {"on_reached": "ask"}}}"#);
+        assert!(
+            nothing.contains("namespace_budget.team.on_reached: is ask, but nothing is limited"),
+            "{nothing}"
+        );
+        assert!(hint.unwrap().contains("usd_per_day"));
+        let (less, hint) = refused(r#"{"namespace_budget": {"team": {"usd_per_day": -1}}}"#);
+        assert!(less.contains("team.usd_per_day: is -1"), "{less}");
+        assert!(hint.unwrap().contains("dollars"));
+        let (mistyped, hint) = refused(r#"{"namespace_budget": {"team": {"usd": 1}}}"#);
+        assert!(mistyped.contains("namespace_budget.team.usd"), "{mistyped}");
+        assert!(hint.unwrap().contains("config get"));
+    }
+
+    #[test]
+    fn what_a_budget_leaves_out_is_shown() {
+        let mut state = State::new("test".parse().unwrap());
+        let change = r#"{"namespace_budget": {"a": {"turns_per_day": 1}, "b": {"turns_per_day": 1, "on_reached": "fail"}}}"#;
+        state.config.change(&read_change(change).unwrap());
+        let shown = config_json(&state).unwrap();
+        let on_reached = |name: &str| shown["namespace_budget"][name]["on_reached"].clone();
+        assert_eq!(
+            (on_reached("a"), on_reached("b")),
+            ("wait".into(), "fail".into())
+        );
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use conductor_protocol::TaskId;
-use conductor_protocol::event::Event;
+use conductor_protocol::event::{BudgetReached, Event};
 use conductor_protocol::ids::{AgentId, Namespace, Position, QueueName};
 use conductor_protocol::spec::TaskSpec;
 
@@ -27,6 +27,8 @@ pub struct Overlay {
     pub(super) tasks: BTreeMap<TaskId, Event>,
     /// Agents with a decision in flight.
     pub(super) agents: BTreeSet<AgentId>,
+    /// Budgets that are said to be used up, in flight. Kept whole as well.
+    pub(super) budgets: BTreeMap<Namespace, BudgetReached>,
     /// Tasks whose acceptance is in flight, with their namespace, and their key if they have one.
     pub(super) accepted: BTreeMap<TaskId, (Namespace, Option<Arc<str>>)>,
     /// Keys whose acceptance is in flight.
@@ -56,6 +58,11 @@ impl Overlay {
             Event::LogFormat(_) => self.format = 0,
             Event::AgentLost(e) => {
                 self.agents.remove(&e.agent);
+            }
+            Event::BudgetReached(e) => {
+                if self.budgets.get(&e.namespace) == Some(e) {
+                    self.budgets.remove(&e.namespace);
+                }
             }
             other => {
                 if let Some(task) = other.task()
@@ -89,7 +96,7 @@ impl Overlay {
 
     /// How many decisions are in flight, submissions aside.
     pub fn len(&self) -> usize {
-        self.tasks.len() + self.agents.len() + self.accepted.len()
+        self.tasks.len() + self.agents.len() + self.accepted.len() + self.budgets.len()
     }
 
     /// Whether nothing is in flight.

@@ -2,7 +2,7 @@
 
 use conductor_protocol::Control;
 
-use super::{At, Ruling, people, subtasks};
+use super::{At, Ruling, budgets, people, subtasks};
 use crate::state::{State, WORKSPACES_SINCE};
 use crate::void::VoidReason;
 
@@ -66,11 +66,20 @@ pub(super) fn apply(state: &mut State, at: At, control: &Control) -> Ruling {
             let key = (namespace.clone(), name.clone());
             state.ask_removal(at.position, &key, discard.as_deref())
         }
+        Control::DecideBudget {
+            namespace,
+            answer,
+            text,
+        } => {
+            since(state, BUDGETS_SINCE)?;
+            budgets::answered(state, at, namespace, *answer, text.as_deref())
+        }
         Control::PutConfig(change) => {
             if !change.namespace_budget.is_empty() {
                 since(state, BUDGETS_SINCE)?;
             }
             state.config.change(change);
+            budgets::changed(state, change);
             // The order of the ready depends on the aging interval.
             state.rebuild_index();
             Ok(())

@@ -7,7 +7,7 @@ use conductor_protocol::ids::Lease;
 use conductor_protocol::spec::NeedPolicy;
 use conductor_protocol::{OutcomeClass, TaskId};
 
-use super::{At, Notice, Ruling, end, intake, people};
+use super::{At, Notice, Ruling, budgets, end, intake, people};
 use crate::planted::{Bug, is_planted};
 use crate::state::{AgentStatus, Outcome, Phase, State, Task};
 use crate::void::VoidReason;
@@ -35,6 +35,7 @@ pub(super) fn apply(state: &mut State, at: At, event: &Event, notices: &mut Vec<
         Event::TaskRedriven(e) => redriven(state, at, e.task),
         Event::AttemptTimedOut(e) => attempt_timed_out(state, at, e.lease, e.timeout),
         Event::ApprovalDecided(e) => people::decided(state, e),
+        Event::BudgetReached(e) => budgets::reached(state, at, e),
         Event::AgentLost(e) => {
             let agent = state
                 .agents
@@ -111,7 +112,8 @@ fn failed(state: &mut State, at: At, e: &TaskFailed, notices: &mut Vec<Notice>) 
     let task = open(state, e.task)?;
     let is_for_need =
         matches!(task.phase, Phase::Pending { .. }) && task.aside.failed_need.is_some();
-    if task.phase != Phase::Undecided && !is_for_need {
+    let is_for_budget = budgets::is_failed(state, at, task, e);
+    if task.phase != Phase::Undecided && !is_for_need && !is_for_budget {
         return Err(VoidReason::NotPending);
     }
     end::finish(

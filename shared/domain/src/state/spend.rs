@@ -1,29 +1,33 @@
-//! What namespaces have spent today, and what they may.
+//! What namespaces have spent today. What they may, and what follows, is in `budgets`.
 
 use std::collections::BTreeMap;
 
 use conductor_protocol::UnixMs;
-use conductor_protocol::human::{DurationMs, format_time};
+use conductor_protocol::event::DaySpent;
 use conductor_protocol::ids::Namespace;
 use conductor_protocol::spec::Runtime;
 use serde::{Deserialize, Serialize};
 
-use super::{Phase, State, Task};
-use crate::config::DayBudget;
-use crate::planted::{Bug, is_planted};
+use super::{Phase, Reached, State, Task};
 
 /// A day in UTC, in milliseconds.
-const DAY_MS: u64 = 24 * 3_600_000;
+pub(crate) const DAY_MS: u64 = 24 * 3_600_000;
 /// Millionths of a dollar in a dollar.
 pub(crate) const MICROS: f64 = 1_000_000.0;
 
-/// What was spent on one day, in UTC by the records' time.
+/// What was spent on one day, in UTC by the records' time, and which budgets that used up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spend {
     /// Days since 1970.
     pub day: u64,
     /// By namespace.
     pub by: BTreeMap<Namespace, Spent>,
+    /// Namespaces whose budget is noted as used up.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reached: BTreeMap<Namespace, Reached>,
+    /// How often people have allowed a namespace to spend as much again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub granted: BTreeMap<Namespace, u32>,
 }
 
 /// What a namespace spent.
@@ -44,6 +48,17 @@ pub struct Spent {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_zero(n: &u64) -> bool {
     *n == 0
+}
+
+impl From<Spent> for DaySpent {
+    fn from(spent: Spent) -> Self {
+        Self {
+            usd_micros: spent.usd_micros,
+            tokens: spent.tokens,
+            turns: spent.turns,
+            ran_ms: spent.ran_ms,
+        }
+    }
 }
 
 /// What a task has used more than was known.
@@ -95,13 +110,26 @@ impl State {
         }
     }
 
-    /// A task of a namespace has used more.
-    pub(crate) fn spend(&mut self, namespace: &Namespace, more: More) {
+    /// What belongs to the day of the last record; what belonged to another day is gone.
+    pub(crate) fn today(&mut self) -> &mut Spend {
         let day = self.time_ms / DAY_MS;
         if self.spend.day != day {
-            self.spend.day = day;
-            self.spend.by.clear();
+            self.spend = Spend {
+                day,
+                ..Spend::default()
+            };
         }
+        &mut self.spend
+    }
+
+    /// What is kept of the day of a time, if that day is the one.
+    pub(crate) fn spend_of(&self, time_ms: UnixMs) -> Option<&Spend> {
+        (self.spend.day == time_ms / DAY_MS).then_some(&self.spend)
+    }
+
+    /// A task of a namespace has used more.
+    pub(crate) fn spend(&mut self, namespace: &Namespace, more: More) {
+        self.today();
         // Beyond all numbers is the largest.
         let usd_micros = (more.usd * MICROS) as u64;
         if usd_micros == 0 && more.tokens == 0 && more.turns == 0 && more.ran_ms == 0 {
@@ -116,83 +144,12 @@ impl State {
 
     /// What a namespace has spent on the day of a time.
     pub fn spent(&self, namespace: &Namespace, time_ms: UnixMs) -> Spent {
-        let is_today = self.spend.day == time_ms / DAY_MS;
-        let spent = self.spend.by.get(namespace).filter(|_| is_today);
+        let spent = self.spend_of(time_ms).and_then(|s| s.by.get(namespace));
         spent.copied().unwrap_or_default()
-    }
-
-    /// Whether a namespace has used up what it may spend on the day of a time.
-    pub(crate) fn is_spent(&self, namespace: &Namespace, time_ms: UnixMs) -> bool {
-        if self.config.namespace_budget.is_empty() || is_planted(Bug::BudgetIgnored) {
-            return false;
-        }
-        let budget = self.config.namespace_budget.get(namespace.as_str());
-        budget.is_some_and(|b| b.is_reached(self.spent(namespace, time_ms)))
-    }
-
-    /// Whether a task has to wait for its namespace's budget.
-    pub(crate) fn is_over_budget(&self, task: &Task, time_ms: UnixMs) -> bool {
-        needs_a_model(task.spec.runtime) && self.is_spent(&task.spec.namespace, time_ms)
-    }
-
-    /// Why a task has to wait for its namespace's budget.
-    pub(crate) fn why_over_budget(&self, task: &Task, time_ms: UnixMs) -> Option<String> {
-        let namespace = &task.spec.namespace;
-        if !self.is_over_budget(task, time_ms) {
-            return None;
-        }
-        let budget = self.config.namespace_budget.get(namespace.as_str())?;
-        let spent = self.spent(namespace, time_ms);
-        let tomorrow = format_time((time_ms / DAY_MS + 1) * DAY_MS);
-        Some(format!(
-            "namespace {namespace} has used up its budget of the day ({}); it goes on at {tomorrow}, \
-             or with a higher budget",
-            budget.compared(spent)
-        ))
     }
 }
 
 /// Whether tasks of a runtime spend anything.
 pub(crate) fn needs_a_model(runtime: Runtime) -> bool {
     matches!(runtime, Runtime::Claude | Runtime::Codex | Runtime::Acp)
-}
-
-impl DayBudget {
-    /// Whether so much is all of it.
-    fn is_reached(&self, spent: Spent) -> bool {
-        self.usd_micros.is_some_and(|max| spent.usd_micros >= max)
-            || self.tokens.is_some_and(|max| spent.tokens >= max)
-            || self.turns.is_some_and(|max| spent.turns >= max)
-            || self.ran_ms.is_some_and(|max| spent.ran_ms >= max)
-    }
-
-    fn compared(&self, spent: Spent) -> String {
-        let usd = |micros: u64| micros as f64 / MICROS;
-        let money = self.usd_micros.map(|max| {
-            let (spent, max) = (usd(spent.usd_micros), usd(max));
-            format!("{spent:.2} of {max:.2} USD")
-        });
-        let tokens = self
-            .tokens
-            .map(|max| format!("{} of {max} tokens", spent.tokens));
-        let turns = self
-            .turns
-            .map(|max| format!("{} of {max} turns", spent.turns));
-        let time = self.ran_ms.map(|max| {
-            let (ran, max) = (seconds(spent.ran_ms), DurationMs(max));
-            format!("{ran} of {max} of running")
-        });
-        money
-            .into_iter()
-            .chain(tokens)
-            .chain(turns)
-            .chain(time)
-            .collect::<Vec<_>>()
-            .join(", ")
-    }
-}
-
-/// A time in whole seconds, for people.
-fn seconds(ms: u64) -> DurationMs {
-    DurationMs(ms / 1_000 * 1_000)
 }

@@ -138,6 +138,48 @@ fn second_format() -> Vec<Record> {
     world.log
 }
 
+/// A history of budgets that are used up, over two days.
+fn budgets() -> Vec<Record> {
+    use super::sharing::{DAY_MS, model, put, uses};
+    use conductor_protocol::Control;
+    use conductor_protocol::terms::Answer;
+    let mut world = World::new();
+    let budget = |policy: &str| {
+        let budget = json!({"tokens_per_day": 1_000, "on_reached": policy});
+        json!({"namespace_budget": {"team": budget}})
+    };
+    let say = |world: &mut World, answer| {
+        world.control(&Control::DecideBudget {
+            namespace: "team".parse().unwrap(),
+            answer,
+            text: Some("so be it".to_owned()),
+        });
+        world.settle();
+    };
+    put(&mut world, budget("ask"));
+    let first = model(&mut world, "team");
+    let lease = world.run(first, "a1");
+    uses(&mut world, lease, 0.0, 1_000);
+    let second = model(&mut world, "team");
+    say(&mut world, Answer::Allow);
+    uses(&mut world, lease, 0.0, 2_000);
+    world.settle();
+    say(&mut world, Answer::Deny);
+    say(&mut world, Answer::Allow);
+    assert_eq!(world.phase(second), "failed");
+    put(&mut world, budget("fail"));
+    model(&mut world, "team");
+    put(&mut world, budget("wait"));
+    let third = model(&mut world, "team");
+    world.now_ms += DAY_MS;
+    uses(&mut world, lease, 0.0, 2_001);
+    let assignment = world.assignment(third, "a1");
+    world.scheduler("a1", assignment);
+    uses(&mut world, lease, 0.0, 3_001);
+    world.settle();
+    world.log
+}
+
 fn say_all(world: &mut World) {
     for (to, event) in world.words() {
         world.scheduler(to.as_str(), event);
@@ -176,5 +218,13 @@ fn the_recorded_log_of_the_second_format_means_what_it_always_meant() {
     let (verdicts, digest) = read(recorded("recorded-2", second_format));
     expect_file!["recorded-2.txt"].assert_eq(&verdicts);
     expect!["state version 5: d27e7ef735fd31601cbebfc77139889c38f35c0781df7e3e108d9e7dda8e5342"]
+        .assert_eq(&digest);
+}
+
+#[test]
+fn the_recorded_log_of_budgets_means_what_it_always_meant() {
+    let (verdicts, digest) = read(recorded("recorded-budgets", budgets));
+    expect_file!["recorded-budgets.txt"].assert_eq(&verdicts);
+    expect!["state version 5: 4bb5bc9194aeeb7c4188623be057ad2a906ed219a02f1782b05f007c167849ba"]
         .assert_eq(&digest);
 }

@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 
 use super::world::{START_MS, World, agent};
 
-const DAY_MS: u64 = 24 * 3_600_000;
+pub(super) const DAY_MS: u64 = 24 * 3_600_000;
 
-fn put(world: &mut World, change: Value) -> Verdict {
+pub(super) fn put(world: &mut World, change: Value) -> Verdict {
     world.control(&Control::PutConfig(serde_json::from_value(change).unwrap()))
 }
 
-fn model(world: &mut World, namespace: &str) -> TaskId {
+pub(super) fn model(world: &mut World, namespace: &str) -> TaskId {
     world.task(json!({"namespace": namespace, "run": {"claude": {"prompt": "p"}}}))
 }
 
-fn uses(world: &mut World, lease: Lease, cost_usd: f64, input_tokens: u64) {
+pub(super) fn uses(world: &mut World, lease: Lease, cost_usd: f64, input_tokens: u64) {
     let usage = Usage {
         cost_usd,
         input_tokens,

@@ -1,15 +1,17 @@
 //! Every reason for an event to be void, shown once on its own.
 
 use conductor_domain::{Verdict, VoidReason};
+use conductor_protocol::control::OnReached;
 use conductor_protocol::event::{
-    AgentDraining, AgentLeft, AgentLost, AttemptRevoked, AttemptStarted, RevokeReason,
-    TaskCancelled, TaskReady, TaskRejected, TaskRetrySet,
+    AgentDraining, AgentLeft, AgentLost, AttemptRevoked, AttemptStarted, BudgetReached, DayLimit,
+    DaySpent, RevokeReason, TaskCancelled, TaskReady, TaskRejected, TaskRetrySet,
 };
 use conductor_protocol::ids::Position;
 use conductor_protocol::terms::Answer;
 use conductor_protocol::{Control, OutcomeClass};
 use serde_json::json;
 
+use super::sharing::DAY_MS;
 use super::world::{World, agent, filing, succeeded};
 
 type Case = fn(&mut World) -> Verdict;
@@ -151,6 +153,15 @@ fn case(reason: VoidReason) -> Case {
             let task = w.task(json!({"run": {"claude": {"prompt": "p"}}}));
             let assignment = w.assignment(task, "a1");
             w.scheduler("a1", assignment)
+        },
+        VoidReason::BudgetNotReached => |w| {
+            w.orchestrator(BudgetReached {
+                namespace: conductor_protocol::Namespace::default(),
+                day: w.now_ms / DAY_MS,
+                spent: DaySpent::default(),
+                limit: DayLimit::default(),
+                on_reached: OnReached::Wait,
+            })
         },
         VoidReason::WorkspaceElsewhere => |w| {
             let named = json!({"workspace": {"name": "site"}});

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::class::OutcomeClass;
-use crate::ids::{AgentId, Lease, Position, TaskId, UnixMs};
+use crate::control::OnReached;
+use crate::ids::{AgentId, Lease, Namespace, Position, TaskId, UnixMs};
 use crate::spec::TaskSpec;
 use crate::terms::Answer;
 
@@ -191,6 +192,53 @@ pub struct ApprovalDecided {
     /// What was said with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+}
+
+/// A namespace has used up its budget of the day. Once for each time that it does: what people
+/// allowed, and another budget, may be used up in their turn.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BudgetReached {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The day, in days since 1970 by UTC.
+    pub day: u64,
+    /// What it had spent on that day.
+    pub spent: DaySpent,
+    /// What it might spend, with all that people have allowed.
+    pub limit: DayLimit,
+    /// What happens now.
+    pub on_reached: OnReached,
+}
+
+/// What a namespace spent in a day.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DaySpent {
+    /// Money, in millionths of a US dollar.
+    pub usd_micros: u64,
+    /// Tokens that count.
+    pub tokens: u64,
+    /// Turns of models.
+    pub turns: u64,
+    /// How long attempts ran that need a model, in milliseconds.
+    pub ran_ms: u64,
+}
+
+/// What a namespace may spend in a day.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DayLimit {
+    /// Money, in millionths of a US dollar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usd_micros: Option<u64>,
+    /// Tokens that count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
+    /// Turns of models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turns: Option<u64>,
+    /// How long attempts may run that need a model, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ran_ms: Option<u64>,
 }
 
 /// Which timeout ended an attempt.

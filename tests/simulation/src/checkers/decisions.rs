@@ -223,6 +223,10 @@ impl Checker for DecidedOnce {
                     format!("news {} {number} {is_end}", e.lease.assigned)
                 }
             },
+            Event::BudgetReached(e) => {
+                let turn = ledger.shared.budgets.turns.get(&e.namespace);
+                format!("{} {turn:?}", e.namespace)
+            }
             Event::AgentLost(e) => format!("{} {}", e.agent, e.incarnation),
             Event::AgentDismissed(e) => format!("{agent:?} {} {}", e.incarnation, e.replaced),
             Event::WorkspaceDropped(e) => format!("removal {} {}", e.control, e.incarnation),

@@ -1,16 +1,15 @@
-//! What tasks share: what their namespace may spend, named workspaces, and where sessions are.
+//! What tasks share beside budgets: named workspaces, and where sessions are.
 
 use conductor_domain::State;
 use conductor_protocol::Control;
 use conductor_protocol::event::{AttemptAssigned, Event};
 use conductor_protocol::ids::AgentId;
-use conductor_protocol::spec::Runtime;
 
 use super::{Checker, Ruling};
 use crate::ledger::{By, Ledger, Seen, Task, What, workspace_of};
 
 /// An assignment that counted, its task in the books, and its agent.
-fn assigned<'a>(
+pub(super) fn assigned<'a>(
     ledger: &'a Ledger,
     seen: &Seen<'a>,
 ) -> Option<(&'a AttemptAssigned, &'a Task, &'a AgentId)> {
@@ -20,39 +19,6 @@ fn assigned<'a>(
     };
     let task = ledger.tasks.get(&e.task)?;
     seen.is_applied().then_some((e, task, id))
-}
-
-/// Nothing that needs a model is begun in a namespace that has spent what it may.
-pub(super) struct Budgets;
-
-impl Checker for Budgets {
-    fn id(&self) -> &'static str {
-        "budgets"
-    }
-
-    fn on_event(&mut self, ledger: &Ledger, _: &State, seen: &Seen<'_>) -> Ruling {
-        let Some((e, task, _)) = assigned(ledger, seen) else {
-            return Ok(());
-        };
-        let namespace = &task.spec.namespace;
-        if task.spec.runtime == Runtime::Claude && ledger.shared.is_spent(namespace) {
-            return Err(format!("{} begins, but {namespace} has spent all", e.task));
-        }
-        Ok(())
-    }
-
-    fn on_record(&mut self, ledger: &Ledger, state: &State) -> Ruling {
-        for (namespace, spent) in &ledger.shared.spent {
-            let known = state.spent(namespace, state.time_ms);
-            let known = (known.tokens, known.turns);
-            if known != *spent {
-                return Err(format!(
-                    "{namespace} spent {spent:?}, the state says {known:?}"
-                ));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// One task works in a named workspace at a time, and where it is.

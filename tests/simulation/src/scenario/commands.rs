@@ -1,8 +1,9 @@
 //! What the operator says.
 
-use conductor_protocol::control::{ConfigChange, NamespaceBudget};
+use conductor_protocol::control::{ConfigChange, NamespaceBudget, OnReached};
 use conductor_protocol::human::DurationMs;
-use conductor_protocol::{AgentId, Control, TaskId};
+use conductor_protocol::terms::Answer;
+use conductor_protocol::{AgentId, Control, Namespace, TaskId};
 
 use super::Action;
 use super::submissions::QUEUES;
@@ -64,10 +65,19 @@ fn budgets(o: &Options, actions: &mut Vec<(u64, Action)>) {
     if o.is_narrow || !r.chance(400) {
         return;
     }
+    let mut luck = Random::stream(o.seed, "policies");
+    let policies = [
+        None,
+        Some(OnReached::Wait),
+        Some(OnReached::Fail),
+        Some(OnReached::Ask),
+        Some(OnReached::Ask),
+    ];
     for at in [r.below(5_000), r.below(o.trouble_ms)] {
         let budget = NamespaceBudget {
             tokens_per_day: Some(r.below(3_000)),
             turns_per_day: r.chance(500).then(|| r.below(6)),
+            on_reached: *luck.pick(&policies).unwrap_or(&None),
             ..NamespaceBudget::default()
         };
         let namespace = r.pick(&["default", "ns0", "ns1"]).copied();
@@ -76,5 +86,16 @@ fn budgets(o: &Options, actions: &mut Vec<(u64, Action)>) {
             ..ConfigChange::default()
         };
         actions.push((at, Action::Say(Control::PutConfig(change))));
+    }
+    // Some speak of it whether or not anybody asks.
+    while luck.chance(500) {
+        let namespace = luck.pick(&["default", "ns0", "ns1"]).copied();
+        let answers = [Answer::Allow, Answer::Deny];
+        let decide = Control::DecideBudget {
+            namespace: Namespace::from_log(namespace.unwrap_or("default")),
+            answer: luck.pick(&answers).copied().unwrap_or_default(),
+            text: None,
+        };
+        actions.push((luck.below(o.trouble_ms), Action::Say(decide)));
     }
 }

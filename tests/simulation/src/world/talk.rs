@@ -6,8 +6,9 @@ use conductor_agent::attempt::Stop;
 use conductor_agent::duty::Input;
 use conductor_domain::record::Content;
 use conductor_protocol::Control;
+use conductor_protocol::control::OnReached;
 use conductor_protocol::event::{
-    ApprovalRequested, ApprovalWithdrawn, Event, Question, SubtaskNews, Word,
+    ApprovalRequested, ApprovalWithdrawn, BudgetReached, Event, Question, SubtaskNews, Word,
 };
 use conductor_protocol::human::DurationMs;
 use conductor_protocol::ids::{Lease, Position};
@@ -192,13 +193,15 @@ impl World {
         let Some(decoded) = self.referee.decoded.last() else {
             return;
         };
-        let Content::Agent { items, .. } = &decoded.content else {
+        let (Content::Agent { items, .. } | Content::Leader { items, .. }) = &decoded.content
+        else {
             return;
         };
         let events: Vec<Event> = items.iter().flatten().cloned().collect();
         for event in events {
             match event {
                 Event::ApprovalRequested(e) => self.person_answers(e.lease, e.approval),
+                Event::BudgetReached(e) => self.person_decides(&e),
                 Event::AttemptStarted(e) => self.person_speaks(e.lease),
                 Event::AttemptSucceeded(e) => self.person_tidies(e.lease),
                 Event::AttemptFailed(e) => self.person_tidies(e.lease),
@@ -224,6 +227,26 @@ impl World {
             let said = Control::Decide {
                 task: lease.task,
                 approval,
+                answer,
+                text: luck.chance(300).then(|| "so be it".to_owned()),
+            };
+            self.push_in(luck.around(8_000), Next::Person(Box::new(said)));
+        }
+    }
+
+    /// Somebody says whether a namespace may spend as much again, asked or not.
+    fn person_decides(&mut self, reached: &BudgetReached) {
+        let answering = self.scenario.options.answering;
+        let mut luck = self.luck(&format!("budget {}", reached.namespace));
+        let is_asked = reached.on_reached == OnReached::Ask || luck.chance(100);
+        while is_asked && luck.chance(answering.min(900)) {
+            let answer = if luck.chance(500) {
+                Answer::Allow
+            } else {
+                Answer::Deny
+            };
+            let said = Control::DecideBudget {
+                namespace: reached.namespace.clone(),
                 answer,
                 text: luck.chance(300).then(|| "so be it".to_owned()),
             };

@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use tokio::sync::{OnceCell, mpsc};
 
 use super::heard;
-use super::params::{Answered, Cancel, Decide, List, Show, Submit, Watch};
+use super::params::{Cancel, Decide, List, Show, Submit, Watch};
+use crate::cli::submit::file::now_ms;
 use crate::cli::task::detail::{self, Detail};
 use crate::cli::task::listing::{self, Filter};
 use crate::cli::{approvals, control, put, read, submit, task};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::settings::Settings;
-use conductor_protocol::terms::Answer;
 
 /// Where tasks go that name no queue.
 const QUEUE: &str = "default";
@@ -114,21 +114,13 @@ impl Desk {
 
     pub(super) async fn approvals(&self) -> Outcome<Value> {
         let reader = read::now(self.connection().await?).await?;
-        let mut value = json!({"approvals": approvals::asked(&reader.state)});
+        let mut value = json!({"approvals": approvals::asked(&reader.state, now_ms())});
         heard::mark_questions(&mut value);
         Ok(value)
     }
 
     pub(super) async fn decide(&self, decide: Decide) -> Outcome<Value> {
-        let answer = match decide.answer {
-            Answered::Approve => Answer::Allow,
-            Answered::Deny => Answer::Deny,
-        };
-        let reply = approvals::Reply {
-            task: decide.task,
-            number: decide.approval,
-            text: decide.text,
-        };
+        let (reply, answer) = decide.into_reply()?;
         approvals::answer(self.connection().await?, reply, answer).await
     }
 }

@@ -1,10 +1,13 @@
 //! What tools are told. The comments here are what clients and their models read.
 
+use conductor_protocol::Namespace;
+use conductor_protocol::terms::Answer;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use crate::cli::approvals::Reply;
 use crate::exit::{Failure, Outcome};
 
 /// Most tasks of one list.
@@ -231,18 +234,50 @@ pub(super) enum Answered {
     Deny,
 }
 
-/// An answer to a question of a task.
+/// An answer to a question of a task, or about a budget.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Decide {
     /// Id, beginning or end of one, or name of the task that asks.
-    pub(super) task: String,
+    pub(super) task: Option<String>,
+    /// Instead of a task: the namespace whose budget of the day is used up. approve lets it spend as
+    /// much again today, deny fails what waits for it.
+    pub(super) namespace: Option<String>,
     /// The number of the question, as list_approvals shows it; the only one unless told otherwise.
     pub(super) approval: Option<u32>,
     /// Whether it may.
     pub(super) answer: Answered,
-    /// What to say with it: the model that asks reads it.
+    /// What to say with it: the model that asks reads it, or whoever reads why a task failed.
     pub(super) text: Option<String>,
+}
+
+impl Decide {
+    /// What is answered, in the words of the command line.
+    pub(super) fn into_reply(self) -> Outcome<(Reply, Answer)> {
+        let namespace = self.namespace.as_deref().map(str::parse::<Namespace>);
+        let namespace = namespace.transpose().map_err(|e| {
+            Failure::usage(format!("namespace: {e}")).hint("as list_approvals shows it")
+        })?;
+        let is_number_for_none = namespace.is_some() && self.approval.is_some();
+        if namespace.is_some() == self.task.is_some() || is_number_for_none {
+            let message = "task: names the task that asks, with approval where it asks more than \
+                           one question; namespace stands instead of both";
+            return Err(
+                Failure::usage(message).hint("name one of them, as list_approvals shows it")
+            );
+        }
+        let answer = match self.answer {
+            Answered::Approve => Answer::Allow,
+            Answered::Deny => Answer::Deny,
+        };
+        let reply = Reply {
+            task: self.task,
+            number: self.approval,
+            namespace,
+            text: self.text,
+        };
+        Ok((reply, answer))
+    }
 }
 
 /// Reads what a tool is told; on failure the field and what is wrong with it.
@@ -284,6 +319,33 @@ mod tests {
             task(json!({"prompt": "p"})),
             Ok(json!({"run": {"claude": {"prompt": "p"}}}))
         );
+    }
+
+    #[test]
+    fn an_answer_is_for_a_task_or_for_a_namespace() {
+        let told = |arguments: Value| {
+            let Value::Object(arguments) = arguments else {
+                panic!("an object")
+            };
+            let decide: Decide = read(arguments).map_err(|e| e.message)?;
+            decide.into_reply().map_err(|e| e.message)
+        };
+        let (reply, answer) = told(json!({"task": "t", "approval": 2, "answer": "deny"})).unwrap();
+        assert_eq!((reply.task.as_deref(), reply.number), (Some("t"), Some(2)));
+        assert_eq!((reply.namespace, answer), (None, Answer::Deny));
+        let (reply, answer) = told(json!({"namespace": "team", "answer": "approve"})).unwrap();
+        assert_eq!((reply.task, answer), (None, Answer::Allow));
+        assert_eq!(reply.namespace, Some("team".parse().unwrap()));
+        for wrong in [
+            json!({"answer": "approve"}),
+            json!({"task": "t", "namespace": "team", "answer": "approve"}),
+            json!({"namespace": "team", "approval": 1, "answer": "approve"}),
+        ] {
+            let problem = told(wrong).unwrap_err();
+            assert!(problem.starts_with("task: "), "{problem}");
+        }
+        let problem = told(json!({"namespace": "a b", "answer": "deny"})).unwrap_err();
+        assert!(problem.starts_with("namespace: must be"), "{problem}");
     }
 
     #[test]
