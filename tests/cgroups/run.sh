@@ -47,7 +47,7 @@ chmod +x "$work/guest.sh"
 echo "==> $(basename "$image"), without acceleration: a few minutes"
 (sleep 0.1; touch "$work/said"; exec tail --follow --lines +1 --pid $$ "$work/said") &
 PYTHONPATH="$cache/virtme" timeout 1800 python3 "$cache/virtme/bin/virtme-run" --disable-kvm \
-  --kimg "$image" --mods=auto --rw --memory 2G --cpus 2 --script-sh "$work/guest.sh" \
+  --kimg "$image" --mods=auto --rw --memory 4G --cpus 2 --script-sh "$work/guest.sh" \
   </dev/null >"$work/console" 2>&1 || true
 sleep 1
 kill %1 2>/dev/null || true
