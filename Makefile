@@ -15,10 +15,10 @@ run: build nats-server ## Start the system and stay up until Ctrl-C (data in ~/.
 	@echo "==> starting conductor; Ctrl-C drains and stops it"
 	@$(RELEASE) up
 
-# What is built for release. CI names all of it each time: another set of packages means other
-# features of what they share, and so everything anew.
-PACKAGES ?=
-packages = $(addprefix --package ,$(or $(PACKAGES),$(1)))
+# What is built for release. CI names all that its steps build each time: another set of packages
+# means other features of what they share, and so everything anew.
+RELEASE_PACKAGES ?=
+packages = $(addprefix --package ,$(sort $(1) $(RELEASE_PACKAGES)))
 
 build: need-rust
 	@echo "==> building the release binary (a few minutes the first time)"
@@ -34,9 +34,7 @@ agents: need-rust nats-server ## Twenty real Claude Code CLIs at once, one kille
 	@cargo test --locked --package conductor --test e2e -- --nocapture --test-threads 1 crowd:: real:: meeting::
 
 cgroups: need-rust nats-server ## Tests of limits by control groups, in a virtual machine (needs Debian's qemu; a few minutes)
-	@cargo test --locked --package conductor --test e2e --no-run --message-format json-render-diagnostics \
-	  | python3 -c 'import json,sys; print([e for e in map(lambda l: json.loads(l).get("executable"), sys.stdin) if e][-1])' \
-	  | xargs -I {} bash tests/cgroups/run.sh {} sandbox::limits
+	@bash tests/cgroups/run.sh
 
 SEEDS ?= 10000
 sim: need-rust ## Simulate the whole system under faults (SEEDS=10000, or SEED=… for one with its story)

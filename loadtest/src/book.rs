@@ -3,11 +3,14 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::latency::Latency;
 use crate::plan::Kind;
 use crate::workload::{Workload, now_unix_ns};
+
+/// How far apart two clocks may be read that are to be compared.
+const CLOCKS_APART: Duration = Duration::from_micros(5);
 
 /// Something that happened to so many tasks at a time, in nanoseconds from the beginning.
 pub(crate) type Tally = (u64, u64);
@@ -80,9 +83,10 @@ pub(crate) struct Closed {
 impl Book {
     /// Begins a book that times every so many groups of tasks.
     pub(crate) fn new(workload: &Workload, every: u64) -> Self {
+        let (start, start_unix_ns) = same_moment();
         Self {
-            start: Instant::now(),
-            start_unix_ns: now_unix_ns(),
+            start,
+            start_unix_ns,
             group: workload.group_size(),
             every: every.max(1),
             submitted: AtomicU64::new(0),
@@ -97,7 +101,7 @@ impl Book {
         self.start_unix_ns / 1_000_000
     }
 
-    /// A time of the machine's clock in nanoseconds since the beginning.
+    /// A time of the machine's clock in nanoseconds since the beginning; 0 for any before it.
     pub(crate) fn since_start(&self, unix_ns: u64) -> u64 {
         unix_ns.saturating_sub(self.start_unix_ns)
     }
@@ -198,6 +202,16 @@ impl Pages {
     }
 }
 
+/// Both clocks at one moment: read again where something came between.
+fn same_moment() -> (Instant, u64) {
+    loop {
+        let (start, unix_ns) = (Instant::now(), now_unix_ns());
+        if start.elapsed() < CLOCKS_APART {
+            return (start, unix_ns);
+        }
+    }
+}
+
 /// Every which group is timed: all where there are few, else so many that it costs nothing.
 pub(crate) fn timed_every(kind: Kind, tasks_per_second: f64) -> u64 {
     match kind {
@@ -247,16 +261,21 @@ pub(crate) fn latencies(
 }
 
 /// Latency until attempts began by the times of their records: by number of the task, in
-/// nanoseconds from the beginning.
+/// nanoseconds from the beginning. `None` as well where one began before it was submitted: then
+/// the machine's clock was set meanwhile.
 pub(crate) fn latency_by_log(
     lives: &[Life],
     from: u64,
     to: u64,
+    is_closed: bool,
     started: &HashMap<u64, u64>,
 ) -> Option<Latency> {
-    until(lives, from, to, true, |life| {
-        started.get(&life.number).copied()
-    })
+    let at = |life: &Life| started.get(&life.number).copied();
+    let is_early = |life: &Life| at(life).is_some_and(|at| at < life.intended);
+    if lives.iter().any(is_early) {
+        return None;
+    }
+    until(lives, from, to, is_closed, at)
 }
 
 fn until(
@@ -298,9 +317,11 @@ mod tests {
         let first = latencies(&closed.lives, 0, 6, false);
         assert_eq!(first.len(), 3);
         assert_eq!(first[2].1.measured.count, 1);
-        let by_log = latency_by_log(&closed.lives, 0, 7, &HashMap::from([(1, 2_000_006)]));
-        let by_log = by_log.map(|l| (l.measured.count, l.measured.p50.round()));
-        assert_eq!(by_log, Some((1, 2_000.0)));
+        let by_log = latency_by_log(&closed.lives, 0, 7, true, &HashMap::from([(1, 2_000_006)]));
+        let by_log = by_log.map(|l| (l.measured.count, (l.measured.p50 / 100.0).round()));
+        assert_eq!(by_log, Some((1, 20.0)));
+        let set_back = HashMap::from([(0, 3), (1, 2_000_006)]);
+        assert!(latency_by_log(&closed.lives, 0, 7, true, &set_back).is_none());
         assert_eq!(within(&closed.ended, 0, 25), 1);
         assert_eq!(by_second(&closed.started, 1), [2]);
         assert!((rate(&closed.started) - 1e8).abs() < 1.0);

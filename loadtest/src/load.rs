@@ -345,7 +345,7 @@ impl Load {
         let is_closed = self.plan.arrivals == Arrivals::Closed;
         let task = self.workload.group(0).into_iter().next();
         let mut latencies = book::latencies(&closed.lives, from, to, is_closed);
-        let by_log = book::latency_by_log(&closed.lives, from, to, begun);
+        let by_log = book::latency_by_log(&closed.lives, from, to, is_closed, begun);
         latencies.extend(by_log.map(|latency| (BY_LOG.to_owned(), latency)));
         LoadResult {
             window_ms: (

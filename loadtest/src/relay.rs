@@ -24,6 +24,8 @@ const STREAM: &str = "RELAY";
 const HEARS: &str = "the relay hears";
 /// How long a process may take until it hears.
 const START: Duration = Duration::from_secs(30);
+/// How long a record may take that is not lost.
+const LOST: Duration = Duration::from_secs(10);
 /// Records of a task until its attempt has begun: submitted, accepted, assigned, started.
 const RECORDS: usize = 4;
 
@@ -113,7 +115,9 @@ async fn heard(js: &Context, first: usize, last: usize, seconds: f64) -> Outcome
     while begin.elapsed() < time {
         let sent = Instant::now();
         let acknowledged = js.publish(subject.clone(), payload.clone()).await?;
-        ends.next().await.ok_or("the relay's tail has ended")??;
+        let end = tokio::time::timeout(LOST, ends.next()).await;
+        end.map_err(|_| "a record of the relay is lost")?
+            .ok_or("the relay's tail has ended")??;
         spans.push(sent.elapsed().as_nanos() as u64);
         acknowledged.await?;
     }

@@ -4,7 +4,7 @@
 use conductor_domain::Verdict;
 use conductor_domain::state::{Outcome, Phase};
 use conductor_harness::system::sh;
-use conductor_harness::{Story, System, binary};
+use conductor_harness::{Story, System, away_from_midnight, binary};
 use conductor_protocol::control::OnReached;
 use conductor_protocol::event::{BudgetReached, Event};
 use conductor_protocol::{OutcomeClass, TaskId};
@@ -21,6 +21,7 @@ struct Spending {
 impl Spending {
     /// A system with one agent, whose namespace `team` may take one turn a day.
     async fn up(on_reached: &str) -> Self {
+        away_from_midnight().await;
         let mut system = System::bare().await;
         let program = system.dir.path().join("claude");
         std::fs::copy(binary::workspace().join(SCRIPT), &program).unwrap();

@@ -120,7 +120,7 @@ async fn everything_works_where_servers_want_certificates_too() {
 /// authorities are trusted, then the new one alone.
 #[tokio::test]
 async fn certificates_are_replaced_while_tasks_run() {
-    let secured = Secured::up(true);
+    let mut secured = Secured::up(true);
     let mut system = secured.system(secured.both()).await;
     system.start_split().await;
     let mut story = system.story().await;
@@ -150,8 +150,10 @@ async fn certificates_are_replaced_while_tasks_run() {
     })
     .await;
     assert_eq!(secured.cli_of(&old_alone).await.code, 0, "both are good");
-    let id = system.submit(sh("true")).await;
-    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    let gate = old.path().join("gate");
+    let held = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
+    let held = system.submit(sh(&held)).await;
+    story.told(held, "attempt.started").await;
     std::fs::write(&ca, &second).unwrap();
     secured.reload();
     until_asked(async || match secured.cli_of(&old_alone).await {
@@ -162,6 +164,14 @@ async fn certificates_are_replaced_while_tasks_run() {
     let id = system.submit(sh("true")).await;
     assert_eq!(story.outcome(id).await, Outcome::Succeeded);
     assert_eq!(leads(&story), Some(before), "nobody's term has ended by it");
+    // Everybody's link is cut: services and agents are back with what is in the files now.
+    secured.server.server.kill();
+    secured.server.start_again();
+    std::fs::write(&gate, "").unwrap();
+    let id = system.submit(sh("true")).await;
+    for id in [held, id] {
+        assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    }
 }
 
 #[tokio::test]

@@ -95,12 +95,10 @@ impl World {
 
     async fn succeeded(&mut self, id: TaskId) {
         let outcome = self.outcome(id).await;
-        assert_eq!(
-            outcome,
-            (Outcome::Succeeded, None),
-            "{:?}",
-            self.failure(id)
-        );
+        if outcome != (Outcome::Succeeded, None) {
+            let printed = self.system.cli(&["task", "logs", &id.to_string()]).await;
+            panic!("{outcome:?}: {:?}\n{}", self.failure(id), printed.stdout);
+        }
     }
 
     /// How its last attempt failed, if one did.

@@ -17,11 +17,11 @@ use nkeys::{KeyPair, KeyPairType};
 
 use crate::claims;
 use crate::creds::{Credentials, write_private};
-use crate::jwt::{AccessError, invalid};
+use crate::jwt::{AccessError, invalid, verify};
 use crate::rights::{self, Rights};
 
 /// Who tells the servers of accounts.
-const SYSTEM: &str = "system";
+pub(crate) const SYSTEM: &str = "system";
 /// Those that are always there, and have their credentials beside the keys.
 pub const STANDING: [&str; 6] = ["admin", "services", "operator", "client", "issuer", SYSTEM];
 
@@ -83,9 +83,11 @@ impl Keyring {
 
     /// The accounts servers must know from the beginning: the system's and the cell's.
     pub fn account_tokens(&self, now_s: u64) -> Result<[AccountToken; 2], AccessError> {
-        let (operator, revoked) = (&self.operator, self.revoked());
+        let (operator, of) = (&self.operator, &self.cell);
+        let revoked = self.revoked_in(true)?;
         let system = claims::system_account(&self.system, operator, &revoked, now_s)?;
-        let cell = claims::cell_account(&self.account, operator, &self.cell, &revoked, now_s)?;
+        let revoked = self.revoked_in(false)?;
+        let cell = claims::cell_account(&self.account, operator, of, &revoked, now_s)?;
         Ok([
             AccountToken {
                 account: self.system.public_key(),
@@ -245,19 +247,36 @@ impl Keyring {
         self.dir.join(file)
     }
 
-    /// Writes the credentials of those that are always there. They are made anew each time: what
-    /// was copied from here goes on to be good until it is revoked.
+    /// Writes the credentials of those that are always there, where they have none that are good.
     pub fn write_credentials(&self, now_s: u64) -> Result<(), AccessError> {
-        STANDING
-            .iter()
-            .try_for_each(|name| self.write_standing(name, now_s).map(|_| ()))
+        for name in STANDING {
+            if !self.is_good(name)? {
+                self.write_standing(name, now_s)?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes new credentials for one of [`STANDING`]; returns where. Those before them go on to be
     /// good until they are revoked.
     pub fn write_standing(&self, name: &str, now_s: u64) -> Result<PathBuf, AccessError> {
+        if let Some(before) = self.newest(name)? {
+            // Made before there was a ledger, it is not in it.
+            self.note_issued(name, &before)?;
+        }
+        let credentials = match name {
+            SYSTEM => self.system_credentials(now_s)?,
+            name => self.credentials(name, &self.rights_of(name)?, None, now_s)?,
+        };
+        let path = self.path(&format!("{name}.creds"));
+        credentials.write(&path)?;
+        Ok(path)
+    }
+
+    /// The rights of one of [`STANDING`].
+    fn rights_of(&self, name: &str) -> Result<Rights, AccessError> {
         let cell = &self.cell;
-        let rights = match name {
+        Ok(match name {
             "admin" => rights::administrator(),
             "services" => rights::service(cell),
             "operator" => rights::operator(cell),
@@ -265,15 +284,28 @@ impl Keyring {
             "issuer" => rights::issuer(cell),
             SYSTEM => Rights::default(),
             other => return Err(invalid(other, "nobody who is always there")),
+        })
+    }
+
+    /// Whether the credentials beside the keys are what would be made now: by these keys, with these
+    /// rights, and not revoked.
+    fn is_good(&self, name: &str) -> Result<bool, AccessError> {
+        let Ok(credentials) = Credentials::read(&self.path(&format!("{name}.creds"))) else {
+            return Ok(false);
         };
-        let credentials = if name == SYSTEM {
-            self.system_credentials(now_s)?
+        let account = if name == SYSTEM {
+            &self.system
         } else {
-            self.credentials(name, &rights, None, now_s)?
+            &self.account
         };
-        let path = self.path(&format!("{name}.creds"));
-        credentials.write(&path)?;
-        Ok(path)
+        let Ok(claims) = verify(&credentials.jwt) else {
+            return Ok(false);
+        };
+        let user = claims["sub"].as_str().unwrap_or_default();
+        Ok(claims["iss"] == account.public_key()
+            && claims["exp"].is_null()
+            && credentials.rights()? == self.rights_of(name)?
+            && !self.revoked()?.contains_key(user))
     }
 }
 
@@ -317,7 +349,6 @@ fn seed(key: &KeyPair) -> Result<String, AccessError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::jwt::verify;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]

@@ -107,7 +107,7 @@ pub enum Control {
         namespace: Namespace,
         /// The answer.
         answer: Answer,
-        /// What to say with it, to whoever reads why a task waits or failed.
+        /// What to say with it, to whoever reads why a task waits or failed; kept with a no alone.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         text: Option<String>,
     },

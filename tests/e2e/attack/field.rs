@@ -8,7 +8,7 @@ use conductor_eventlog::EventLog;
 use conductor_harness::server::TestCluster;
 use conductor_harness::system::{cell, sh};
 use conductor_harness::{PATIENCE, System, TestServer, plain, until};
-use conductor_nats::OperatorMode;
+use conductor_nats::{OperatorMode, Server};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -21,7 +21,7 @@ pub(super) struct Field {
     pub(super) url: String,
     keys: Keyring,
     dir: TempDir,
-    _cluster: Option<TestCluster>,
+    cluster: Option<TestCluster>,
 }
 
 /// A task that only a2 may run.
@@ -113,7 +113,7 @@ impl Field {
             system,
             keys,
             dir,
-            _cluster: cluster,
+            cluster,
         };
         for role in ["orchestrator", "scheduler"] {
             field.start_service(role);
@@ -124,26 +124,20 @@ impl Field {
     /// Enrols both agents with tokens that are good once.
     async fn with_agents(mut self) -> Self {
         for agent in ["a1", "a2"] {
-            let token = self.enroll(agent).await;
-            let data = self.dir.path().join(agent).display().to_string();
-            let label = format!("name={agent}");
-            self.system.start(
-                agent,
-                &[
-                    "agent",
-                    "--name",
-                    agent,
-                    "--label",
-                    &label,
-                    "--token",
-                    &token,
-                    "--data-dir",
-                    &data,
-                ],
-            );
+            self.start_agent(agent).await;
         }
         self.system.wait_ready(2).await;
         self
+    }
+
+    /// Enrols an agent and starts it with its token.
+    pub(super) async fn start_agent(&mut self, agent: &str) {
+        let token = self.enroll(agent).await;
+        let data = self.home_of(agent).display().to_string();
+        let label = format!("name={agent}");
+        let named = ["agent", "--name", agent, "--label", &label];
+        let given = ["--token", &token, "--data-dir", &data];
+        self.system.start(agent, &[&named[..], &given].concat());
     }
 
     /// A one-time token for an agent.
@@ -196,10 +190,23 @@ impl Field {
         self.dir.path().join("keys").display().to_string()
     }
 
-    /// A page of the server's monitoring.
-    pub(super) fn monitor(&self, path: &str) -> String {
-        let server = self.system.server.as_ref().expect("one server");
-        plain::http_get(&server.server.monitor_url(), path).unwrap()
+    /// A page of each server's monitoring.
+    pub(super) fn monitor(&self, path: &str) -> Vec<String> {
+        let alone = self.system.server.iter().map(|s| &s.server);
+        let servers = alone.chain(self.cluster.iter().flat_map(|c| &c.nodes));
+        let page = |server: &Server| plain::http_get(&server.monitor_url(), path).unwrap();
+        servers.map(page).collect()
+    }
+
+    /// Another server, that begins with what `conductor access init` wrote for servers.
+    pub(super) fn another_server(&self) -> TestServer {
+        TestServer::start_with(|config| {
+            config.operator = Some(OperatorMode {
+                token: self.keys.operator_token(now_s()).unwrap(),
+                system_account: self.keys.system_account(),
+                jwt_dir: self.dir.path().join("keys/servers/jwt"),
+            });
+        })
     }
 
     /// Ends a service and starts it again.

@@ -12,7 +12,7 @@ use conductor_harness::{Story, until};
 use conductor_protocol::TaskId;
 use conductor_protocol::subject::Role;
 use conductor_protocol::submission::Submission;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::attacker::Attacker;
 use super::clients::connect_as;
@@ -36,21 +36,29 @@ async fn submit(submitter: &Submitter, n: usize, into: &mut Vec<TaskId>) {
     }
 }
 
-/// Why the server has closed links, with the names of those they were of.
+/// Why servers have closed links, with the names of those they were of.
 fn closed(field: &Field) -> Vec<(String, String)> {
-    let page = field.monitor("/connz?state=closed&auth=true");
-    let page: Value = serde_json::from_str(&page).unwrap();
+    let pages = field.monitor("/connz?state=closed&auth=true");
+    let pages = pages.iter().map(|page| serde_json::from_str(page).unwrap());
+    let links = |page: Value| page["connections"].as_array().cloned().unwrap_or_default();
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    let links = page["connections"].as_array().cloned().unwrap_or_default();
-    links
-        .iter()
+    pages
+        .flat_map(links)
         .map(|link| (text(&link["name"]), text(&link["reason"])))
         .collect()
 }
 
 #[tokio::test]
 async fn every_credential_is_rotated_while_tasks_run() {
-    let field = Field::up().await;
+    rotated(Field::up().await).await;
+}
+
+#[tokio::test]
+async fn every_credential_is_rotated_on_three_servers() {
+    rotated(Box::pin(Field::cluster()).await).await;
+}
+
+async fn rotated(mut field: Field) {
     let mut story = field.system.story().await;
     let before = story.until("both leaders", terms).await;
     let of = |field: &Field, who: &str| Credentials::read(&field.key(who)).unwrap();
@@ -63,8 +71,10 @@ async fn every_credential_is_rotated_while_tasks_run() {
     story.told(tasks[0], "attempt.started").await;
     submit(&submitter, 10, &mut tasks).await;
     let keys = field.keys_dir();
-    let rotated = ["access", "rotate", "--keys", &keys];
-    field.system.cli(&rotated).await.ok();
+    for make in ["init", "rotate"] {
+        let made = ["access", make, "--keys", &keys];
+        field.system.cli(&made).await.ok();
+    }
     // Both are good now, so that new ones can be handed out first.
     for (who, old) in STANDING.iter().zip(&old) {
         assert_ne!(&of(&field, who).jwt, &old.jwt, "{who}");
@@ -115,9 +125,20 @@ async fn every_credential_is_rotated_while_tasks_run() {
         .await;
     }
     assert_eq!(terms(&story), Some(before));
-    // The issuer answers under its new name, and an enrolled agent works.
-    field.enroll("a3").await;
+    // The issuer answers over its new link: another agent is let in, and works.
+    field.start_agent("a3").await;
+    let mut on_a3 = sh("true");
+    on_a3["labels"] = json!({"name": "a3"});
+    let on_a3 = field.system.submit(on_a3).await;
+    assert_eq!(story.outcome(on_a3).await, Outcome::Succeeded);
     field.system.assert_replay_agrees().await;
+    // Servers that begin later let nobody in either.
+    let later = field.another_server();
+    for (who, old) in STANDING.iter().zip(&old).chain([(&"ada", &ada)]) {
+        assert!(Attacker::connect(&later.url(), old).is_err(), "{who}");
+    }
+    let services = of(&field, "services");
+    assert!(Attacker::connect(&later.url(), &services).is_ok());
 }
 
 #[tokio::test]

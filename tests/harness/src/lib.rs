@@ -7,7 +7,8 @@
 //! can be cut) → [`otlp`] (a collector of spans).
 //!
 //! Nothing here waits for a time to pass: it waits for something to be in the log, or for
-//! a process to have ended, and gives up after [`PATIENCE`] with what it saw.
+//! a process to have ended, and gives up after [`PATIENCE`] with what it saw. Only tests of what goes
+//! by days wait past midnight ([`away_from_midnight`]).
 
 // A harness fails by panicking, with everything a person needs to see why.
 #![allow(
@@ -37,7 +38,7 @@ pub use proxy::{Link, Proxy};
 pub use server::{TestCluster, TestServer};
 pub use story::{Story, Told};
 pub use system::System;
-pub use wait::{until, until_asked};
+pub use wait::{away_from_midnight, until, until_asked};
 
 /// How long anything may take on a slow, busy machine before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(90);

@@ -2,11 +2,11 @@
 
 mod rotate;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use conductor_access::keyring::STANDING;
+use conductor_access::keyring::{AccountToken, STANDING};
 use conductor_access::rights::{self, Rights};
 use conductor_access::{Credentials, Keyring};
 use conductor_eventlog::jetstream::provision::{Provision, Risk};
@@ -91,8 +91,11 @@ pub(crate) enum AccessCommand {
         #[command(flatten)]
         keys: KeysArgs,
         /// Whose
-        #[arg(required = true)]
+        #[arg(required_unless_present = "file")]
         names: Vec<String>,
+        /// Those in a file, whoever they were made for
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
     },
 }
 
@@ -125,8 +128,8 @@ pub(crate) async fn access(command: AccessCommand, settings: &Settings) -> Outco
         AccessCommand::Rotate { keys, names } => {
             rotate::rotate(&keys.open(settings)?, &names, settings)
         }
-        AccessCommand::Revoke { keys, names } => {
-            rotate::revoke(&keys.open(settings)?, &names, settings).await
+        AccessCommand::Revoke { keys, names, file } => {
+            rotate::revoke(&keys.open(settings)?, &names, file.as_deref(), settings).await
         }
         AccessCommand::Grant {
             keys,
@@ -141,6 +144,7 @@ pub(crate) async fn access(command: AccessCommand, settings: &Settings) -> Outco
             let rights = granted(&keys, &queues, &namespaces);
             let now = now_s();
             let expires = expires.map(|e| now + e.as_secs());
+            let _alone = keys.lock()?;
             let credentials = keys.credentials(&name, &rights, expires, now)?;
             check_size(&credentials)?;
             credentials.write(&out)?;
@@ -191,17 +195,28 @@ fn check_size(credentials: &Credentials) -> Outcome<()> {
         .hint("name fewer of --queue and --namespace, or none of --queue, which means any"))
 }
 
+/// What servers begin with, beside the keys.
+fn jwt_dir(keys: &Path) -> PathBuf {
+    keys.join("servers").join("jwt")
+}
+
+/// Writes accounts' tokens as servers read them.
+fn write_tokens(dir: &Path, tokens: &[AccountToken]) -> Outcome<()> {
+    for token in tokens {
+        std::fs::write(dir.join(format!("{}.jwt", token.account)), &token.jwt)?;
+    }
+    Ok(())
+}
+
 /// Makes keys and credentials, and writes what every server of the cell is given.
 fn init(keys: &KeysArgs, settings: &Settings) -> Outcome {
     let dir = keys.dir(settings);
     let keys = Keyring::open_or_make(&dir, &settings.cell)?;
     let now = now_s();
     keys.write_credentials(now)?;
-    let jwt_dir = dir.join("servers").join("jwt");
+    let jwt_dir = jwt_dir(&dir);
     std::fs::create_dir_all(&jwt_dir)?;
-    for token in keys.account_tokens(now)? {
-        std::fs::write(jwt_dir.join(format!("{}.jwt", token.account)), token.jwt)?;
-    }
+    write_tokens(&jwt_dir, &keys.account_tokens(now)?)?;
     let operator = conductor_nats::OperatorMode {
         token: keys.operator_token(now)?,
         system_account: keys.system_account(),

@@ -42,7 +42,8 @@ pub(crate) struct Reply {
     /// today, no fails what waits for it
     #[arg(long, conflicts_with_all = ["task", "number"])]
     pub(crate) namespace: Option<Namespace>,
-    /// What to say with it: the model reads it, or whoever reads why a task failed
+    /// What to say with it: the model reads it, or whoever reads why a task failed; about a
+    /// budget it is kept with a no alone
     #[arg(long)]
     pub(crate) text: Option<String>,
 }

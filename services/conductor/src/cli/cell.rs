@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use conductor_domain::State;
+use conductor_domain::config::DayBudget;
 use conductor_protocol::Control;
-use conductor_protocol::control::{ConfigChange, NamespaceBudget};
+use conductor_protocol::control::{ConfigChange, NamespaceBudget, OnReached};
 use conductor_protocol::human::format_time;
-use conductor_protocol::ids::{AgentId, QueueName};
+use conductor_protocol::ids::{AgentId, Namespace, QueueName};
+use conductor_protocol::limits::NAME_BYTES_MAX;
 use serde_json::{Value, json};
 
 use super::{control, read};
@@ -282,6 +284,17 @@ fn read_change(json: &str) -> Outcome<ConfigChange> {
         return Err(wrong(message).hint("`conductor config get` shows those there are"));
     }
     for (namespace, budget) in &change.namespace_budget {
+        // One that was set under such a name may still be taken away.
+        if budget.has_limit()
+            && let Err(e) = namespace.parse::<Namespace>()
+        {
+            let mut shown: String = namespace.chars().take(NAME_BYTES_MAX).collect();
+            if shown.len() < namespace.len() {
+                shown.push('…');
+            }
+            let message = format!("namespace_budget.{shown:?}: the name {e}");
+            return Err(wrong(message).hint("name a namespace that tasks can have"));
+        }
         check_budget(budget).map_err(|(field, problem, remedy)| {
             let field = format!("namespace_budget.{namespace}.{field}");
             wrong(format!("{field}: {problem}")).hint(remedy)
@@ -305,6 +318,23 @@ fn check_budget(budget: &NamespaceBudget) -> Result<(), (&'static str, String, &
                       time_per_day; {} takes the budget away";
         let problem = format!("is {on_reached}, but nothing is limited");
         return Err(("on_reached", problem, remedy));
+    }
+    // As the log counts it: less than a millionth of a dollar is nothing, too.
+    let limits = DayBudget::from(budget);
+    let limits = [
+        ("usd_per_day", limits.usd_micros),
+        ("tokens_per_day", limits.tokens),
+        ("turns_per_day", limits.turns),
+        ("time_per_day", limits.ran_ms),
+    ];
+    let nothing = limits.into_iter().find(|(_, limit)| *limit == Some(0));
+    if budget.on_reached == Some(OnReached::Ask)
+        && let Some((field, _)) = nothing
+    {
+        let remedy = "more than 0, so that people can be asked for as much again; or on_reached wait \
+                      or fail";
+        let problem = "counts as 0, and as much again of nothing is nothing".to_owned();
+        return Err((field, problem, remedy));
     }
     Ok(())
 }
@@ -369,6 +399,45 @@ mod tests {
         let (mistyped, hint) = refused(r#"{"namespace_budget": {"team": {"usd": 1}}}"#);
         assert!(mistyped.contains("namespace_budget.team.usd"), "{mistyped}");
         assert!(hint.unwrap().contains("config get"));
+    }
+
+    #[test]
+    fn as_much_again_of_nothing_is_not_asked_for() {
+        for (field, limit) in [
+            ("usd_per_day", "0"),
+            ("usd_per_day", "1e-9"),
+            ("tokens_per_day", "0"),
+            ("turns_per_day", "0"),
+            ("time_per_day", r#""0s""#),
+        ] {
+            let of = |budget: &str| format!(r#"{{"namespace_budget": {{"team": {{{budget}}}}}}}"#);
+            let asks = of(&format!(r#""{field}": {limit}, "on_reached": "ask""#));
+            let (nothing, hint) = refused(&asks);
+            let expected = format!("namespace_budget.team.{field}: counts as 0");
+            assert!(nothing.contains(&expected), "{nothing}");
+            assert!(hint.unwrap().contains("more than 0"));
+            let waits = of(&format!(r#""{field}": {limit}"#));
+            assert!(read_change(&waits).is_ok(), "{waits}");
+        }
+        let enough = r#"{"namespace_budget": {"team": {"turns_per_day": 1, "on_reached": "ask"}}}"#;
+        assert!(read_change(enough).is_ok());
+    }
+
+    #[test]
+    fn no_budget_is_set_for_what_no_task_can_have() {
+        let long = "x".repeat(200_000);
+        for name in ["", "a b", &long] {
+            let change = json!({"namespace_budget": {name: {"turns_per_day": 0}}}).to_string();
+            let (problem, hint) = refused(&change);
+            assert!(problem.contains("namespace_budget.\""), "{problem}");
+            assert!(
+                problem.contains("must be 1 to 64 characters") && problem.len() < 300,
+                "{problem}"
+            );
+            assert!(hint.unwrap().contains("namespace"));
+            let gone = json!({"namespace_budget": {name: {}}}).to_string();
+            assert!(read_change(&gone).is_ok(), "it may be taken away");
+        }
     }
 
     #[test]

@@ -21,7 +21,10 @@ pub(super) fn decide(state: &State, overlay: &mut Overlay, max: usize, out: &mut
     }
     let time_ms = state.time_ms;
     for name in state.config.namespace_budget.keys() {
-        let namespace = Namespace::from_log(name);
+        // No task can have a name that is none, and no event has room for one of any length.
+        let Ok(namespace) = name.parse::<Namespace>() else {
+            continue;
+        };
         if out.len() >= max || !state.is_spent(&namespace, time_ms) {
             continue;
         }

@@ -15,8 +15,9 @@ use super::{State, Task};
 use crate::config::DayBudget;
 use crate::planted::{Bug, is_planted};
 
-/// So much of what people said with their answer is repeated.
-const TEXT_CHARS: usize = 120;
+/// So much of what people said with their answer is repeated, in bytes of it once it is quoted: with
+/// all else that a reason says it stays below `MESSAGE_BYTES_MAX`.
+const TEXT_BYTES_MAX: usize = 200;
 
 /// A budget that is noted as used up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,13 +156,21 @@ impl State {
         let Some(denied) = reached.filter(|r| r.is_denied) else {
             return what;
         };
-        let said = denied.text.as_deref().map(|text| {
-            let text: String = text.chars().take(TEXT_CHARS).collect();
-            format!(" ({text:?})")
-        });
-        let said = said.unwrap_or_default();
+        let said = denied.text.as_deref().map(beginning);
+        let said = said.map(|text| format!(" ({text:?})")).unwrap_or_default();
         format!("{what}, and was not allowed as much again{said}")
     }
+}
+
+/// As much of a text as is repeated.
+fn beginning(text: &str) -> &str {
+    let mut bytes = 0;
+    let rest = text.char_indices().find(|(_, c)| {
+        bytes += c.escape_debug().map(char::len_utf8).sum::<usize>();
+        bytes > TEXT_BYTES_MAX
+    });
+    let end = rest.map_or(text.len(), |(at, _)| at);
+    text.get(..end).unwrap_or_default()
 }
 
 /// When the day of a time ends.

@@ -209,7 +209,7 @@ fn read(log: Vec<Record>) -> (String, String) {
 fn the_recorded_log_means_what_it_always_meant() {
     let (verdicts, digest) = read(recorded("recorded", first_format));
     expect_file!["recorded.txt"].assert_eq(&verdicts);
-    expect!["state version 5: 990eeb4283f0acdae04a269d1b79a9b731563f14a3f112c37ac6f51e96199686"]
+    expect!["state version 6: 990eeb4283f0acdae04a269d1b79a9b731563f14a3f112c37ac6f51e96199686"]
         .assert_eq(&digest);
 }
 
@@ -217,7 +217,7 @@ fn the_recorded_log_means_what_it_always_meant() {
 fn the_recorded_log_of_the_second_format_means_what_it_always_meant() {
     let (verdicts, digest) = read(recorded("recorded-2", second_format));
     expect_file!["recorded-2.txt"].assert_eq(&verdicts);
-    expect!["state version 5: d27e7ef735fd31601cbebfc77139889c38f35c0781df7e3e108d9e7dda8e5342"]
+    expect!["state version 6: d27e7ef735fd31601cbebfc77139889c38f35c0781df7e3e108d9e7dda8e5342"]
         .assert_eq(&digest);
 }
 
@@ -225,6 +225,6 @@ fn the_recorded_log_of_the_second_format_means_what_it_always_meant() {
 fn the_recorded_log_of_budgets_means_what_it_always_meant() {
     let (verdicts, digest) = read(recorded("recorded-budgets", budgets));
     expect_file!["recorded-budgets.txt"].assert_eq(&verdicts);
-    expect!["state version 5: 4bb5bc9194aeeb7c4188623be057ad2a906ed219a02f1782b05f007c167849ba"]
+    expect!["state version 6: 4bb5bc9194aeeb7c4188623be057ad2a906ed219a02f1782b05f007c167849ba"]
         .assert_eq(&digest);
 }

@@ -18,7 +18,7 @@ use crate::port::LogError;
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// How much later than another a server may answer.
-const ANSWERS_APART: Duration = Duration::from_millis(500);
+const ANSWERS_APART: Duration = Duration::from_secs(1);
 /// Most links of a server that are looked at.
 const LINKS_MAX: usize = 65_536;
 
@@ -26,6 +26,7 @@ const LINKS_MAX: usize = 65_536;
 #[derive(Deserialize)]
 struct Page {
     server: ServerId,
+    #[serde(default)]
     data: Links,
 }
 
@@ -34,7 +35,7 @@ struct ServerId {
     id: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Links {
     #[serde(default)]
     connections: Vec<Link>,
@@ -88,22 +89,20 @@ impl Connection {
     }
 
     /// Cuts all links of these accounts; whoever had one makes another. Needs the system's
-    /// credentials. Returns how many there were.
+    /// credentials.
     ///
     /// A server that takes another account's token forgets which answers are still on their way from
     /// there (2.15.1): a pull of such an account hears nothing more until it runs out, half a minute
     /// later. Over a new link it is asked anew at once.
-    pub async fn cut_links(&self, accounts: &BTreeSet<String>) -> Result<usize, LogError> {
-        let mut cut = 0;
+    pub async fn cut_links(&self, accounts: &BTreeSet<String>) -> Result<(), LogError> {
         for (server, links) in self.links_of(accounts).await? {
             for cid in links {
                 let body = serde_json::json!({"cid": cid}).to_string();
                 let subject = format!("$SYS.REQ.SERVER.{server}.KICK");
                 self.ask_one(subject, body.into()).await?;
-                cut += 1;
             }
         }
-        Ok(cut)
+        Ok(())
     }
 
     /// The links of these accounts, by number, of each server.

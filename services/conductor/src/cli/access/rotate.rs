@@ -1,10 +1,12 @@
 //! `conductor access rotate` and `revoke`: new credentials for old ones, while everything runs.
 
+use std::path::Path;
+
 use conductor_access::Keyring;
 use conductor_access::keyring::STANDING;
 use serde_json::{Value, json};
 
-use super::connect_as;
+use super::{connect_as, jwt_dir, write_tokens};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out;
 use crate::run::access::now_s;
@@ -21,6 +23,7 @@ pub(super) fn rotate(keys: &Keyring, who: &[String], settings: &Settings) -> Out
              themselves",
         ));
     }
+    let _alone = keys.lock()?;
     let now = now_s();
     let rows: Result<Vec<Value>, _> = who
         .iter()
@@ -38,44 +41,59 @@ pub(super) fn rotate(keys: &Keyring, who: &[String], settings: &Settings) -> Out
     Ok(Exit::Ok)
 }
 
-/// Has the servers refuse credentials that were made for these names, and cut the links that use
-/// them; of those that are always there all but the newest.
-pub(super) async fn revoke(keys: &Keyring, who: &[String], settings: &Settings) -> Outcome {
-    let known = keys.issued_names();
-    if let Some(other) = who.iter().find(|name| !known.contains(name)) {
+/// Has the servers refuse credentials that were made for these names, but for the newest of those that
+/// are always there, and those in a file; and cut the links that use them.
+pub(super) async fn revoke(
+    keys: &Keyring,
+    who: &[String],
+    file: Option<&Path>,
+    settings: &Settings,
+) -> Outcome {
+    let known = keys.issued_names()?;
+    let is_known = |name: &String| known.contains(name) || STANDING.contains(&name.as_str());
+    if let Some(other) = who.iter().find(|name| !is_known(name)) {
         let message = format!("no credentials were made for {other:?}");
         let hint = format!(
-            "there are some for {}; agents: conductor agent revoke",
+            "there are some for {}; others by their file: --file; agents: conductor agent revoke",
             known.join(", ")
         );
         return Err(Failure::new(Exit::NotFound, message).hint(hint));
     }
+    let _alone = keys.lock()?;
     let now = now_s();
-    let rows: Result<Vec<Value>, _> = who
-        .iter()
-        .map(|name| {
-            let revoked = keys.revoke_name(name, now)?;
-            Ok::<_, Failure>(json!({"name": name, "revoked": revoked}))
-        })
-        .collect();
-    let rows = rows?;
-    // By a link of its own, which the second token may cut: it is revoked itself where `system` is.
+    let mut rows = Vec::new();
+    for name in who {
+        let refused = keys.revoke_name(name, now)?;
+        rows.push(json!({"name": name, "refused": refused}));
+    }
+    if let Some(file) = file {
+        keys.revoke_credentials(file, now)?;
+        rows.push(json!({"name": file, "refused": 1}));
+    }
+    tell(keys, now, settings).await?;
+    out::rows(
+        settings.output,
+        &[("NAME", "name"), ("REFUSED", "refused")],
+        &rows,
+    );
+    Ok(Exit::Ok)
+}
+
+/// Tells the servers that run, and those that begin with what `access init` wrote.
+async fn tell(keys: &Keyring, now: u64, settings: &Settings) -> Outcome<()> {
+    let tokens = keys.account_tokens(now)?;
+    let dir = jwt_dir(&keys.path(""));
+    if dir.exists() {
+        write_tokens(&dir, &tokens)?;
+    }
     let connection = connect_as(keys, "system", settings).await?;
-    let [system, cell] = keys.account_tokens(now)?;
-    for token in [cell, system] {
+    for token in tokens {
         connection.put_account(&token.jwt).await?;
     }
     // Agents were not meant, but do not hear what the other account says until they ask anew.
     let agents = keys.agents();
-    let accounts: Result<_, _> = agents
-        .iter()
-        .map(|agent| keys.agent_account_key(agent))
-        .collect();
+    let accounts = agents.iter().map(|agent| keys.agent_account_key(agent));
+    let accounts: Result<_, _> = accounts.collect();
     connection.cut_links(&accounts?).await?;
-    out::rows(
-        settings.output,
-        &[("NAME", "name"), ("REVOKED", "revoked")],
-        &rows,
-    );
-    Ok(Exit::Ok)
+    Ok(())
 }

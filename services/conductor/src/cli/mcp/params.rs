@@ -247,7 +247,8 @@ pub(super) struct Decide {
     pub(super) approval: Option<u32>,
     /// Whether it may.
     pub(super) answer: Answered,
-    /// What to say with it: the model that asks reads it, or whoever reads why a task failed.
+    /// What to say with it: the model that asks reads it, or whoever reads why a task failed. About a
+    /// budget it is kept with deny alone.
     pub(super) text: Option<String>,
 }
 
