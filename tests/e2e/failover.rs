@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use conductor_domain::state::Outcome;
+use conductor_eventlog::jetstream::locks::Tried;
 use conductor_harness::server::LOCK_TTL;
 use conductor_harness::system::sh;
 use conductor_harness::{PlainClient, Story, System, TestCluster, until_asked};
@@ -59,6 +60,31 @@ async fn a_lock_that_nobody_holds_and_nothing_expires_does_not_stop_a_role() {
         })
         .await;
     succeeds(&system, &mut story).await;
+}
+
+/// A renewal counts though its answer was lost: the lock that stands there is still ours.
+#[tokio::test]
+async fn a_lock_whose_renewal_was_not_heard_of_is_not_taken_for_anothers() {
+    let system = System::bare().await;
+    let (connection, ttl) = (&system.connection, Duration::from_secs(60));
+    let take = async |holder: &str| {
+        let tried = connection
+            .try_lock(Role::Scheduler, holder, ttl, None)
+            .await;
+        match tried.unwrap() {
+            Tried::Taken(lock) => Some(lock),
+            Tried::Held(_) => None,
+        }
+    };
+    let mut lock = take("us").await.unwrap();
+    // The same holder has renewed it; what we know of it is older.
+    let mut stale = take("us").await.unwrap();
+    assert!(connection.renew(&mut lock).await.unwrap(), "it is ours");
+    assert!(connection.renew(&mut lock).await.unwrap(), "and stays so");
+    assert!(take("them").await.is_none());
+    connection.unlock(lock).await.unwrap();
+    assert!(take("them").await.is_some());
+    assert!(!connection.renew(&mut stale).await.unwrap(), "theirs now");
 }
 
 #[tokio::test]

@@ -178,9 +178,10 @@ impl Candidate {
 
     /// Renews the lock until it is lost, or could not be renewed for most of its time.
     async fn keep(&self, lock: &mut Lock) {
-        let mut renewed = Instant::now();
+        let (mut renewed, mut pause) = (Instant::now(), self.ttl / 3);
         loop {
-            tokio::time::sleep(self.ttl / 3).await;
+            tokio::time::sleep(pause).await;
+            pause = self.ttl / 3;
             match self.connection.renew(lock).await {
                 Ok(true) => renewed = Instant::now(),
                 Ok(false) => {
@@ -191,7 +192,8 @@ impl Candidate {
                     tracing::warn!(role = %self.role, error = %e, "the lock could not be renewed in time");
                     return;
                 }
-                Err(_) => {}
+                // Little time is left: the link may be up again by now.
+                Err(_) => pause = self.ttl / 20,
             }
         }
     }

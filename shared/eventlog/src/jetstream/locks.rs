@@ -1,6 +1,7 @@
 //! `LOCKS_<cell>`: who may try to lead a role. Liveness only: what decides is the
 //! `elected` record in the log, so a lock that is held twice does no harm.
 
+use std::future::IntoFuture;
 use std::time::Duration;
 
 use async_nats::jetstream::kv::{self, Store};
@@ -9,6 +10,7 @@ use conductor_protocol::subject::Role;
 use futures::StreamExt;
 
 use super::Connection;
+use super::log::restored;
 use crate::port::LogError;
 
 /// A lock that is held; renewed until it is released or lost.
@@ -93,19 +95,39 @@ impl Connection {
             .expected_last_subject_sequence(lock.revision)
             .ttl(lock.ttl);
         let subject = format!("$KV.{}.{}", self.stream_name("LOCKS"), lock.role);
+        let mut link = self.is_up();
+        link.mark_unchanged();
         let sent = self
             .js
             .send_publish(subject, message)
             .await
             .map_err(unavailable)?;
-        match sent.await {
+        let acknowledged = tokio::select! {
+            acknowledged = sent.into_future() => acknowledged,
+            // The answer went down with the link, and the lock has little time to wait for it.
+            () = restored(&mut link) => return Err(unavailable("the link was lost")),
+        };
+        match acknowledged {
             Ok(ack) => {
                 lock.revision = ack.sequence;
                 Ok(true)
             }
-            Err(e) if e.kind() == PublishErrorKind::WrongLastSequence => Ok(false),
+            Err(e) if e.kind() == PublishErrorKind::WrongLastSequence => self.is_ours(lock).await,
             Err(e) => Err(unavailable(e)),
         }
+    }
+
+    /// Whether the lock that stands there is ours all the same: one that was renewed, but whose
+    /// answer was lost.
+    async fn is_ours(&self, lock: &mut Lock) -> Result<bool, LogError> {
+        let store = self.locks().await?;
+        let entry = store.entry(lock.role.as_str()).await.map_err(unavailable)?;
+        let ours = entry
+            .filter(|e| e.operation == kv::Operation::Put && e.value == lock.holder.as_bytes());
+        if let Some(entry) = &ours {
+            lock.revision = entry.revision;
+        }
+        Ok(ours.is_some())
     }
 
     /// Gives the lock back, so that another takes over at once.
