@@ -166,10 +166,10 @@ async fn run(target: &Target, plan: LoadPlan) -> Outcome<LoadResult> {
         observing.abort();
     }
     let has_ended = load.book.ended.load(Ordering::Relaxed) > 0;
-    let begun = match load.plan.by_log && has_ended {
-        true => begun::begun(target, from, &load.workload, &load.book).await?,
-        false => HashMap::new(),
-    };
+    let mut begun = HashMap::new();
+    if load.plan.by_log && has_ended {
+        begun = begun::begun(target, from, &load.workload, &load.book).await?;
+    }
     Ok(load.result(every, &begun))
 }
 

@@ -101,10 +101,10 @@ fn relay_part(relays: &[RelayResult], heard: &Spread) -> Part {
         row("bare clients: four records in a row", &all),
         row("Conductor: submitted, accepted, assigned, begun", heard),
     ];
-    let head = ["one at a time, in turns", "p50", "round trips"];
+    let columns = ["one at a time, in turns", "p50", "round trips"];
     Part::table(
         "Records in a row, without the rules and with them",
-        &head,
+        &columns,
         rows,
     )
 }

@@ -301,9 +301,10 @@ impl Keyring {
         let Ok(claims) = verify(&credentials.jwt) else {
             return Ok(false);
         };
-        let user = claims["sub"].as_str().unwrap_or_default();
-        Ok(claims["iss"] == account.public_key()
-            && claims["exp"].is_null()
+        let claim = |name: &str| claims.get(name).and_then(serde_json::Value::as_str);
+        let user = claim("sub").unwrap_or_default();
+        Ok(claim("iss") == Some(&account.public_key())
+            && claims.get("exp").is_none()
             && credentials.rights()? == self.rights_of(name)?
             && !self.revoked()?.contains_key(user))
     }

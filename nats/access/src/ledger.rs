@@ -46,9 +46,10 @@ impl Keyring {
     /// Revokes all credentials of a name, but for those that stand beside the keys where it is one of
     /// [`STANDING`]; returns how many of that name are refused now. The servers still have to be told.
     pub fn revoke_name(&self, name: &str, now_s: u64) -> Result<usize, AccessError> {
-        let newest = match STANDING.contains(&name) {
-            true => self.newest(name)?,
-            false => None,
+        let newest = if STANDING.contains(&name) {
+            self.newest(name)?
+        } else {
+            None
         };
         let issued = self.entries(ISSUED)?.into_iter();
         let of_name = issued.filter(|(user, n)| n == name && newest.as_ref() != Some(user));
@@ -145,8 +146,9 @@ fn failed(path: &Path, e: &io::Error) -> AccessError {
 /// Whose credentials are in a file.
 fn user_of(path: &Path) -> Result<String, AccessError> {
     let claims = verify(&Credentials::read(path)?.jwt)?;
-    let user = claims["sub"].as_str().map(str::to_owned);
-    user.ok_or_else(|| invalid(&path.display().to_string(), "it names no user"))
+    let user = claims.get("sub").and_then(serde_json::Value::as_str);
+    user.map(str::to_owned)
+        .ok_or_else(|| invalid(&path.display().to_string(), "it names no user"))
 }
 
 #[cfg(test)]

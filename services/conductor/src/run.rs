@@ -21,7 +21,7 @@ use crate::exit::{Failure, Outcome};
 use crate::settings::Settings;
 use boxes::BoxArgs;
 use stack::{AgentPlan, Plan};
-pub(crate) use stack::{signals, stopped};
+pub(crate) use stack::{provision_patiently, signals, stopped};
 
 /// How long a projector waits for a silent one unless told otherwise.
 const CLAIM_TTL: Duration = Duration::from_secs(15);

@@ -289,7 +289,7 @@ pub(crate) async fn provision(args: ProvisionArgs, settings: &Settings) -> Outco
         accepted_risks: args.accept_risk,
         monitor_url: settings.monitor_url(),
     };
-    let made = connection.provision(&how).await?;
+    let made = crate::run::provision_patiently(&connection, &how).await?;
     out::one(
         settings.output,
         &json!({

@@ -13,6 +13,8 @@ use crate::exit::{Exit, Failure, Outcome};
 
 /// How long after a renewal that failed the next is tried.
 const AGAIN: Duration = Duration::from_secs(30);
+/// How long an issuer may take to be there when an agent is let in for the first time.
+const ISSUER_STARTS: Duration = Duration::from_secs(30);
 /// Credentials without an end are looked at so often: a file may be replaced.
 const LOOKED_AT: Duration = Duration::from_secs(3600);
 
@@ -44,7 +46,7 @@ pub(super) async fn enrol(
     };
     let asked = async {
         let connection = Connection::open_patiently(&connect).await?;
-        ask(&connection, agent, &token.jwt).await
+        ask_patiently(&connection, agent, &token.jwt).await
     };
     let asked = asked.await;
     // It may be gone already.
@@ -52,6 +54,32 @@ pub(super) async fn enrol(
     asked?.write(path)?;
     tracing::info!(%agent, path = %path.display(), "enrolled");
     Ok(())
+}
+
+/// The same as [`ask`], where the issuer may still be starting: the servers of a cluster learn of it
+/// one after the other.
+async fn ask_patiently(
+    connection: &Connection,
+    agent: &AgentId,
+    token: &str,
+) -> Outcome<Credentials> {
+    let deadline = tokio::time::Instant::now() + ISSUER_STARTS;
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match ask(connection, agent, token).await {
+            Err(e) if e.code == Exit::Unreachable && tokio::time::Instant::now() < deadline => {
+                tracing::warn!(%agent, error = e.message, retry_in = ?pause, "no issuer answers yet");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(2));
+            }
+            Err(e) if e.code == Exit::Unreachable => {
+                return Err(e.hint(
+                    "an agent is given its credentials by `conductor issuer`: is it running?",
+                ));
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Asks the issuer for credentials with a key of our own making.

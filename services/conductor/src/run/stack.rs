@@ -364,7 +364,10 @@ fn start_live_spans(otlp: Option<&Otlp>, connection: &Connection) {
 }
 
 /// Provisions; servers that are still electing among themselves are given time.
-async fn provision_patiently(connection: &Connection, how: &Provision) -> Outcome<Provisioned> {
+pub(crate) async fn provision_patiently(
+    connection: &Connection,
+    how: &Provision,
+) -> Outcome<Provisioned> {
     use conductor_eventlog::jetstream::provision::ProvisionError;
     let mut pause = Duration::from_millis(100);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);

@@ -130,10 +130,10 @@ impl Connection {
             let links = links.filter(|link| accounts.contains(&link.account));
             found.push((page.server.id, links.map(|link| link.cid).collect()));
         }
-        match found.is_empty() {
-            true => Err(unavailable("no server says which links it has")),
-            false => Ok(found),
+        if found.is_empty() {
+            return Err(unavailable("no server says which links it has"));
         }
+        Ok(found)
     }
 
     /// Asks the issuer for credentials, as `agent`.
