@@ -50,6 +50,8 @@ pub struct Process {
     marker: String,
     removal: Removal,
     cgroup: Option<Arc<Cgroup>>,
+    /// What ends its control group, once that has begun.
+    ending: Option<tokio::task::JoinHandle<()>>,
     had_oom: bool,
     is_gone: bool,
 }
@@ -109,6 +111,7 @@ impl Process {
                 marker: marker(&boxing.lease),
                 removal: Removal::by(start.remove),
                 cgroup,
+                ending: None,
                 had_oom: false,
                 is_gone: false,
             },
@@ -157,11 +160,7 @@ impl Process {
             if !has_kept {
                 self.removal.finish().await;
             }
-            if let Some(cgroup) = self.cgroup.clone() {
-                self.had_oom |= cgroup.has_oom();
-                // What it waits for takes no time of other attempts.
-                let _ = tokio::task::spawn_blocking(move || cgroup.end()).await;
-            }
+            self.end_cgroup().await;
             self.is_gone = true;
         }
         if has_kept {
@@ -178,6 +177,19 @@ impl Process {
             };
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Ends the control group, once however often this is begun: one that goes on in the background
+    /// would end the group of the same name that the next phase makes.
+    async fn end_cgroup(&mut self) {
+        let Some(cgroup) = &self.cgroup else { return };
+        let ending = self.ending.get_or_insert_with(|| {
+            self.had_oom |= cgroup.has_oom();
+            let cgroup = Arc::clone(cgroup);
+            // What it waits for takes no time of other attempts.
+            tokio::task::spawn_blocking(move || cgroup.end())
+        });
+        let _ = ending.await;
     }
 
     /// How it ended; by then nothing of its tree is left.
