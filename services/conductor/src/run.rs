@@ -6,6 +6,7 @@ mod demo;
 mod enrolment;
 mod issuer;
 mod local;
+mod provision;
 mod refusals;
 mod sight;
 mod stack;
@@ -20,8 +21,9 @@ use conductor_telemetry::Otlp;
 use crate::exit::{Failure, Outcome};
 use crate::settings::Settings;
 use boxes::BoxArgs;
+pub(crate) use provision::provision_patiently;
 use stack::{AgentPlan, Plan};
-pub(crate) use stack::{provision_patiently, signals, stopped};
+pub(crate) use stack::{signals, stopped};
 
 /// How long a projector waits for a silent one unless told otherwise.
 const CLAIM_TTL: Duration = Duration::from_secs(15);

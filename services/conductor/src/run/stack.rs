@@ -26,6 +26,7 @@ use tokio::task::JoinSet;
 
 use super::boxes::BoxArgs;
 use super::enrolment::renew;
+use super::provision::provision_patiently;
 use super::sight::Watched;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::out;
@@ -360,28 +361,6 @@ fn start_live_spans(otlp: Option<&Otlp>, connection: &Connection) {
     ];
     if let Some(Err(e)) = otlp.map(|otlp| live::start(otlp, &resource)) {
         tracing::warn!(error = %e, "no live spans are exported");
-    }
-}
-
-/// Provisions; servers that are still electing among themselves are given time.
-pub(crate) async fn provision_patiently(
-    connection: &Connection,
-    how: &Provision,
-) -> Outcome<Provisioned> {
-    use conductor_eventlog::jetstream::provision::ProvisionError;
-    let mut pause = Duration::from_millis(100);
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    loop {
-        match connection.provision(how).await {
-            Err(e @ (ProvisionError::Unavailable(_) | ProvisionError::Refused { .. }))
-                if tokio::time::Instant::now() < deadline =>
-            {
-                tracing::warn!(error = %e, retry_in = ?pause, "the log is not there yet");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(2));
-            }
-            other => return Ok(other?),
-        }
     }
 }
 
