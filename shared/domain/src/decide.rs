@@ -98,7 +98,9 @@ pub fn decide(
         }
     }
     // Last: of what shall end for another reason that is the better one.
-    budgets::decide(state, overlay, input.events_max, &mut out);
+    if !state.config.namespace_budget.is_empty() {
+        budgets::decide(state, overlay, input.events_max, &mut out);
+    }
     out
 }
 
