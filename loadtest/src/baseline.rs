@@ -158,7 +158,7 @@ fn make_log(target: &Target, system: &SystemPlan) -> Outcome<()> {
         let how = Provision {
             replicas: system.replicas,
             accepted_risks: vec![Risk::LazySync],
-            monitor_url: None,
+            ..Provision::default()
         };
         connection.provision(&how).await?;
         Ok(())

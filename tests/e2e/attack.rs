@@ -4,6 +4,7 @@
 mod attacker;
 mod clients;
 mod field;
+mod listening;
 mod meeting;
 mod rotation;
 mod seen;

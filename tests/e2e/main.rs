@@ -20,6 +20,7 @@ mod collectors;
 mod conformance;
 mod control;
 mod crowd;
+mod encrypted;
 mod failover;
 mod folder;
 mod forms;

@@ -352,3 +352,24 @@ async fn a_lost_output_stream_is_made_again() {
     let printed = system.cli(&["task", "logs", &id.to_string()]).await.ok();
     assert!(printed.contains("again"), "{printed}");
 }
+
+#[tokio::test]
+async fn a_log_that_was_deleted_is_begun_anew_only_by_name() {
+    let system = System::up().await;
+    let mut client = PlainClient::connect(&system.url);
+    client.subscribe("inbox.me");
+    client.request("$JS.API.STREAM.DELETE.LOG_local", "inbox.me", b"");
+    assert_eq!(client.receive().json()["success"], true);
+    let refused = system.cli(&["provision"]).await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(
+        refused.stderr.contains("no log LOG_local")
+            && refused.stderr.contains("--accept-risk new-log"),
+        "{refused:?}"
+    );
+    client.request("$JS.API.STREAM.INFO.LOG_local", "inbox.me", b"");
+    assert_eq!(client.receive().json()["error"]["code"], 404);
+    let provision = ["provision", "--accept-risk", "new-log", "-o", "json"];
+    let made = system.cli(&provision).await;
+    assert_eq!(made.json()["new"], true);
+}

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use conductor_protocol::credentials::{part, render};
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
 use serde_json::Value;
@@ -34,26 +35,18 @@ impl Credentials {
             path: path.display().to_string(),
             problem: e.to_string(),
         })?;
-        let part = |name: &str| {
-            let (_, rest) = text.split_once(&format!("-----BEGIN {name}-----"))?;
-            let (part, _) = rest.split_once("---")?;
-            Some(part.trim().to_owned())
-        };
+        let held = |name: &str| part(&text, name).map(str::to_owned);
         let shown = path.display().to_string();
         let lacks = |what: &str| invalid(&shown, format!("it holds no {what}"));
         Ok(Self {
-            jwt: part("NATS USER JWT").ok_or(lacks("token"))?,
-            seed: part("USER NKEY SEED").ok_or(lacks("seed"))?,
+            jwt: held("NATS USER JWT").ok_or(lacks("token"))?,
+            seed: held("USER NKEY SEED").ok_or(lacks("seed"))?,
         })
     }
 
     /// The file's text.
     pub fn render(&self) -> String {
-        format!(
-            "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
-             -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
-            self.jwt, self.seed
-        )
+        render(&self.jwt, &self.seed)
     }
 
     /// What proves to a server that we are the user: its challenge, signed.

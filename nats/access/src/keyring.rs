@@ -279,8 +279,8 @@ impl Keyring {
         Ok(match name {
             "admin" => rights::administrator(),
             "services" => rights::service(cell),
-            "operator" => rights::operator(cell),
-            "client" => rights::client(cell, &["*".to_owned()], &[]),
+            "operator" => rights::operator(cell, name),
+            "client" => rights::client(cell, rights::shared_answers(cell), &["*".to_owned()], &[]),
             "issuer" => rights::issuer(cell),
             SYSTEM => Rights::default(),
             other => return Err(invalid(other, "nobody who is always there")),

@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(new.rights().unwrap(), old.rights().unwrap());
         assert_eq!(keys.revoke_name("services", 8).unwrap(), 1);
         assert_eq!(keys.revoke_name("services", 9).unwrap(), 1, "as before");
-        let people = keys.credentials("ada", &rights::operator(&cell), None, 9);
+        let people = keys.credentials("ada", &rights::operator(&cell, "ada"), None, 9);
         let people = people.unwrap();
         assert_eq!(keys.revoke_name("ada", 10).unwrap(), 1);
         assert_eq!(keys.revoke_name("nobody", 10).unwrap(), 0);

@@ -1,7 +1,9 @@
 //! The subjects that each kind of user may use: the topology, as the servers enforce it.
 
 use conductor_protocol::ids::{AgentId, CellId, Namespace};
-use conductor_protocol::subject::{artifact, credential, log_stream, output, presence};
+use conductor_protocol::subject::{
+    artifact, credential, log_stream, output, presence, private_inbox,
+};
 
 /// What a user may publish and subscribe to.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -82,6 +84,29 @@ pub fn services(cell: &CellId, agent: &AgentId) -> Vec<Service> {
     ]
 }
 
+/// Inboxes that whoever has no name of its own hears. In an account that several use, nobody else's
+/// answers may come there.
+const SHARED_INBOX: &str = "_INBOX.>";
+/// Inboxes of all that have a name.
+const PRIVATE_INBOXES: &str = "_INBOX_OF.>";
+
+/// Inboxes that one user hears alone.
+fn inbox_of(user: &str) -> String {
+    format!("{}.>", private_inbox(user))
+}
+
+/// Where a user hears answers to what it submits, and nobody else does.
+pub fn own_answers(cell: &CellId, user: &str) -> Vec<String> {
+    vec![inbox_of(user), format!("conductor.{cell}.reply.{user}.>")]
+}
+
+/// Where answers are heard by everybody who has these: any NATS client asks there, unless told
+/// otherwise.
+pub fn shared_answers(cell: &CellId) -> Vec<String> {
+    // One token alone: below the names of users is what they hear alone.
+    vec![SHARED_INBOX.to_owned(), format!("conductor.{cell}.reply.*")]
+}
+
 /// The rights of an agent's user, within its account.
 pub fn agent(cell: &CellId, agent: &AgentId) -> Rights {
     Rights {
@@ -89,7 +114,7 @@ pub fn agent(cell: &CellId, agent: &AgentId) -> Rights {
             .into_iter()
             .map(|s| s.imported)
             .collect(),
-        subscribe: vec!["_INBOX.>".to_owned()],
+        subscribe: vec![SHARED_INBOX.to_owned()],
         ..Rights::default()
     }
 }
@@ -98,7 +123,7 @@ pub fn agent(cell: &CellId, agent: &AgentId) -> Rights {
 pub fn enrolment(cell: &CellId, agent: &AgentId) -> Rights {
     Rights {
         publish: vec![credential(cell, agent.as_str())],
-        subscribe: vec!["_INBOX.>".to_owned()],
+        subscribe: vec![SHARED_INBOX.to_owned()],
         ..Rights::default()
     }
 }
@@ -106,8 +131,10 @@ pub fn enrolment(cell: &CellId, agent: &AgentId) -> Rights {
 /// The rights of whoever issues credentials to agents.
 pub fn issuer(cell: &CellId) -> Rights {
     Rights {
-        publish: vec!["_INBOX.>".to_owned(), "_R_.>".to_owned()],
-        subscribe: vec![credential(cell, "*"), "_INBOX.>".to_owned()],
+        publish: [SHARED_INBOX, PRIVATE_INBOXES, "_R_.>"]
+            .map(str::to_owned)
+            .to_vec(),
+        subscribe: vec![credential(cell, "*"), inbox_of("issuer")],
         ..Rights::default()
     }
 }
@@ -119,7 +146,8 @@ pub fn service(cell: &CellId) -> Rights {
     let mut publish = reading(cell);
     publish.extend([
         format!("conductor.{cell}.>"),
-        "_INBOX.>".to_owned(),
+        SHARED_INBOX.to_owned(),
+        PRIVATE_INBOXES.to_owned(),
         format!("$KV.LOCKS_{cell}.>"),
         format!("$KV.POSITIONS_{cell}.>"),
         format!("$O.SNAPSHOTS_{cell}.>"),
@@ -134,7 +162,7 @@ pub fn service(cell: &CellId) -> Rights {
         artifact(cell, "*", "*"),
     ];
     let subscribe = vec![
-        "_INBOX.>".to_owned(),
+        inbox_of("services"),
         conductor_protocol::subject::inspect(cell),
     ];
     Rights {
@@ -170,24 +198,30 @@ fn reading(cell: &CellId) -> Vec<String> {
     all
 }
 
-/// The rights of an operator: reads everything, commands, submits to any queue, and asks the
-/// issuer for credentials.
-pub fn operator(cell: &CellId) -> Rights {
+/// The rights of an operator of this name: reads everything, commands, submits to any queue, and asks
+/// the issuer for credentials.
+pub fn operator(cell: &CellId, name: &str) -> Rights {
     let mut publish = reading(cell);
     publish.push(format!("conductor.{cell}.submit.>"));
     publish.push(format!("conductor.{cell}.control"));
     publish.push(format!("conductor.{cell}.issuer.>"));
     Rights {
         publish,
-        subscribe: vec!["_INBOX.>".to_owned(), format!("conductor.{cell}.reply.>")],
+        subscribe: own_answers(cell, name),
         ..Rights::default()
     }
 }
 
-/// The rights of a client: submits to the queues named (`*` means any), and hears the answers. It
-/// reads nothing. One with namespaces submits in those alone: the subject then says whose a task is,
-/// and the server refuses any other, and the one that leaves it to the submission.
-pub fn client(cell: &CellId, queues: &[String], namespaces: &[Namespace]) -> Rights {
+/// The rights of a client: submits to the queues named (`*` means any), and hears the answers: its own
+/// ([`own_answers`]), or with others ([`shared_answers`]). It reads nothing. One with namespaces
+/// submits in those alone: the subject then says whose a task is, and the server refuses any other,
+/// and the one that leaves it to the submission.
+pub fn client(
+    cell: &CellId,
+    answers: Vec<String>,
+    queues: &[String],
+    namespaces: &[Namespace],
+) -> Rights {
     let submit = |queue: &String| {
         let plain = format!("conductor.{cell}.submit.{queue}");
         if namespaces.is_empty() {
@@ -198,7 +232,7 @@ pub fn client(cell: &CellId, queues: &[String], namespaces: &[Namespace]) -> Rig
     };
     Rights {
         publish: queues.iter().flat_map(submit).collect(),
-        subscribe: vec!["_INBOX.>".to_owned(), format!("conductor.{cell}.reply.>")],
+        subscribe: answers,
         ..Rights::default()
     }
 }
@@ -250,7 +284,8 @@ mod tests {
 
     #[test]
     fn a_client_reads_nothing() {
-        let rights = client(&CellId::default(), &["builds".to_owned()], &[]);
+        let cell = CellId::default();
+        let rights = client(&cell, shared_answers(&cell), &["builds".to_owned()], &[]);
         assert_eq!(
             rights.publish,
             [
@@ -263,7 +298,12 @@ mod tests {
     #[test]
     fn a_client_of_a_namespace_submits_there_alone() {
         let team = [Namespace::from_log("team"), Namespace::from_log("ops")];
-        let rights = client(&CellId::default(), &["*".to_owned()], &team);
+        let cell = CellId::default();
+        let rights = client(&cell, own_answers(&cell, "ci"), &["*".to_owned()], &team);
+        assert_eq!(
+            rights.subscribe,
+            ["_INBOX_OF.ci.>", "conductor.local.reply.ci.>"]
+        );
         for (subject, may) in [
             ("conductor.local.submit.builds.team", true),
             ("conductor.local.submit.default.ops", true),
@@ -278,6 +318,34 @@ mod tests {
         }
     }
 
+    /// In the account of the cell only those who share credentials share inboxes, and services answer
+    /// in all of them.
+    #[test]
+    fn nobody_hears_what_another_is_answered() {
+        let cell = CellId::default();
+        let heard = [
+            service(&cell),
+            issuer(&cell),
+            operator(&cell, "operator"),
+            operator(&cell, "ada"),
+            client(&cell, own_answers(&cell, "ci"), &[], &[]),
+            client(&cell, shared_answers(&cell), &[], &[]),
+        ]
+        .map(|rights| rights.subscribe);
+        for (i, of_one) in heard.iter().enumerate() {
+            for of_other in heard.iter().skip(i + 1).flatten() {
+                let first = of_other.replace('>', "1");
+                let is_shared = of_one.iter().any(|pattern| covers(pattern, &first));
+                assert!(!is_shared, "{of_other}");
+            }
+            for inbox in of_one.iter().filter(|s| s.starts_with("_INBOX")) {
+                let answered = inbox.replace('>', "1");
+                assert!(service(&cell).may_publish(&answered), "{answered}");
+                assert!(issuer(&cell).may_publish(&answered), "{answered}");
+            }
+        }
+    }
+
     #[test]
     fn rights_are_read_as_servers_read_them() {
         let rights = service(&CellId::default());
@@ -285,6 +353,6 @@ mod tests {
         assert!(!rights.may_publish("conductor.local.agent.a1"));
         assert!(!rights.may_publish("conductor.local"));
         assert!(administrator().may_publish("anything"));
-        assert!(operator(&CellId::default()).may_publish("conductor.local.submit.q.team"));
+        assert!(operator(&CellId::default(), "ada").may_publish("conductor.local.submit.q.team"));
     }
 }

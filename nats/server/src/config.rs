@@ -8,7 +8,9 @@ const TLS: &str = include_str!("../../tls.conf");
 const LEAF_HUB: &str = include_str!("../../leaf-hub.conf");
 const LEAF_REMOTE: &str = include_str!("../../leaf-remote.conf");
 /// The variable that holds the key of what JetStream keeps on disk: not in any file beside it.
-pub(crate) const STORE_KEY: &str = "CONDUCTOR_STORE_KEY";
+const STORE_KEY: &str = "CONDUCTOR_STORE_KEY";
+/// The variable that holds the key before it.
+const PREVIOUS_STORE_KEY: &str = "CONDUCTOR_PREVIOUS_STORE_KEY";
 const OPERATOR: &str = include_str!("../../operator.conf");
 
 /// What a server is started with.
@@ -34,9 +36,9 @@ pub struct ServerConfig {
     pub tls: Option<TlsFiles>,
     /// For one that is linked with a server of another region.
     pub leaf: Option<Leaf>,
-    /// Key by which JetStream encrypts what it keeps on disk. A store that was begun without one
-    /// cannot be given one.
-    pub store_key: Option<StoreKey>,
+    /// Keys by which JetStream encrypts what it keeps on disk; a store that was begun without them is
+    /// encrypted when it starts with them.
+    pub store_keys: Option<StoreKeys>,
 }
 
 /// Certificate and key of a server, in PEM.
@@ -89,13 +91,45 @@ impl TlsFiles {
     }
 }
 
-/// A key; never shown.
+/// Keys of a store; never shown.
 #[derive(Clone)]
-pub struct StoreKey(pub String);
+pub struct StoreKeys {
+    /// The key it has from now on.
+    pub current: String,
+    /// The one it may have had until now: the server changes it for the other when it starts.
+    pub previous: Option<String>,
+}
 
-impl std::fmt::Debug for StoreKey {
+impl std::fmt::Debug for StoreKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("StoreKey(***)")
+        f.debug_struct("StoreKeys").finish_non_exhaustive()
+    }
+}
+
+impl StoreKeys {
+    /// The lines of the server's configuration that say where its keys are.
+    fn render(&self) -> String {
+        let mut text = format!("  cipher: aes\n  key: ${STORE_KEY}\n");
+        if self.previous.is_some() {
+            text += &format!("  prev_key: ${PREVIOUS_STORE_KEY}\n");
+        }
+        text
+    }
+
+    /// The variables they are in. The server reads a variable as it reads its configuration: bare
+    /// digits would be a number, so each is quoted.
+    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
+        let quoted = |key: &str| {
+            let escaped = key.replace('\\', "\\\\").replace('"', "\\\"");
+            format!("\"{escaped}\"")
+        };
+        let mut variables = vec![(STORE_KEY, quoted(&self.current))];
+        variables.extend(
+            self.previous
+                .iter()
+                .map(|key| (PREVIOUS_STORE_KEY, quoted(key))),
+        );
+        variables
     }
 }
 
@@ -148,7 +182,7 @@ impl ServerConfig {
             operator: None,
             tls: None,
             leaf: None,
-            store_key: None,
+            store_keys: None,
         }
     }
 
@@ -165,8 +199,8 @@ impl ServerConfig {
             let limit = format!("jetstream {{\n  max_file: {bytes}\n");
             text = text.replacen("jetstream {\n", &limit, 1);
         }
-        if self.store_key.is_some() {
-            let cipher = format!("jetstream {{\n  cipher: aes\n  key: ${STORE_KEY}\n");
+        if let Some(keys) = &self.store_keys {
+            let cipher = format!("jetstream {{\n{}", keys.render());
             text = text.replacen("jetstream {\n", &cipher, 1);
         }
         if let Some(tls) = &self.tls {

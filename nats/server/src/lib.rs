@@ -16,7 +16,7 @@ pub mod locate;
 pub mod refusals;
 pub mod server;
 
-pub use config::{Cluster, Leaf, OperatorMode, ServerConfig, StoreKey, TlsFiles};
+pub use config::{Cluster, Leaf, OperatorMode, ServerConfig, StoreKeys, TlsFiles};
 pub use data_dir::{DataDir, DataDirError};
 pub use locate::{FLOOR, LocateError, PINNED, Version, locate};
 pub use refusals::{Refusal, Refusals};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::config::{STORE_KEY, ServerConfig, StoreKey};
+use crate::config::{ServerConfig, StoreKeys};
 use crate::guard::GuardProgram;
 
 /// The file of its log.
@@ -23,6 +23,11 @@ pub(crate) const LOG: &str = "nats-server.log";
 /// took the p99 of submit to start at half of the load from 61 ms to 45 ms and cost no throughput
 /// (medians of four runs of 15 s).
 const GARBAGE_PERCENT: &str = "50";
+
+/// What a server says of a stream whose files it has and cannot read.
+const NOT_RECOVERED: &str = "could not be recovered";
+/// For how long a server that is alone may say so: it has read its streams before it listens.
+const READING: Duration = Duration::from_secs(2);
 
 /// Why a server did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +55,18 @@ pub enum ServerError {
         status: String,
         /// The end of its log.
         log: String,
+    },
+    /// It cannot read what it has.
+    #[error(
+        "nats-server cannot read what it keeps in {path}: {problem}; if that is encrypted, start with \
+         its key (--store-key-file), and where it is being changed with the one before, too \
+         (--previous-store-key-file). Nothing was changed"
+    )]
+    Unreadable {
+        /// Where its files are.
+        path: String,
+        /// What it says of itself.
+        problem: String,
     },
     /// It did not become ready.
     #[error("nats-server was not ready within {waited:?}; its last words:\n{log}")]
@@ -194,10 +211,23 @@ impl Server {
 
     fn wait_healthy(&mut self, deadline: Instant, at_most: Duration) -> Result<(), ServerError> {
         let port = self.config.monitor_port.unwrap_or_default();
-        while !is_healthy(port) {
+        let mut unreadable_since = None;
+        loop {
+            let said = health(port).unwrap_or_default();
+            if said.contains("200 OK") {
+                return Ok(());
+            }
+            if said.contains(NOT_RECOVERED) && self.config.cluster.is_none() {
+                let since = *unreadable_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= READING {
+                    return Err(ServerError::Unreadable {
+                        path: self.config.store_dir.display().to_string(),
+                        problem: said.lines().last().unwrap_or_default().to_owned(),
+                    });
+                }
+            }
             self.pause_or_fail(deadline, at_most)?;
         }
-        Ok(())
     }
 
     fn pause_or_fail(&mut self, deadline: Instant, waited: Duration) -> Result<(), ServerError> {
@@ -280,9 +310,7 @@ fn spawn(
     if std::env::var_os("GOGC").is_none() {
         command.env("GOGC", GARBAGE_PERCENT);
     }
-    if let Some(StoreKey(key)) = &config.store_key {
-        command.env(STORE_KEY, key);
-    }
+    command.envs(config.store_keys.iter().flat_map(StoreKeys::variables));
     command.stdin(Stdio::null()).stdout(log).stderr(log_too);
     // A group of its own: Ctrl-C in a terminal must not reach it before we have drained.
     command.process_group(0);
@@ -329,15 +357,12 @@ fn read_ports(dir: &Path) -> Option<(u16, u16)> {
     Some((port("nats")?, port("monitoring")?))
 }
 
-/// Whether the server answers that JetStream and the rest are well.
-fn is_healthy(port: u16) -> bool {
-    let ask = || -> io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.contains("200 OK"))
+/// What the server says of itself: that JetStream and the rest are well, or what is not.
+fn health(port: u16) -> io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }

@@ -122,7 +122,14 @@ impl From<ProvisionError> for Failure {
             ProvisionError::Refused { .. } => Exit::Denied,
             _ => Exit::Failure,
         };
-        Self::new(code, e.to_string())
+        let failure = Self::new(code, e.to_string());
+        match e {
+            ProvisionError::Gone { .. } => failure.hint(
+                "see what the servers say of it in their own logs. To begin a new log, which removes \
+                 what is left of the old: --accept-risk new-log",
+            ),
+            _ => failure,
+        }
     }
 }
 

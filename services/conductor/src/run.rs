@@ -10,6 +10,7 @@ mod provision;
 mod refusals;
 mod sight;
 mod stack;
+mod store;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use boxes::BoxArgs;
 pub(crate) use provision::provision_patiently;
 use stack::{AgentPlan, Plan};
 pub(crate) use stack::{signals, stopped};
+use store::StoreArgs;
 
 /// How long a projector waits for a silent one unless told otherwise.
 const CLAIM_TTL: Duration = Duration::from_secs(15);
@@ -49,7 +51,7 @@ pub(crate) enum RunCommand {
 /// How to provision and lead.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RoleArgs {
-    /// Accept a risk by name: lazy-sync
+    /// Accept a risk by name: lazy-sync, new-log
     #[arg(long, value_name = "RISK")]
     accept_risk: Vec<Risk>,
     /// Replicas of the streams, where they do not exist yet
@@ -104,10 +106,8 @@ pub(crate) struct UpArgs {
     /// Start the server without accounts: whoever reaches it may do everything
     #[arg(long)]
     open_server: bool,
-    /// File with the key by which the server encrypts what it keeps on disk; a store begun
-    /// without one cannot be given one
-    #[arg(long, env = "CONDUCTOR_STORE_KEY_FILE", value_name = "FILE")]
-    store_key_file: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
     /// How long running attempts may go on after Ctrl-C
     #[arg(long, default_value = "10s", value_parser = duration)]
     drain_timeout: Duration,

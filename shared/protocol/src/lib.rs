@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`limits`] → [`ids`] → [`subject`] → [`spec`], [`terms`] and
 //! [`submission`] (what people ask for) → [`control`] (what operators say) → [`event`] (what the
-//! actors record) → [`frame`] (how events share one record).
+//! actors record) → [`frame`] (how events share one record). [`credentials`] are files, not on the
+//! log.
 //!
 //! # Invariants
 //! - Pure: no clock, no randomness, no I/O, no hash-ordered iteration.
@@ -15,6 +16,7 @@
 pub mod class;
 pub mod compact;
 pub mod control;
+pub mod credentials;
 pub mod event;
 pub mod frame;
 pub mod human;

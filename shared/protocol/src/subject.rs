@@ -157,6 +157,13 @@ pub fn log_stream(cell: &CellId) -> String {
     format!("LOG_{cell}")
 }
 
+/// Prefix of the inboxes that belong to one user of a cell alone. What a server answers to one user
+/// of an account, records of the log among it, reaches whoever of that account subscribes there: in
+/// inboxes that all share, a client that may read nothing would hear what services read.
+pub fn private_inbox(user: &str) -> String {
+    format!("_INBOX_OF.{user}")
+}
+
 /// Whether a submitter may ask for replies on `subject`.
 ///
 /// Replies are published with the orchestrator's rights, so a reply subject must not
@@ -206,6 +213,10 @@ mod tests {
     fn replies_stay_out_of_the_log() {
         let cell = CellId::default();
         assert!(is_allowed_reply(&cell, "_INBOX.abc.1"));
+        assert!(is_allowed_reply(
+            &cell,
+            &format!("{}.1", private_inbox("ci"))
+        ));
         assert!(is_allowed_reply(&cell, "conductor.local.reply.me"));
         for bad in [
             "conductor.local.control",

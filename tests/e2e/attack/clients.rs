@@ -60,7 +60,8 @@ async fn refusal(story: &mut Story, at: Position) -> Vec<FieldError> {
 
 /// Submits as somebody; where it stands in the log.
 fn submits(client: &mut Attacker, subject: &str, task: &Value) -> Position {
-    client.put(subject, Some("_INBOX.mine"), task.to_string().as_bytes());
+    let body = task.to_string();
+    client.put(subject, Some("_INBOX_OF.team.1"), body.as_bytes());
     let came = client.hear(Duration::from_secs(10));
     let stored: Value = serde_json::from_str(&came.messages[0].1).unwrap();
     Position::new(stored["seq"].as_u64().unwrap(), 0)
@@ -102,7 +103,8 @@ async fn a_client_of_a_namespace_submits_there_alone() {
         let came = client.publish(subject, None, b"{\"run\":{\"noop\":{}}}");
         assert!(is_refused(&came), "{subject}: {came:?}");
     }
-    assert!(client.subscribe("_INBOX.mine", 2).refusals.is_empty());
+    let inbox = client.subscribe("_INBOX_OF.team.>", 2);
+    assert!(inbox.refusals.is_empty());
     // Secret is what another namespace's task has to say.
     let mut secret = sh("echo secret");
     secret["namespace"] = "other".into();

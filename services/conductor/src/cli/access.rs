@@ -12,7 +12,8 @@ use conductor_access::{Credentials, Keyring};
 use conductor_eventlog::jetstream::provision::{Provision, Risk};
 use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_protocol::AgentId;
-use conductor_protocol::ids::{Namespace, QueueName};
+use conductor_protocol::ids::{InvalidName, Namespace, QueueName, is_valid_name};
+use conductor_protocol::subject::private_inbox;
 use serde_json::json;
 
 use crate::exit::{Exit, Failure, Outcome};
@@ -114,7 +115,7 @@ pub(crate) struct EnrollArgs {
 /// Make the streams of a cell, with rights that its services do not have
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ProvisionArgs {
-    /// Accept a risk by name
+    /// Accept a risk by name: lazy-sync, new-log
     #[arg(long)]
     accept_risk: Vec<Risk>,
     /// Replicas of the streams, where they do not exist yet
@@ -141,7 +142,7 @@ pub(crate) async fn access(command: AccessCommand, settings: &Settings) -> Outco
         } => {
             check_name(&name)?;
             let keys = keys.open(settings)?;
-            let rights = granted(&keys, &queues, &namespaces);
+            let rights = granted(&keys, &name, &queues, &namespaces);
             let now = now_s();
             let expires = expires.map(|e| now + e.as_secs());
             let _alone = keys.lock()?;
@@ -152,6 +153,7 @@ pub(crate) async fn access(command: AccessCommand, settings: &Settings) -> Outco
                 settings.output,
                 &json!({
                     "name": name, "credentials": out, "queues": queues, "namespaces": namespaces,
+                    "inbox": private_inbox(&name),
                 }),
             );
             Ok(Exit::Ok)
@@ -160,19 +162,25 @@ pub(crate) async fn access(command: AccessCommand, settings: &Settings) -> Outco
 }
 
 /// The rights of somebody who submits to queues, in namespaces, or who operates.
-fn granted(keys: &Keyring, queues: &[QueueName], namespaces: &[Namespace]) -> Rights {
+fn granted(keys: &Keyring, name: &str, queues: &[QueueName], namespaces: &[Namespace]) -> Rights {
     if queues.is_empty() && namespaces.is_empty() {
-        return rights::operator(keys.cell());
+        return rights::operator(keys.cell(), name);
     }
+    let answers = rights::own_answers(keys.cell(), name);
     let mut named: Vec<String> = queues.iter().map(ToString::to_string).collect();
     if named.is_empty() {
         named.push("*".to_owned());
     }
-    rights::client(keys.cell(), &named, namespaces)
+    rights::client(keys.cell(), answers, &named, namespaces)
 }
 
-/// Refuses a name by which others could not be told from those that are always there.
+/// Refuses a name by which others could not be told from those that are always there, and one that
+/// cannot stand in the subject on which its user alone hears answers.
 fn check_name(name: &str) -> Outcome<()> {
+    if !is_valid_name(name) {
+        let message = format!("{name:?} is no name: it {InvalidName}");
+        return Err(Failure::usage(message).hint("for instance: ada, team-ci"));
+    }
     if !STANDING.contains(&name) {
         return Ok(());
     }
@@ -288,6 +296,7 @@ pub(crate) async fn provision(args: ProvisionArgs, settings: &Settings) -> Outco
         replicas: args.replicas,
         accepted_risks: args.accept_risk,
         monitor_url: settings.monitor_url(),
+        ..Provision::default()
     };
     let made = crate::run::provision_patiently(&connection, &how).await?;
     out::one(

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use conductor_access::Keyring;
+use conductor_access::{AccessError, Keyring, rights};
 use conductor_nats::OperatorMode;
 use conductor_protocol::{AgentId, CellId};
 
@@ -84,7 +84,9 @@ impl LocalAccess {
 
     /// Credentials of somebody who submits to any queue.
     pub(super) fn client(&self) -> Outcome<conductor_access::Credentials> {
-        let rights = conductor_access::rights::client(self.keys.cell(), &["*".to_owned()], &[]);
+        let cell = self.keys.cell();
+        let answers = rights::shared_answers(cell);
+        let rights = rights::client(cell, answers, &["*".to_owned()], &[]);
         Ok(self.keys.credentials("client", &rights, None, now_s())?)
     }
 
@@ -98,9 +100,16 @@ impl LocalAccess {
     }
 }
 
-impl From<conductor_access::AccessError> for Failure {
-    fn from(e: conductor_access::AccessError) -> Self {
-        Failure::new(crate::exit::Exit::Failure, e.to_string())
-            .hint("free some space there, or name another directory with --data-dir")
+impl From<AccessError> for Failure {
+    fn from(e: AccessError) -> Self {
+        let hint = match e {
+            AccessError::File { .. } => {
+                "free some space there, or name another directory with --data-dir"
+            }
+            AccessError::Invalid { .. } => {
+                "have others made: conductor access --help, conductor agent enroll --help"
+            }
+        };
+        Failure::new(crate::exit::Exit::Failure, e.to_string()).hint(hint)
     }
 }

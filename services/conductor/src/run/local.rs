@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_nats::guard::GuardProgram;
-use conductor_nats::{DataDir, Refusals, Server, ServerConfig, StoreKey, locate};
+use conductor_nats::{DataDir, Refusals, Server, ServerConfig, StoreKeys, locate};
 use conductor_protocol::AgentId;
 use conductor_protocol::subject::Role as RoleName;
 use tokio::sync::watch;
@@ -16,7 +16,7 @@ use super::access::LocalAccess;
 use super::sight::Watched;
 use super::stack::{AgentPlan, Place, Stack, signals};
 use super::{UpArgs, plan};
-use crate::exit::{Exit, Failure, Outcome};
+use crate::exit::{Exit, Outcome};
 use crate::out;
 use crate::settings::Settings;
 
@@ -41,13 +41,9 @@ pub(super) async fn up(args: UpArgs, settings: &Settings) -> Outcome {
     let server = match &settings.nats_url {
         Some(_) => None,
         None => {
-            let key = args.store_key_file.as_deref().map(store_key).transpose()?;
-            Some(start_server(
-                data.path(),
-                Some(args.nats_port),
-                access.as_ref(),
-                key,
-            )?)
+            let keys = args.store.keys()?;
+            let port = Some(args.nats_port);
+            Some(start_server(data.path(), port, access.as_ref(), keys)?)
         }
     };
     let place = place(settings, data.path(), server.as_ref(), access.as_ref());
@@ -139,19 +135,6 @@ fn agent_ids(count: u32) -> Vec<AgentId> {
         .collect()
 }
 
-/// The key in a file, without the white space around it.
-fn store_key(path: &Path) -> Outcome<StoreKey> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Failure::usage(format!("--store-key-file {}: {e}", path.display())))?;
-    match text.trim() {
-        "" => Err(Failure::usage(format!(
-            "--store-key-file {} is empty",
-            path.display()
-        ))),
-        key => Ok(StoreKey(key.to_owned())),
-    }
-}
-
 /// Where the local server has its files.
 pub(super) fn server_dir(data: &Path) -> PathBuf {
     data.join("nats")
@@ -162,7 +145,7 @@ pub(super) fn start_server(
     data: &Path,
     port: Option<u16>,
     access: Option<&LocalAccess>,
-    key: Option<StoreKey>,
+    keys: Option<StoreKeys>,
 ) -> Outcome<Server> {
     let binary = locate()?;
     let dir = server_dir(data);
@@ -170,7 +153,7 @@ pub(super) fn start_server(
     let mut config = ServerConfig::standalone("conductor", dir.join("store"));
     // The server takes 0 for its default port, not for any.
     config.port = port.filter(|p| *p != 0 && TcpListener::bind(("127.0.0.1", *p)).is_ok());
-    config.store_key = key;
+    config.store_keys = keys;
     config.operator = access.map(|access| access.operator_mode().clone());
     let guard = GuardProgram::current_exe();
     let server = Server::start(config, &binary, &dir, guard, SERVER_START)?;

@@ -158,11 +158,15 @@ impl Connection {
         let options = match &connect.credentials {
             None => ConnectOptions::new(),
             Some(path) => {
-                credentials::check(path).map_err(ConnectError::Invalid)?;
+                let inbox = credentials::check(path).map_err(ConnectError::Invalid)?;
                 let path = path.clone();
-                ConnectOptions::with_auth_callback(move |nonce| {
+                let options = ConnectOptions::with_auth_callback(move |nonce| {
                     credentials::answer(path.clone(), nonce)
-                })
+                });
+                match inbox {
+                    Some(prefix) => options.custom_inbox_prefix(prefix),
+                    None => options,
+                }
             }
         };
         let options = connect

@@ -18,8 +18,7 @@ async fn log_of(server: &TestServer, records: u64) -> Arc<Connection> {
     let connection = Connection::open(&connect).await.unwrap();
     let how = Provision {
         replicas: 1,
-        accepted_risks: Vec::new(),
-        monitor_url: None,
+        ..Provision::default()
     };
     connection.provision(&how).await.unwrap();
     for n in 0..records {

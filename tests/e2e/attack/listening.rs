@@ -1,0 +1,177 @@
+//! Clients that listen: what the servers answer to one user of the cell's account is heard by no other,
+//! and what a client has them answer to somebody else does nothing.
+
+use std::time::Duration;
+
+use conductor_access::Credentials;
+use conductor_domain::state::Outcome;
+use conductor_eventlog::EventLog;
+use conductor_harness::system::{new_id, sh};
+use serde_json::Value;
+
+use super::attacker::Attacker;
+use super::clients::connect_as;
+use super::field::Field;
+use super::is_refused;
+
+/// Where somebody else's answers come, or anybody's.
+const FOREIGN_INBOXES: [&str; 9] = [
+    ">",
+    "_INBOX.>",
+    "_INBOX.*",
+    "_INBOX_OF.>",
+    "_INBOX_OF.*.>",
+    "_INBOX_OF.services.>",
+    "_INBOX_OF.operator.>",
+    "conductor.local.reply.>",
+    "conductor.local.reply.other.>",
+];
+
+/// Connects as somebody who was granted something.
+async fn granted(field: &Field, name: &str, what: &[&str]) -> Attacker {
+    let file = field.grant(name, what).await;
+    Attacker::connect(&field.url, &Credentials::read(&file).unwrap()).unwrap()
+}
+
+/// Everything that goes on in a cell: tasks run, people read, somebody is answered.
+async fn go_on(field: &mut Field, other: &mut Attacker) {
+    let mut story = field.system.story().await;
+    let id = field.system.submit(sh("echo secret")).await;
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    // What reads the log from its begin: state, events, output.
+    let task = id.to_string();
+    for read in [
+        &["task", "show", &task][..],
+        &["task", "logs", &task],
+        &["replay"],
+        &["log", "tail", "--from", "1"],
+        &["doctor"],
+    ] {
+        field.system.cli(read).await.ok();
+    }
+    for role in ["orchestrator", "scheduler"] {
+        field.start_again(role).await;
+    }
+    let id = field.system.submit(sh("true")).await;
+    assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    assert!(other.subscribe("_INBOX_OF.other.>", 1).refusals.is_empty());
+    other.put(
+        "conductor.local.submit.default",
+        Some("_INBOX_OF.other.1"),
+        sh("true").to_string().as_bytes(),
+    );
+    let came = other.hear(Duration::from_secs(10));
+    assert!(came.messages[0].1.contains("LOG_local"), "{came:?}");
+}
+
+#[tokio::test]
+async fn a_client_hears_no_answers_but_its_own() {
+    let mut field = Field::up().await;
+    // Whoever has the credentials that stand beside the keys shares its inboxes with who has them too.
+    let mut client = Attacker::connect(&field.url, &field.client()).unwrap();
+    for shared in ["_INBOX.>", "conductor.local.reply.*"] {
+        assert!(client.subscribe(shared, 1).refusals.is_empty(), "{shared}");
+    }
+    let mut team = granted(&field, "team", &["--namespace", "team"]).await;
+    for foreign in FOREIGN_INBOXES {
+        assert!(is_refused(&team.subscribe(foreign, 2)), "{foreign}");
+    }
+    for own in ["_INBOX_OF.team.>", "conductor.local.reply.team.>"] {
+        assert!(team.subscribe(own, 3).refusals.is_empty(), "{own}");
+    }
+    let mut other = granted(&field, "other", &["--queue", "default"]).await;
+    go_on(&mut field, &mut other).await;
+    // The servers send in order: with these everything that came before has come.
+    let mut admin = {
+        let credentials = Credentials::read(&field.key("admin")).unwrap();
+        Attacker::connect(&field.url, &credentials).unwrap()
+    };
+    for (listener, inbox) in [
+        (&mut client, "_INBOX.end"),
+        (&mut team, "_INBOX_OF.team.end"),
+    ] {
+        admin.publish(inbox, None, b"the end");
+        let came = listener.hear(Duration::from_secs(10));
+        assert_eq!(came.messages, [(inbox.to_owned(), "the end".to_owned())]);
+    }
+}
+
+/// The server's own commands, which it takes from nobody who only submits. It answers a publish on
+/// whatever subject that names, with its own rights.
+fn commands() -> Vec<String> {
+    let api = [
+        "STREAM.DELETE.LOG_local",
+        "STREAM.PURGE.LOG_local",
+        "STREAM.MSG.DELETE.LOG_local",
+        "STREAM.UPDATE.LOG_local",
+        "STREAM.CREATE.EVIL",
+        "STREAM.PEER.REMOVE.LOG_local",
+        "STREAM.LEADER.STEPDOWN.LOG_local",
+        "STREAM.SNAPSHOT.LOG_local",
+        "STREAM.RESTORE.LOG_local",
+        "CONSUMER.DELETE.LOG_local.agent-a1",
+        "CONSUMER.RESET.LOG_local.agent-a1",
+        "CONSUMER.DURABLE.CREATE.LOG_local.evil",
+        "CONSUMER.MSG.NEXT.LOG_local.agent-a1",
+    ];
+    let ours = [
+        "control",
+        "orchestrator",
+        "scheduler.a1",
+        "agent.a1",
+        "leader.orchestrator",
+        "checkpoint",
+        "presence.a1",
+        "output.a1.x",
+        "artifact.a1.x",
+        "credential.a1",
+        "submit.default",
+    ];
+    let api = api.map(|verb| format!("$JS.API.{verb}"));
+    let ours = ours.map(|what| format!("conductor.local.{what}"));
+    let kept = ["$KV.LOCKS_local.orchestrator", "$O.SNAPSHOTS_local.M.x"].map(str::to_owned);
+    api.into_iter().chain(ours).chain(kept).collect()
+}
+
+async fn answers_do_nothing(field: Field) {
+    let mut story = field.system.story().await;
+    let mut client = Attacker::connect(&field.url, &field.client()).unwrap();
+    let before = field.system.submit(sh("true")).await;
+    assert_eq!(story.outcome(before).await, Outcome::Succeeded);
+    let mut ids = Vec::new();
+    for command in commands() {
+        let id = new_id();
+        let mut task = sh("true");
+        task["id"] = id.to_string().into();
+        let body = task.to_string();
+        client.publish(
+            "conductor.local.submit.default",
+            Some(&command),
+            body.as_bytes(),
+        );
+        ids.push(id);
+    }
+    for id in ids {
+        assert_eq!(story.outcome(id).await, Outcome::Succeeded);
+    }
+    // Nothing of the log is gone, no stream came or went, agents still hear.
+    let admin = connect_as(&field, &field.key("admin")).await;
+    for seq in 1..=admin.last_seq().await.unwrap() {
+        assert!(admin.read(seq).await.unwrap().is_some(), "record {seq}");
+    }
+    let streams: Value = serde_json::from_str(&field.monitor("/jsz?streams=true")[0]).unwrap();
+    assert!(!streams.to_string().contains("EVIL"), "{streams}");
+    field.system.assert_replay_agrees().await;
+    let after = field.system.submit(sh("true")).await;
+    assert_eq!(story.outcome(after).await, Outcome::Succeeded);
+}
+
+#[tokio::test]
+async fn what_a_client_has_the_server_answer_to_others_does_nothing() {
+    answers_do_nothing(Field::up().await).await;
+}
+
+#[tokio::test]
+async fn what_a_client_has_three_servers_answer_to_others_does_nothing() {
+    answers_do_nothing(Box::pin(Field::cluster()).await).await;
+}
