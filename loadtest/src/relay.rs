@@ -39,15 +39,21 @@ pub(crate) enum RelayPlan {
     HandOn(Vec<usize>),
 }
 
-/// What was measured.
+/// What a process of the relay measured: nothing where it hands on.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct RelayResult {
-    /// One acknowledged publish at a time, on the same server just before.
-    pub(crate) round_trip: Option<Latency>,
     /// One record, from its publish until whoever wrote it hears it.
     pub(crate) one: Option<Latency>,
     /// All of them in a row.
     pub(crate) all: Option<Latency>,
+}
+
+/// The relay, and what it is measured in.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    /// One acknowledged publish at a time, on the same server just before.
+    pub(crate) round_trip: Option<Latency>,
+    pub(crate) relay: RelayResult,
 }
 
 /// A process of the relay.
@@ -100,7 +106,6 @@ async fn time(js: &Context, seconds: f64) -> Outcome<RelayResult> {
     // A number that nobody hands on.
     let alone = RECORDS + 1;
     Ok(RelayResult {
-        round_trip: None,
         one: heard(js, alone, alone, seconds).await?,
         all: heard(js, 1, RECORDS, seconds).await?,
     })
@@ -126,7 +131,7 @@ async fn heard(js: &Context, first: usize, last: usize, seconds: f64) -> Outcome
 
 /// Measures it on a server of its own, in the processes in which `conductor` writes a task's
 /// records: who submits and observes, who decides, who runs.
-pub(crate) fn measure(seconds: f64) -> Outcome<RelayResult> {
+pub(crate) fn measure(seconds: f64) -> Outcome<Measured> {
     let ground = Ground::start(&SystemPlan::default())?;
     let target = ground.target();
     let mut raw = role(
@@ -145,9 +150,9 @@ pub(crate) fn measure(seconds: f64) -> Outcome<RelayResult> {
         relays.push(relay);
     }
     let mut timer = start(&RelayPlan::Time(seconds))?;
-    Ok(RelayResult {
+    Ok(Measured {
         round_trip: raw.round_trip,
-        ..timer.result()?
+        relay: timer.result()?,
     })
 }
 

@@ -7,7 +7,7 @@ use crate::latency::{Latency, Percentiles};
 use crate::load::BY_LOG;
 use crate::outcome::Outcome;
 use crate::plan::{Arrivals, LoadPlan, SystemPlan};
-use crate::relay::{self, RelayResult};
+use crate::relay::{self, Measured};
 use crate::report::Part;
 use crate::result::RunResult;
 use crate::run;
@@ -84,7 +84,7 @@ fn row(results: &[RunResult], round_trip: &Spread, until: &str, name: &str, at_m
 }
 
 /// What records in a row take without any rules.
-fn relay_part(relays: &[RelayResult], heard: &Spread) -> Part {
+fn relay_part(relays: &[Measured], heard: &Spread) -> Part {
     let round_trip = medians(relays.iter().map(|r| r.round_trip.as_ref()));
     let row = |what: &str, of: &Spread| {
         vec![
@@ -93,8 +93,8 @@ fn relay_part(relays: &[RelayResult], heard: &Spread) -> Part {
             number(of.median() / round_trip.median()),
         ]
     };
-    let one = medians(relays.iter().map(|r| r.one.as_ref()));
-    let all = medians(relays.iter().map(|r| r.all.as_ref()));
+    let one = medians(relays.iter().map(|r| r.relay.one.as_ref()));
+    let all = medians(relays.iter().map(|r| r.relay.all.as_ref()));
     let rows = vec![
         row("bare client: one acknowledged publish", &round_trip),
         row("bare client: one record, until its writer hears it", &one),
