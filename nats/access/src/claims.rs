@@ -69,20 +69,22 @@ pub fn cell_account(
     now_s: u64,
 ) -> Result<String, AccessError> {
     let any = AgentId::from_log("any");
-    let exports: Vec<Value> = rights::services(cell, &any)
-        .into_iter()
-        .map(|service| {
-            let response = if service.is_streaming {
-                "Stream"
-            } else {
-                "Singleton"
-            };
-            json!({
-                "name": service.exported, "subject": service.exported, "type": "service",
-                "token_req": true, "response_type": response,
-            })
+    let services = [rights::services(cell, &any), rights::client_services(cell)].concat();
+    let services = services.into_iter().map(|service| {
+        let response = if service.is_streaming {
+            "Stream"
+        } else {
+            "Singleton"
+        };
+        json!({
+            "name": service.exported, "subject": service.exported, "type": "service",
+            "token_req": true, "response_type": response,
         })
-        .collect();
+    });
+    let answers = rights::answers(cell).into_iter().map(|(exported, _)| {
+        json!({"name": exported, "subject": exported, "type": "stream", "token_req": true})
+    });
+    let exports: Vec<Value> = services.chain(answers).collect();
     let mut nats = json!({
         "type": "account", "version": 2, "limits": limits(true, -1), "exports": exports,
     });
@@ -92,20 +94,46 @@ pub fn cell_account(
     sign(claims, operator, now_s)
 }
 
-/// Lets one account import one service: signed by the account that has it.
-fn activation(
-    service: &Service,
-    cell_account: &KeyPair,
-    to: &str,
-    now_s: u64,
-) -> Result<String, AccessError> {
-    let claims = json!({
-        "sub": to, "name": service.imported,
-        "nats": {
-            "type": "activation", "version": 2, "subject": service.imported, "kind": "service",
-        },
-    });
-    sign(claims, cell_account, now_s)
+/// What one account lets another import of it.
+struct Import<'a> {
+    /// `service` or `stream`.
+    kind: &'static str,
+    subject: &'a str,
+    /// What it is in the other account.
+    local: &'a str,
+}
+
+impl Import<'_> {
+    /// The import in the claims of the account `to`, with a token that lets it: signed by the account
+    /// that has what is imported.
+    fn claims(&self, cell_account: &KeyPair, to: &str, now_s: u64) -> Result<Value, AccessError> {
+        let activation = json!({
+            "sub": to, "name": self.subject,
+            "nats": {
+                "type": "activation", "version": 2, "subject": self.subject, "kind": self.kind,
+            },
+        });
+        let token = sign(activation, cell_account, now_s)?;
+        let mut import = json!({
+            "name": self.subject, "subject": self.subject, "type": self.kind,
+            "account": cell_account.public_key(), "token": token,
+        });
+        if let Some(fields) = import
+            .as_object_mut()
+            .filter(|_| self.local != self.subject)
+        {
+            fields.insert("local_subject".to_owned(), self.local.into());
+        }
+        Ok(import)
+    }
+}
+
+fn import_service(service: &Service) -> Import<'_> {
+    Import {
+        kind: "service",
+        subject: &service.imported,
+        local: &service.imported,
+    }
 }
 
 /// How many connections an agent's account may have: itself, and itself while it reconnects.
@@ -120,22 +148,48 @@ pub fn agent_account(
     revoked: &Revocations,
     now_s: u64,
 ) -> Result<String, AccessError> {
-    let mut imports = Vec::new();
-    for service in rights::services(cell, agent) {
-        let token = activation(&service, cell_account, &account.public_key(), now_s)?;
-        imports.push(json!({
-            "name": service.imported, "subject": service.imported, "type": "service",
-            "account": cell_account.public_key(), "token": token,
-        }));
-    }
+    let to = account.public_key();
+    let services = rights::services(cell, agent);
+    let imports = services.iter().map(import_service);
+    let imports: Result<Vec<Value>, _> = imports
+        .map(|import| import.claims(cell_account, &to, now_s))
+        .collect();
     let mut nats = json!({
         "type": "account", "version": 2, "limits": limits(false, AGENT_CONNECTIONS),
-        "imports": imports,
+        "imports": imports?,
     });
     revoke(&mut nats, revoked);
-    let claims = json!({
-        "sub": account.public_key(), "name": format!("AGENT_{cell}_{agent}"), "nats": nats,
+    let claims = json!({"sub": to, "name": format!("AGENT_{cell}_{agent}"), "nats": nats});
+    sign(claims, operator, now_s)
+}
+
+/// The account of those who only submit. Answers of the cell's account go where a request says, with
+/// the rights of the server: here there is nothing but inboxes of clients.
+pub fn clients_account(
+    account: &KeyPair,
+    operator: &KeyPair,
+    cell_account: &KeyPair,
+    cell: &CellId,
+    revoked: &Revocations,
+    now_s: u64,
+) -> Result<String, AccessError> {
+    let to = account.public_key();
+    let services = rights::client_services(cell);
+    let answers = rights::answers(cell);
+    let answers = answers.iter().map(|(subject, local)| Import {
+        kind: "stream",
+        subject,
+        local,
     });
+    let imports = services.iter().map(import_service).chain(answers);
+    let imports: Result<Vec<Value>, _> = imports
+        .map(|import| import.claims(cell_account, &to, now_s))
+        .collect();
+    let mut nats = json!({
+        "type": "account", "version": 2, "limits": limits(false, -1), "imports": imports?,
+    });
+    revoke(&mut nats, revoked);
+    let claims = json!({"sub": to, "name": format!("CLIENTS_{cell}"), "nats": nats});
     sign(claims, operator, now_s)
 }
 

@@ -1,10 +1,10 @@
 //! The keys of a cell on disk: whoever has them is its administrator.
 //!
 //! ```text
-//! operator.nk  system.nk  cell.nk     seeds of the operator and the two accounts
+//! operator.nk  system.nk  cell.nk  clients.nk     seeds of the operator and its accounts
 //! agents/<name>.nk                    seed of each agent's account
 //! used/<id>                           one-time tokens that are used up
-//! issued/<user>  revoked/<user>       users of the cell's and the system's account (ledger.rs)
+//! issued/<user>  revoked/<user>       users of all accounts but agents' (ledger.rs)
 //! admin.creds  services.creds  operator.creds  client.creds  issuer.creds  system.creds
 //! ```
 
@@ -22,8 +22,10 @@ use crate::rights::{self, Rights};
 
 /// Who tells the servers of accounts.
 pub(crate) const SYSTEM: &str = "system";
+/// Who submits to any queue.
+const CLIENT: &str = "client";
 /// Those that are always there, and have their credentials beside the keys.
-pub const STANDING: [&str; 6] = ["admin", "services", "operator", "client", "issuer", SYSTEM];
+pub const STANDING: [&str; 6] = ["admin", "services", "operator", CLIENT, "issuer", SYSTEM];
 
 /// The keys of one cell.
 pub struct Keyring {
@@ -32,6 +34,7 @@ pub struct Keyring {
     operator: KeyPair,
     system: KeyPair,
     account: KeyPair,
+    clients: KeyPair,
 }
 
 impl std::fmt::Debug for Keyring {
@@ -61,6 +64,7 @@ impl Keyring {
             operator: key(&dir.join("operator.nk"), KeyPairType::Operator)?,
             system: key(&dir.join("system.nk"), KeyPairType::Account)?,
             account: key(&dir.join("cell.nk"), KeyPairType::Account)?,
+            clients: key(&dir.join("clients.nk"), KeyPairType::Account)?,
             dir: dir.to_owned(),
             cell: cell.clone(),
         })
@@ -81,23 +85,29 @@ impl Keyring {
         self.system.public_key()
     }
 
-    /// The accounts servers must know from the beginning: the system's and the cell's.
-    pub fn account_tokens(&self, now_s: u64) -> Result<[AccountToken; 2], AccessError> {
-        let (operator, of) = (&self.operator, &self.cell);
-        let revoked = self.revoked_in(true)?;
-        let system = claims::system_account(&self.system, operator, &revoked, now_s)?;
+    /// The accounts servers must know from the beginning: the system's, the cell's, its clients'.
+    pub fn account_tokens(&self, now_s: u64) -> Result<[AccountToken; 3], AccessError> {
+        let (operator, cell) = (&self.operator, &self.cell);
+        let in_system = self.revoked_in(true)?;
         let revoked = self.revoked_in(false)?;
-        let cell = claims::cell_account(&self.account, operator, of, &revoked, now_s)?;
+        let system = claims::system_account(&self.system, operator, &in_system, now_s)?;
+        let of_cell = claims::cell_account(&self.account, operator, cell, &revoked, now_s)?;
+        let by = &self.account;
+        let clients = claims::clients_account(&self.clients, operator, by, cell, &revoked, now_s)?;
+        let token = |account: &KeyPair, jwt| AccountToken {
+            account: account.public_key(),
+            jwt,
+        };
         Ok([
-            AccountToken {
-                account: self.system.public_key(),
-                jwt: system,
-            },
-            AccountToken {
-                account: self.account.public_key(),
-                jwt: cell,
-            },
+            token(&self.system, system),
+            token(&self.account, of_cell),
+            token(&self.clients, clients),
         ])
+    }
+
+    /// The public key of the clients' account.
+    pub fn clients_account_key(&self) -> String {
+        self.clients.public_key()
     }
 
     /// The account of an agent, made where it is new. Credentials that were revoked stay so.
@@ -219,6 +229,17 @@ impl Keyring {
         self.user(name, &self.account, rights, expires_s, now_s)
     }
 
+    /// Credentials within the clients' account.
+    pub fn client_credentials(
+        &self,
+        name: &str,
+        rights: &Rights,
+        expires_s: Option<u64>,
+        now_s: u64,
+    ) -> Result<Credentials, AccessError> {
+        self.user(name, &self.clients, rights, expires_s, now_s)
+    }
+
     /// Credentials that may tell the servers of accounts.
     pub fn system_credentials(&self, now_s: u64) -> Result<Credentials, AccessError> {
         self.user(SYSTEM, &self.system, &Rights::default(), None, now_s)
@@ -266,6 +287,7 @@ impl Keyring {
         }
         let credentials = match name {
             SYSTEM => self.system_credentials(now_s)?,
+            CLIENT => self.client_credentials(name, &self.rights_of(name)?, None, now_s)?,
             name => self.credentials(name, &self.rights_of(name)?, None, now_s)?,
         };
         let path = self.path(&format!("{name}.creds"));
@@ -279,7 +301,7 @@ impl Keyring {
         Ok(match name {
             "admin" => rights::administrator(),
             "services" => rights::service(cell),
-            "operator" => rights::operator(cell, name),
+            "operator" => rights::operator(cell),
             "client" => rights::client(cell, rights::shared_answers(cell), &["*".to_owned()], &[]),
             "issuer" => rights::issuer(cell),
             SYSTEM => Rights::default(),
@@ -293,10 +315,10 @@ impl Keyring {
         let Ok(credentials) = Credentials::read(&self.path(&format!("{name}.creds"))) else {
             return Ok(false);
         };
-        let account = if name == SYSTEM {
-            &self.system
-        } else {
-            &self.account
+        let account = match name {
+            SYSTEM => &self.system,
+            CLIENT => &self.clients,
+            _ => &self.account,
         };
         let Ok(claims) = verify(&credentials.jwt) else {
             return Ok(false);

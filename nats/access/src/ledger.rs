@@ -1,4 +1,4 @@
-//! Who has credentials in the cell's account and the system's, and which of them are revoked.
+//! Who has credentials in the cell's account, its clients' and the system's, and which of them are revoked.
 //!
 //! A file for each user, called by its public key: below `issued` with the name it was made for,
 //! below `revoked` with the second since when it is refused. Nothing of it is secret. An account's
@@ -86,7 +86,8 @@ impl Keyring {
         entries.map(read).collect()
     }
 
-    /// Those of them in the system's account, or in the cell's; whom nobody knows in both.
+    /// Those of them in the system's account, or in the cell's and its clients'; whom nobody knows in
+    /// both.
     pub(crate) fn revoked_in(&self, is_system: bool) -> Result<Revocations, AccessError> {
         let (issued, mut revoked) = (self.entries(ISSUED)?, self.revoked()?);
         let is_there = |user: &String| {
@@ -175,7 +176,7 @@ mod tests {
         assert_eq!(new.rights().unwrap(), old.rights().unwrap());
         assert_eq!(keys.revoke_name("services", 8).unwrap(), 1);
         assert_eq!(keys.revoke_name("services", 9).unwrap(), 1, "as before");
-        let people = keys.credentials("ada", &rights::operator(&cell, "ada"), None, 9);
+        let people = keys.credentials("ada", &rights::operator(&cell), None, 9);
         let people = people.unwrap();
         assert_eq!(keys.revoke_name("ada", 10).unwrap(), 1);
         assert_eq!(keys.revoke_name("nobody", 10).unwrap(), 0);
@@ -187,9 +188,11 @@ mod tests {
         assert_eq!(kept.jwt, new.jwt, "what is good is kept");
         let expected = Revocations::from([(user(&old), 8), (user(&people), 10)]);
         assert_eq!(again.revoked().unwrap(), expected);
-        let [_, cell] = again.account_tokens(11).unwrap();
-        let claims = verify(&cell.jwt).unwrap();
-        assert_eq!(claims["nats"]["revocations"], serde_json::json!(expected));
+        let [_, cell, clients] = again.account_tokens(11).unwrap();
+        for account in [cell, clients] {
+            let claims = verify(&account.jwt).unwrap();
+            assert_eq!(claims["nats"]["revocations"], serde_json::json!(expected));
+        }
         assert!(!expected.contains_key(&user(&new)));
     }
 

@@ -26,8 +26,8 @@ const GARBAGE_PERCENT: &str = "50";
 
 /// What a server says of a stream whose files it has and cannot read.
 const NOT_RECOVERED: &str = "could not be recovered";
-/// For how long a server that is alone may say so: it has read its streams before it listens.
-const READING: Duration = Duration::from_secs(2);
+/// For how long a server that is alone may say so; it has read its streams before it listens.
+const READING: Duration = Duration::from_millis(500);
 
 /// Why a server did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +60,7 @@ pub enum ServerError {
     #[error(
         "nats-server cannot read what it keeps in {path}: {problem}; if that is encrypted, start with \
          its key (--store-key-file), and where it is being changed with the one before, too \
-         (--previous-store-key-file). Nothing was changed"
+         (--previous-store-key-file)"
     )]
     Unreadable {
         /// Where its files are.
@@ -217,14 +217,18 @@ impl Server {
             if said.contains("200 OK") {
                 return Ok(());
             }
-            if said.contains(NOT_RECOVERED) && self.config.cluster.is_none() {
+            if is_unreadable(&said) && self.config.cluster.is_none() {
                 let since = *unreadable_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= READING {
+                    // Nobody may have it make what it cannot read anew.
+                    self.kill();
                     return Err(ServerError::Unreadable {
                         path: self.config.store_dir.display().to_string(),
                         problem: said.lines().last().unwrap_or_default().to_owned(),
                     });
                 }
+            } else {
+                unreadable_since = None;
             }
             self.pause_or_fail(deadline, at_most)?;
         }
@@ -357,6 +361,14 @@ fn read_ports(dir: &Path) -> Option<(u16, u16)> {
     Some((port("nats")?, port("monitoring")?))
 }
 
+/// Whether a server says that it has files of a stream and cannot read them. Those that are being
+/// removed have a name that begins with a dot.
+fn is_unreadable(said: &str) -> bool {
+    let before = said.split_once(NOT_RECOVERED);
+    let stream = before.and_then(|(before, _)| before.trim_end().rsplit_once(' '));
+    stream.is_some_and(|(_, stream)| !stream.starts_with('.'))
+}
+
 /// What the server says of itself: that JetStream and the rest are well, or what is not.
 fn health(port: u16) -> io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
@@ -365,4 +377,25 @@ fn health(port: u16) -> io::Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_told_from_what_is_being_removed() {
+        let said = |stream: &str| {
+            format!(
+                "HTTP/1.0 503 Service Unavailable\r\n\r\n{{\"status\":\"unavailable\",\"status_code\":503,\
+                 \"error\":\"JetStream stream 'AB \\u003e {stream}' could not be recovered\"}}"
+            )
+        };
+        assert!(is_unreadable(&said("LOG_local")));
+        assert!(!is_unreadable(&said(".LOG_local")));
+        assert!(!is_unreadable(
+            "HTTP/1.0 503 Service Unavailable\r\n\r\n{\"error\":\"not ready\"}"
+        ));
+        assert!(!is_unreadable("HTTP/1.0 200 OK\r\n\r\n{\"status\":\"ok\"}"));
+    }
 }

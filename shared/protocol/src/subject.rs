@@ -157,11 +157,21 @@ pub fn log_stream(cell: &CellId) -> String {
     format!("LOG_{cell}")
 }
 
-/// Prefix of the inboxes that belong to one user of a cell alone. What a server answers to one user
-/// of an account, records of the log among it, reaches whoever of that account subscribes there: in
-/// inboxes that all share, a client that may read nothing would hear what services read.
-pub fn private_inbox(user: &str) -> String {
-    format!("_INBOX_OF.{user}")
+/// Prefix of the inboxes that one client hears alone, of all that share the clients' account.
+pub fn private_inbox(client: &str) -> String {
+    format!("_INBOX_OF.{client}")
+}
+
+/// Where a word for a submitter is published besides `reply`, for clients in an account of their own:
+/// they import it from there as `reply`.
+pub fn answer(cell: &CellId, reply: &str) -> String {
+    format!("conductor.{cell}.answer.{reply}")
+}
+
+/// What a reply subject may begin with.
+pub fn reply_roots(cell: &CellId) -> [String; 3] {
+    let own = format!("conductor.{cell}.reply.");
+    ["_INBOX.".to_owned(), "_INBOX_OF.".to_owned(), own]
 }
 
 /// Whether a submitter may ask for replies on `subject`.
@@ -169,8 +179,8 @@ pub fn private_inbox(user: &str) -> String {
 /// Replies are published with the orchestrator's rights, so a reply subject must not
 /// reach into the log or the server's API (the confused deputy of nats-facts 7).
 pub fn is_allowed_reply(cell: &CellId, subject: &str) -> bool {
-    let own = format!("conductor.{cell}.reply.");
-    (subject.starts_with("_INBOX") || subject.starts_with(&own))
+    let roots = reply_roots(cell);
+    roots.iter().any(|root| subject.starts_with(root))
         && subject.len() <= crate::limits::REPLY_BYTES_MAX
         && subject
             .split('.')
@@ -224,6 +234,8 @@ mod tests {
             "_INBOX.>",
             "",
             "_INBOX..a",
+            "_INBOX_other.a",
+            "_INBOX",
         ] {
             assert!(!is_allowed_reply(&cell, bad), "{bad}");
         }

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conductor_access::keyring::{AccountToken, STANDING};
-use conductor_access::rights::{self, Rights};
+use conductor_access::rights;
 use conductor_access::{Credentials, Keyring};
 use conductor_eventlog::jetstream::provision::{Provision, Risk};
 use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_protocol::AgentId;
 use conductor_protocol::ids::{InvalidName, Namespace, QueueName, is_valid_name};
-use conductor_protocol::subject::private_inbox;
 use serde_json::json;
 
 use crate::exit::{Exit, Failure, Outcome};
@@ -142,18 +141,17 @@ pub(crate) async fn access(command: AccessCommand, settings: &Settings) -> Outco
         } => {
             check_name(&name)?;
             let keys = keys.open(settings)?;
-            let rights = granted(&keys, &name, &queues, &namespaces);
             let now = now_s();
             let expires = expires.map(|e| now + e.as_secs());
             let _alone = keys.lock()?;
-            let credentials = keys.credentials(&name, &rights, expires, now)?;
+            let credentials = granted(&keys, &name, (&queues, &namespaces), expires, now)?;
             check_size(&credentials)?;
             credentials.write(&out)?;
             out::one(
                 settings.output,
                 &json!({
                     "name": name, "credentials": out, "queues": queues, "namespaces": namespaces,
-                    "inbox": private_inbox(&name),
+                    "inbox": inbox_of(&credentials)?,
                 }),
             );
             Ok(Exit::Ok)
@@ -161,21 +159,40 @@ pub(crate) async fn access(command: AccessCommand, settings: &Settings) -> Outco
     }
 }
 
-/// The rights of somebody who submits to queues, in namespaces, or who operates.
-fn granted(keys: &Keyring, name: &str, queues: &[QueueName], namespaces: &[Namespace]) -> Rights {
+/// Credentials of somebody who submits to queues, in namespaces, or who operates.
+fn granted(
+    keys: &Keyring,
+    name: &str,
+    (queues, namespaces): (&[QueueName], &[Namespace]),
+    expires: Option<u64>,
+    now: u64,
+) -> Outcome<Credentials> {
+    let cell = keys.cell();
     if queues.is_empty() && namespaces.is_empty() {
-        return rights::operator(keys.cell(), name);
+        let rights = rights::operator(cell);
+        return Ok(keys.credentials(name, &rights, expires, now)?);
     }
-    let answers = rights::own_answers(keys.cell(), name);
     let mut named: Vec<String> = queues.iter().map(ToString::to_string).collect();
     if named.is_empty() {
         named.push("*".to_owned());
     }
-    rights::client(keys.cell(), answers, &named, namespaces)
+    let rights = rights::client(cell, rights::own_answers(cell, name), &named, namespaces);
+    Ok(keys.client_credentials(name, &rights, expires, now)?)
+}
+
+/// The prefix of the inboxes that credentials let their user hear.
+fn inbox_of(credentials: &Credentials) -> Outcome<Option<String>> {
+    let heard = credentials.rights()?.subscribe;
+    let mut prefixes = heard
+        .iter()
+        .filter_map(|subject| subject.strip_suffix(".>"));
+    Ok(prefixes
+        .find(|s| s.starts_with("_INBOX"))
+        .map(str::to_owned))
 }
 
 /// Refuses a name by which others could not be told from those that are always there, and one that
-/// cannot stand in the subject on which its user alone hears answers.
+/// cannot stand in the subject below which a client hears answers.
 fn check_name(name: &str) -> Outcome<()> {
     if !is_valid_name(name) {
         let message = format!("{name:?} is no name: it {InvalidName}");
@@ -296,7 +313,6 @@ pub(crate) async fn provision(args: ProvisionArgs, settings: &Settings) -> Outco
         replicas: args.replicas,
         accepted_risks: args.accept_risk,
         monitor_url: settings.monitor_url(),
-        ..Provision::default()
     };
     let made = crate::run::provision_patiently(&connection, &how).await?;
     out::one(

@@ -87,7 +87,9 @@ impl LocalAccess {
         let cell = self.keys.cell();
         let answers = rights::shared_answers(cell);
         let rights = rights::client(cell, answers, &["*".to_owned()], &[]);
-        Ok(self.keys.credentials("client", &rights, None, now_s())?)
+        Ok(self
+            .keys
+            .client_credentials("client", &rights, None, now_s())?)
     }
 
     /// The other credentials.

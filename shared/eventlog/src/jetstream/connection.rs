@@ -159,9 +159,9 @@ impl Connection {
             None => ConnectOptions::new(),
             Some(path) => {
                 let inbox = credentials::check(path).map_err(ConnectError::Invalid)?;
-                let path = path.clone();
+                let (path, own) = (path.clone(), inbox.clone());
                 let options = ConnectOptions::with_auth_callback(move |nonce| {
-                    credentials::answer(path.clone(), nonce)
+                    credentials::answer(path.clone(), nonce, own.clone())
                 });
                 match inbox {
                     Some(prefix) => options.custom_inbox_prefix(prefix),

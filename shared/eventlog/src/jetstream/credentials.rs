@@ -23,7 +23,7 @@ fn prove(text: &str, nonce: &[u8]) -> Result<Auth, String> {
 }
 
 /// Whether a credentials file can be used, to say so before anything is tried; returns the prefix of
-/// the inboxes that are its user's alone, where it has any.
+/// the inboxes that are its user's alone, where it has such.
 pub(super) fn check(path: &Path) -> Result<Option<String>, String> {
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|e| format!("cannot read credentials {}: {e}", path.display()))?;
@@ -39,20 +39,27 @@ fn inbox_prefix(jwt: &str) -> Option<String> {
     let claims: Value = serde_json::from_slice(&payload.ok()?).ok()?;
     let name = claims.get("name")?.as_str()?;
     let own = private_inbox(name);
-    // Without a list everything is allowed.
-    let allowed = claims.pointer("/nats/sub/allow").and_then(Value::as_array);
-    let is_allowed = allowed.is_none_or(|list| {
-        let all = format!("{own}.>");
-        list.is_empty() || list.iter().any(|subject| *subject == all.as_str())
-    });
-    (is_valid_name(name) && is_allowed).then_some(own)
+    let heard = claims.pointer("/nats/sub/allow")?.as_array()?;
+    let all = format!("{own}.>");
+    let is_heard = heard.iter().any(|subject| *subject == all.as_str());
+    (is_valid_name(name) && is_heard).then_some(own)
 }
 
-/// Answers a server's challenge with what is in the file now.
-pub(super) async fn answer(path: PathBuf, nonce: Vec<u8>) -> Result<Auth, AuthError> {
+/// Answers a server's challenge with what is in the file now. A connection has its inboxes for good:
+/// with credentials that hear others it would be deaf, so it does not come about.
+pub(super) async fn answer(
+    path: PathBuf,
+    nonce: Vec<u8>,
+    inbox: Option<String>,
+) -> Result<Auth, AuthError> {
     let text = tokio::fs::read_to_string(&path)
         .await
         .map_err(AuthError::new)?;
+    if part(&text, "NATS USER JWT").and_then(inbox_prefix) != inbox {
+        let path = path.display();
+        tracing::error!(%path, "credentials of another user, who hears elsewhere: start again");
+        return Err(AuthError::new("credentials of another user"));
+    }
     prove(&text, &nonce).map_err(AuthError::new)
 }
 
@@ -72,6 +79,21 @@ mod tests {
         assert!(prove("nothing", b"").is_err());
     }
 
+    #[tokio::test]
+    async fn a_connection_does_not_go_on_with_credentials_that_hear_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.creds");
+        let seed = KeyPair::new_user().seed().unwrap();
+        let claims = json!({"name": "b", "nats": {"sub": {"allow": ["_INBOX_OF.b.>"]}}});
+        let payload = BASE64URL_NOPAD.encode(claims.to_string().as_bytes());
+        let text = conductor_protocol::credentials::render(&format!("a.{payload}.c"), &seed);
+        std::fs::write(&path, text).unwrap();
+        let tried = |inbox: &str| answer(path.clone(), Vec::new(), Some(inbox.to_owned()));
+        assert!(tried("_INBOX_OF.b").await.is_ok());
+        assert!(tried("_INBOX_OF.a").await.is_err());
+        assert!(answer(path.clone(), Vec::new(), None).await.is_err());
+    }
+
     #[test]
     fn answers_come_where_the_token_lets_its_user_alone_hear_them() {
         let prefix = |claims: Value| {
@@ -81,7 +103,7 @@ mod tests {
         let hears = |subjects: &[&str]| json!({"name": "ci", "nats": {"sub": {"allow": subjects}}});
         let own = Some("_INBOX_OF.ci".to_owned());
         assert_eq!(prefix(hears(&["x", "_INBOX_OF.ci.>"])), own);
-        assert_eq!(prefix(json!({"name": "ci", "nats": {"sub": {}}})), own);
+        assert_eq!(prefix(json!({"name": "ci", "nats": {"sub": {}}})), None);
         assert_eq!(prefix(hears(&["_INBOX.>", "_INBOX_OF.cia.>"])), None);
         assert_eq!(prefix(json!({"name": "a.>", "nats": {}})), None);
         assert_eq!(prefix(json!({"nats": {}})), None);

@@ -6,7 +6,8 @@
 mod durability;
 mod shape;
 
-use async_nats::jetstream::stream;
+use async_nats::jetstream::context::{GetStreamError, GetStreamErrorKind};
+use async_nats::jetstream::{ErrorCode, stream};
 use conductor_protocol::subject::log_stream;
 
 pub use self::durability::Durability;
@@ -212,14 +213,15 @@ impl Connection {
                 }
                 false
             }
-            Err(e) => {
-                self.check_never_there(&name, &e.to_string(), how).await?;
+            Err(e) if is_not_there(&e) => {
+                self.check_never_there(&name, how).await?;
                 self.js
                     .create_stream(wanted)
                     .await
                     .map_err(|e| refused(e.to_string()))?;
                 true
             }
+            Err(e) => return Err(ProvisionError::Unavailable(e.to_string())),
         };
         // Servers ignore what they do not know: only what is read back counts.
         let stream = self.js.get_stream(&name).await;
@@ -229,23 +231,24 @@ impl Connection {
 
     /// Refuses to make a log where there was one. A server does not show a stream that it cannot read,
     /// and removes its files when it is told to make one of that name (seen with 2.15.1).
-    async fn check_never_there(
-        &self,
-        name: &str,
-        problem: &str,
-        how: &Provision,
-    ) -> Result<(), ProvisionError> {
+    async fn check_never_there(&self, name: &str, how: &Provision) -> Result<(), ProvisionError> {
         if how.accepted_risks.contains(&Risk::NewLog) {
             return Ok(());
         }
         // Made after the log.
         let beside = format!("KV_{}", self.stream_name("LOCKS"));
-        if self.js.get_stream(&beside).await.is_err() {
-            return Ok(());
+        match self.js.get_stream(&beside).await {
+            Ok(_) => {}
+            Err(e) if is_not_there(&e) => return Ok(()),
+            Err(e) => return Err(ProvisionError::Unavailable(e.to_string())),
         }
-        tracing::warn!(log = name, problem, "there was a log");
-        let stream = name.to_owned();
-        Err(ProvisionError::Gone { stream })
+        // Somebody may have made both just now.
+        match self.js.get_stream(name).await {
+            Err(e) if is_not_there(&e) => Err(ProvisionError::Gone {
+                stream: name.to_owned(),
+            }),
+            _ => Err(ProvisionError::Unavailable("it is being made".to_owned())),
+        }
     }
 
     /// Replicas of the log, which the streams beside it follow.
@@ -255,6 +258,11 @@ impl Connection {
             Err(_) => 1,
         }
     }
+}
+
+/// Whether the servers say that there is no such stream; all else says nothing of it.
+fn is_not_there(e: &GetStreamError) -> bool {
+    matches!(e.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// Every sequence from 1 on is a record: what is fewer is lost.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use conductor_protocol::subject::inspect;
+use conductor_protocol::subject::{answer, inspect};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
@@ -68,10 +68,13 @@ impl Connection {
         Ok(out)
     }
 
-    /// Publishes a word for a submitter: outside the log, nothing depends on it.
-    pub async fn notify(&self, subject: String, body: Bytes) {
-        if let Err(e) = self.client.publish(subject, body).await {
-            tracing::debug!(error = %e, "a reply was not sent");
+    /// Publishes a word for a submitter, who may be of this account or of the clients': outside the log,
+    /// nothing depends on it.
+    pub async fn notify(&self, reply: String, body: Bytes) {
+        for subject in [answer(&self.cell, &reply), reply] {
+            if let Err(e) = self.client.publish(subject, body.clone()).await {
+                tracing::debug!(error = %e, "a reply was not sent");
+            }
         }
     }
 

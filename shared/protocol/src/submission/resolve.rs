@@ -214,7 +214,10 @@ fn check_scalars(
         errors.push(FieldError::new(
             "Conductor-Reply",
             format!("is {reply:?}"),
-            format!("a subject below _INBOX or conductor.{}.reply", context.cell),
+            format!(
+                "a subject below _INBOX, _INBOX_OF or conductor.{}.reply",
+                context.cell
+            ),
         ));
     }
 }

@@ -1,5 +1,6 @@
 //! `conductor access rotate` and `revoke`: new credentials for old ones, while everything runs.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use conductor_access::Keyring;
@@ -90,10 +91,12 @@ async fn tell(keys: &Keyring, now: u64, settings: &Settings) -> Outcome<()> {
     for token in tokens {
         connection.put_account(&token.jwt).await?;
     }
-    // Agents were not meant, but do not hear what the other account says until they ask anew.
+    // They were not meant, but do not hear what the cell's account says until they ask anew.
     let agents = keys.agents();
     let accounts = agents.iter().map(|agent| keys.agent_account_key(agent));
-    let accounts: Result<_, _> = accounts.collect();
-    connection.cut_links(&accounts?).await?;
+    let accounts: Result<BTreeSet<_>, _> = accounts.collect();
+    let mut accounts = accounts?;
+    accounts.insert(keys.clients_account_key());
+    connection.cut_links(&accounts).await?;
     Ok(())
 }
