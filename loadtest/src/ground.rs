@@ -93,6 +93,7 @@ impl Ground {
             url: urls.join(","),
             cell: "local".to_owned(),
             credentials: None,
+            client: None,
         }
     }
 

@@ -114,9 +114,10 @@ async fn connect(target: &Target, name: &str) -> Outcome<Arc<Connection>> {
 async fn senders(target: &Target, plan: &LoadPlan) -> Outcome<Senders> {
     let (cell, queue): (CellId, QueueName) = (target.cell.parse()?, QUEUE.parse()?);
     let n = plan.connections.max(1);
+    let client = target.as_client();
     Ok(match plan.submit {
         Submit::Gather => {
-            let connections = (0..n).map(|_| connect(target, "loadtest-submit"));
+            let connections = (0..n).map(|_| connect(&client, "loadtest-submit"));
             let connections = try_join_all(connections).await?;
             let submitters = connections
                 .into_iter()

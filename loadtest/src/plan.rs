@@ -182,8 +182,10 @@ pub(crate) struct Target {
     pub(crate) url: String,
     /// The cell.
     pub(crate) cell: String,
-    /// Credentials, where they want some.
+    /// Credentials, where they want some: of who observes.
     pub(crate) credentials: Option<PathBuf>,
+    /// Those of who submits.
+    pub(crate) client: Option<PathBuf>,
 }
 
 impl Target {
@@ -193,5 +195,13 @@ impl Target {
             credentials: self.credentials.clone(),
             ..Connect::to(&self.url, name, self.cell.parse()?)
         })
+    }
+
+    /// The same as a client, who only submits.
+    pub(crate) fn as_client(&self) -> Self {
+        Self {
+            credentials: self.client.clone(),
+            ..self.clone()
+        }
     }
 }

@@ -118,6 +118,7 @@ impl System {
             url: std::fs::read_to_string(data.join("nats.url"))?,
             cell: "local".to_owned(),
             credentials: plan.has_accounts.then(|| data.join("keys/operator.creds")),
+            client: plan.has_accounts.then(|| data.join("keys/client.creds")),
         };
         let system = Self {
             deciders: vec![up],

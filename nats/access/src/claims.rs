@@ -60,7 +60,8 @@ pub fn system_account(
     sign(claims, operator, now_s)
 }
 
-/// The account of a cell, which has the streams and lets agents' accounts use single services.
+/// The account of a cell, which has the streams and lets agents' accounts and the clients' use single
+/// services, and hear words for submitters.
 pub fn cell_account(
     account: &KeyPair,
     operator: &KeyPair,

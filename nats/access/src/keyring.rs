@@ -17,24 +17,19 @@ use nkeys::{KeyPair, KeyPairType};
 
 use crate::claims;
 use crate::creds::{Credentials, write_private};
-use crate::jwt::{AccessError, invalid, verify};
+use crate::jwt::{AccessError, invalid};
 use crate::rights::{self, Rights};
-
-/// Who tells the servers of accounts.
-pub(crate) const SYSTEM: &str = "system";
-/// Who submits to any queue.
-const CLIENT: &str = "client";
-/// Those that are always there, and have their credentials beside the keys.
-pub const STANDING: [&str; 6] = ["admin", "services", "operator", CLIENT, "issuer", SYSTEM];
+pub use crate::standing::STANDING;
+use crate::standing::SYSTEM;
 
 /// The keys of one cell.
 pub struct Keyring {
     pub(crate) dir: PathBuf,
     cell: CellId,
     operator: KeyPair,
-    system: KeyPair,
-    account: KeyPair,
-    clients: KeyPair,
+    pub(crate) system: KeyPair,
+    pub(crate) account: KeyPair,
+    pub(crate) clients: KeyPair,
 }
 
 impl std::fmt::Debug for Keyring {
@@ -267,69 +262,6 @@ impl Keyring {
     pub fn path(&self, file: &str) -> PathBuf {
         self.dir.join(file)
     }
-
-    /// Writes the credentials of those that are always there, where they have none that are good.
-    pub fn write_credentials(&self, now_s: u64) -> Result<(), AccessError> {
-        for name in STANDING {
-            if !self.is_good(name)? {
-                self.write_standing(name, now_s)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes new credentials for one of [`STANDING`]; returns where. Those before them go on to be
-    /// good until they are revoked.
-    pub fn write_standing(&self, name: &str, now_s: u64) -> Result<PathBuf, AccessError> {
-        if let Some(before) = self.newest(name)? {
-            // Made before there was a ledger, it is not in it.
-            self.note_issued(name, &before)?;
-        }
-        let credentials = match name {
-            SYSTEM => self.system_credentials(now_s)?,
-            CLIENT => self.client_credentials(name, &self.rights_of(name)?, None, now_s)?,
-            name => self.credentials(name, &self.rights_of(name)?, None, now_s)?,
-        };
-        let path = self.path(&format!("{name}.creds"));
-        credentials.write(&path)?;
-        Ok(path)
-    }
-
-    /// The rights of one of [`STANDING`].
-    fn rights_of(&self, name: &str) -> Result<Rights, AccessError> {
-        let cell = &self.cell;
-        Ok(match name {
-            "admin" => rights::administrator(),
-            "services" => rights::service(cell),
-            "operator" => rights::operator(cell),
-            "client" => rights::client(cell, rights::shared_answers(cell), &["*".to_owned()], &[]),
-            "issuer" => rights::issuer(cell),
-            SYSTEM => Rights::default(),
-            other => return Err(invalid(other, "nobody who is always there")),
-        })
-    }
-
-    /// Whether the credentials beside the keys are what would be made now: by these keys, with these
-    /// rights, and not revoked.
-    fn is_good(&self, name: &str) -> Result<bool, AccessError> {
-        let Ok(credentials) = Credentials::read(&self.path(&format!("{name}.creds"))) else {
-            return Ok(false);
-        };
-        let account = match name {
-            SYSTEM => &self.system,
-            CLIENT => &self.clients,
-            _ => &self.account,
-        };
-        let Ok(claims) = verify(&credentials.jwt) else {
-            return Ok(false);
-        };
-        let claim = |name: &str| claims.get(name).and_then(serde_json::Value::as_str);
-        let user = claim("sub").unwrap_or_default();
-        Ok(claim("iss") == Some(&account.public_key())
-            && claims.get("exp").is_none()
-            && credentials.rights()? == self.rights_of(name)?
-            && !self.revoked()?.contains_key(user))
-    }
 }
 
 /// Makes a directory for its owner alone, where it is not there.
@@ -372,6 +304,7 @@ fn seed(key: &KeyPair) -> Result<String, AccessError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jwt::verify;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]

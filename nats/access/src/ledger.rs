@@ -12,7 +12,8 @@ use std::path::Path;
 use crate::claims::Revocations;
 use crate::creds::{Credentials, write_private};
 use crate::jwt::{AccessError, invalid, verify};
-use crate::keyring::{Keyring, STANDING, SYSTEM, private_dir};
+use crate::keyring::{Keyring, STANDING, private_dir};
+use crate::standing::SYSTEM;
 
 /// Users that were given credentials.
 const ISSUED: &str = "issued";
@@ -105,7 +106,7 @@ impl Keyring {
     }
 
     /// What was revoked before stays as it was.
-    fn note_revoked(&self, user: &str, now_s: u64) -> Result<(), AccessError> {
+    pub(crate) fn note_revoked(&self, user: &str, now_s: u64) -> Result<(), AccessError> {
         private_dir(&self.dir.join(REVOKED))?;
         let path = self.dir.join(REVOKED).join(user);
         if path.exists() {

@@ -23,6 +23,7 @@ pub mod jwt;
 pub mod keyring;
 pub mod ledger;
 pub mod rights;
+mod standing;
 
 pub use creds::Credentials;
 pub use jwt::AccessError;

@@ -141,6 +141,9 @@ pub fn service(cell: &CellId) -> Rights {
     publish.extend([
         format!("conductor.{cell}.>"),
         "_INBOX.>".to_owned(),
+        // Words for submitters are published where they asked for them, too: on a server without
+        // accounts that is where they hear.
+        "_INBOX_OF.>".to_owned(),
         format!("$KV.LOCKS_{cell}.>"),
         format!("$KV.POSITIONS_{cell}.>"),
         format!("$O.SNAPSHOTS_{cell}.>"),
@@ -209,7 +212,10 @@ pub fn operator(cell: &CellId) -> Rights {
 /// Where a client hears what it is answered, and no other does. Servers take a subscription to `a.>`
 /// for one that `a.*` allows (2.15.1), so there is none of the kind.
 pub fn own_answers(cell: &CellId, client: &str) -> Vec<String> {
-    vec![format!("{}.>", private_inbox(client)), replies(cell, client)]
+    vec![
+        format!("{}.>", private_inbox(client)),
+        replies(cell, client),
+    ]
 }
 
 fn replies(cell: &CellId, client: &str) -> String {
@@ -327,21 +333,27 @@ mod tests {
     #[test]
     fn no_client_hears_what_another_is_answered() {
         let cell = CellId::default();
-        assert_eq!(
-            own_answers(&cell, "ci"),
-            ["_INBOX_OF.ci.>", "conductor.local.reply.ci.>"]
-        );
-        assert_eq!(
-            shared_answers(&cell),
-            ["_INBOX.>", "conductor.local.reply.client.>"]
-        );
-        assert_eq!(
-            answers(&cell)[1],
-            (
-                "conductor.local.answer._INBOX_OF.>".to_owned(),
-                "_INBOX_OF.>".to_owned()
-            )
-        );
+        let heard = ["ci", "team"].map(|client| own_answers(&cell, client));
+        let heard = [&heard[..], &[shared_answers(&cell)]].concat();
+        let sample = |pattern: &String| pattern.replace('>', "x.y");
+        for (i, of_one) in heard.iter().enumerate() {
+            let others = heard.iter().enumerate().filter(|(n, _)| *n != i);
+            for other in others.flat_map(|(_, of_other)| of_other) {
+                let is_heard = of_one.iter().any(|own| covers(own, &sample(other)));
+                assert!(!is_heard, "{of_one:?} covers {other}");
+            }
+            for own in of_one {
+                // Both ways to be told: there, and from where the clients' account imports it.
+                let word = sample(own);
+                assert!(conductor_protocol::subject::is_allowed_reply(&cell, &word));
+                assert!(service(&cell).may_publish(&word), "{word}");
+                assert!(service(&cell).may_publish(&answer(&cell, &word)), "{word}");
+                let crosses = |(from, to): &(String, String)| {
+                    covers(from, &answer(&cell, &word)) && covers(to, &word)
+                };
+                assert!(answers(&cell).iter().any(crosses), "{word}");
+            }
+        }
         let submits = |service: &Service| service.imported.starts_with("conductor.local.submit.");
         assert!(client_services(&cell).iter().all(submits));
     }

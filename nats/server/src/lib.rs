@@ -12,6 +12,7 @@
 pub mod config;
 pub mod data_dir;
 pub mod guard;
+mod health;
 pub mod locate;
 pub mod refusals;
 pub mod server;

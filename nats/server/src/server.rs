@@ -1,8 +1,7 @@
 //! A nats-server as a child process.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -13,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::config::{ServerConfig, StoreKeys};
 use crate::guard::GuardProgram;
+use crate::health::{health, is_unreadable, is_well};
 
 /// The file of its log.
 pub(crate) const LOG: &str = "nats-server.log";
@@ -24,8 +24,6 @@ pub(crate) const LOG: &str = "nats-server.log";
 /// (medians of four runs of 15 s).
 const GARBAGE_PERCENT: &str = "50";
 
-/// What a server says of a stream whose files it has and cannot read.
-const NOT_RECOVERED: &str = "could not be recovered";
 /// For how long a server that is alone may say so; it has read its streams before it listens.
 const READING: Duration = Duration::from_millis(500);
 
@@ -214,7 +212,7 @@ impl Server {
         let mut unreadable_since = None;
         loop {
             let said = health(port).unwrap_or_default();
-            if said.contains("200 OK") {
+            if is_well(&said) {
                 return Ok(());
             }
             if is_unreadable(&said) && self.config.cluster.is_none() {
@@ -359,43 +357,4 @@ fn read_ports(dir: &Path) -> Option<(u16, u16)> {
         url.rsplit(':').next()?.trim_end_matches('/').parse().ok()
     };
     Some((port("nats")?, port("monitoring")?))
-}
-
-/// Whether a server says that it has files of a stream and cannot read them. Those that are being
-/// removed have a name that begins with a dot.
-fn is_unreadable(said: &str) -> bool {
-    let before = said.split_once(NOT_RECOVERED);
-    let stream = before.and_then(|(before, _)| before.trim_end().rsplit_once(' '));
-    stream.is_some_and(|(_, stream)| !stream.starts_with('.'))
-}
-
-/// What the server says of itself: that JetStream and the rest are well, or what is not.
-fn health(port: u16) -> io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    stream.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_cannot_be_read_is_told_from_what_is_being_removed() {
-        let said = |stream: &str| {
-            format!(
-                "HTTP/1.0 503 Service Unavailable\r\n\r\n{{\"status\":\"unavailable\",\"status_code\":503,\
-                 \"error\":\"JetStream stream 'AB \\u003e {stream}' could not be recovered\"}}"
-            )
-        };
-        assert!(is_unreadable(&said("LOG_local")));
-        assert!(!is_unreadable(&said(".LOG_local")));
-        assert!(!is_unreadable(
-            "HTTP/1.0 503 Service Unavailable\r\n\r\n{\"error\":\"not ready\"}"
-        ));
-        assert!(!is_unreadable("HTTP/1.0 200 OK\r\n\r\n{\"status\":\"ok\"}"));
-    }
 }

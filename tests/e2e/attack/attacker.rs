@@ -1,4 +1,4 @@
-//! Somebody who has an agent's credentials and speaks NATS by hand.
+//! Somebody who has credentials and speaks NATS by hand.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ pub(super) struct Came {
     pub(super) is_closed: bool,
 }
 
-/// A connection with an agent's credentials.
+/// A connection with somebody's credentials.
 #[derive(Debug)]
 pub(super) struct Attacker {
     stream: BufReader<TcpStream>,
@@ -64,6 +64,14 @@ impl Attacker {
         said.extend_from_slice(body);
         said.extend_from_slice(b"\r\n");
         self.send(&said);
+    }
+
+    /// Publishes with a header, without looking at what comes.
+    pub(super) fn put_with(&mut self, subject: &str, (name, value): (&str, &str), body: &[u8]) {
+        let head = format!("NATS/1.0\r\n{name}: {value}\r\n\r\n");
+        let total = head.len() + body.len();
+        let said = format!("HPUB {subject} {} {total}\r\n{head}", head.len());
+        self.send(&[said.as_bytes(), body, b"\r\n"].concat());
     }
 
     /// Subscribes.

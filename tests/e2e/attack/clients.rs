@@ -79,6 +79,40 @@ fn namespace_of(story: &Story, task: TaskId) -> &str {
     story.state().tasks[&task].spec.namespace.as_str()
 }
 
+/// Words for submitters cross into the clients' account, each to whom it is for.
+#[tokio::test]
+async fn a_client_is_told_what_became_of_its_task() {
+    let field = Field::up().await;
+    let granted = field.grant("team", &["--queue", "default"]).await;
+    let granted = Credentials::read(&granted).unwrap();
+    for (credentials, root) in [
+        (field.client(), "_INBOX"),
+        (field.client(), "conductor.local.reply.client"),
+        (granted.clone(), "_INBOX_OF.team"),
+        (granted, "conductor.local.reply.team"),
+    ] {
+        let mut client = Attacker::connect(&field.url, &credentials).unwrap();
+        let heard = client.subscribe(&format!("{root}.>"), 1);
+        assert!(heard.refusals.is_empty(), "{heard:?}");
+        let reply = format!("{root}.mine");
+        let asks = ("Conductor-Reply", reply.as_str());
+        let task = json!({"run": {"noop": {}}}).to_string();
+        client.put_with("conductor.local.submit.default", asks, task.as_bytes());
+        let mut told = Vec::new();
+        while told.len() < 2 {
+            let came = client.hear(Duration::from_secs(20));
+            assert!(!came.messages.is_empty(), "{root}: {told:?}");
+            assert!(came.messages.iter().all(|(subject, _)| *subject == reply));
+            told.extend(came.messages.into_iter().map(|(_, said)| said));
+        }
+        assert!(told[0].contains("accepted"), "{told:?}");
+        assert!(told[1].contains("ended"), "{told:?}");
+        assert_eq!(told.len(), 2, "{told:?}");
+    }
+    let log = field.server_log();
+    assert!(!log.contains("Violation"), "{log}");
+}
+
 /// Subjects that are not those of namespace `team`, and what only operators may do.
 const FOREIGN: [&str; 9] = [
     "conductor.local.submit.default",

@@ -78,7 +78,7 @@ impl Field {
             config.operator = Some(operator_mode(&keys, &dir.path().join(format!("jwt{n}"))));
         });
         let url = cluster.urls();
-        Self::on(url, keys, dir, Some(cluster), 3, Vec::new()).await
+        Box::pin(Self::on(url, keys, dir, Some(cluster), 3, Vec::new())).await
     }
 
     async fn on(
@@ -188,6 +188,12 @@ impl Field {
     /// Where all keys are.
     pub(super) fn keys_dir(&self) -> String {
         self.dir.path().join("keys").display().to_string()
+    }
+
+    /// What the one server said.
+    pub(super) fn server_log(&self) -> String {
+        let server = self.system.server.as_ref().expect("one server");
+        std::fs::read_to_string(server.dir().join("nats-server.log")).unwrap()
     }
 
     /// A page of each server's monitoring.

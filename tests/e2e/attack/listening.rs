@@ -10,7 +10,7 @@ use conductor_eventlog::EventLog;
 use conductor_harness::Story;
 use conductor_harness::system::{new_id, sh};
 use conductor_protocol::event::Event;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::attacker::Attacker;
 use super::clients::connect_as;
@@ -18,14 +18,15 @@ use super::field::Field;
 use super::is_refused;
 
 /// Where somebody else's answers come, or anybody's.
-const FOREIGN_INBOXES: [&str; 9] = [
+const FOREIGN_INBOXES: [&str; 10] = [
     ">",
     "_INBOX.>",
     "_INBOX.*",
     "_INBOX_OF.>",
     "_INBOX_OF.*.>",
-    "_INBOX_OF.services.>",
-    "_INBOX_OF.operator.>",
+    "_INBOX_OF.client.>",
+    "_INBOX_OF.other.>",
+    "conductor.local.answer.>",
     "conductor.local.reply.>",
     "conductor.local.reply.other.>",
 ];
@@ -150,6 +151,22 @@ fn elections(story: &Story) -> usize {
         .count()
 }
 
+/// Who holds the locks of leaders, as the administrator reads it.
+fn locks(field: &Field) -> Vec<String> {
+    let admin = Credentials::read(&field.key("admin")).unwrap();
+    let mut admin = Attacker::connect(&field.url, &admin).unwrap();
+    assert!(admin.subscribe("_INBOX.locks", 1).refusals.is_empty());
+    let held = ["orchestrator", "scheduler"].map(|role| {
+        let which = json!({"last_by_subj": format!("$KV.LOCKS_local.{role}")}).to_string();
+        let subject = "$JS.API.STREAM.MSG.GET.KV_LOCKS_local";
+        admin.put(subject, Some("_INBOX.locks"), which.as_bytes());
+        let came = admin.hear(Duration::from_secs(10));
+        let found: Value = serde_json::from_str(&came.messages[0].1).unwrap();
+        found["message"]["data"].as_str().unwrap().to_owned()
+    });
+    held.to_vec()
+}
+
 async fn answers_do_nothing(field: Field) {
     let mut story = field.system.story().await;
     let mut client = Attacker::connect(&field.url, &field.client()).unwrap();
@@ -157,6 +174,7 @@ async fn answers_do_nothing(field: Field) {
     assert_eq!(story.outcome(before).await, Outcome::Succeeded);
     let admin = connect_as(&field, &field.key("admin")).await;
     let (records, elected) = (admin.last_seq().await.unwrap(), elections(&story));
+    let held = locks(&field);
     let mut sent = 0;
     for command in commands() {
         let mut task = json!({"run": {"noop": {}}});
@@ -182,6 +200,7 @@ async fn answers_do_nothing(field: Field) {
     let voids = story.told.iter().filter(|t| t.verdict != Verdict::Applied);
     assert_eq!(voids.count(), 0);
     assert_eq!(elections(&story), elected);
+    assert_eq!(locks(&field), held);
     let streams = field.monitor("/jsz?streams=true").join("");
     assert!(!streams.contains("EVIL"), "{streams}");
     field.system.assert_replay_agrees().await;

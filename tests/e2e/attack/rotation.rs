@@ -1,6 +1,7 @@
 //! Every credential can be replaced while everything runs: new ones are written, what uses the old
 //! ones is cut off and is back with the new, and nothing is lost or done twice.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use conductor_access::Credentials;
@@ -58,6 +59,10 @@ async fn every_credential_is_rotated_on_three_servers() {
     rotated(Box::pin(Field::cluster()).await).await;
 }
 
+async fn submitter(field: &Field, credentials: &Path) -> Submitter {
+    Submitter::new(Arc::new(connect_as(field, credentials).await))
+}
+
 async fn rotated(mut field: Field) {
     let mut story = field.system.story().await;
     let before = story.until("both leaders", terms).await;
@@ -65,8 +70,10 @@ async fn rotated(mut field: Field) {
     let old = STANDING.map(|who| of(&field, who));
     let ada = field.grant("ada", &["--queue", "default"]).await;
     let ada = Credentials::read(&ada).unwrap();
-    let client = connect_as(&field, &field.key("client")).await;
-    let submitter = Submitter::new(Arc::new(client));
+    let submitter = submitter(&field, &field.key("client")).await;
+    // Nothing of hers is replaced.
+    let eve = field.grant("eve", &["--queue", "default"]).await;
+    let unmeant = self::submitter(&field, &eve).await;
     let mut tasks = vec![field.system.submit(field.held_by_a2()).await];
     story.told(tasks[0], "attempt.started").await;
     submit(&submitter, 10, &mut tasks).await;
@@ -89,6 +96,7 @@ async fn rotated(mut field: Field) {
         "{revoked}"
     );
     submit(&submitter, 10, &mut tasks).await;
+    submit(&unmeant, 10, &mut tasks).await;
     field.release();
     for task in &tasks {
         let ended = story.ended(*task).await;
@@ -111,6 +119,7 @@ async fn rotated(mut field: Field) {
         ("conductor-scheduler", "Revoked"),
         ("conductor-issuer", "Revoked"),
         ("client", "Revoked"),
+        ("client", "Kicked"),
         ("conductor-agent", "Kicked"),
     ] {
         until(|| {

@@ -70,7 +70,7 @@ fn refused() -> Alert {
                     something else, an agent's above all, or a person the wrong file. The server let nothing \
                     of it through.",
             look: "the log of `conductor up`: \"the server refused a client\" names account, user and subject. \
-                   An account AGENT_… is an agent's.",
+                   An account AGENT_… is an agent's, CLIENTS_… that of those who only submit.",
             act: "Find out who holds these credentials. An agent that does what it should not: \
                   `conductor agent revoke <name>`, then look at its host.",
         },

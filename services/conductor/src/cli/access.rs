@@ -13,6 +13,7 @@ use conductor_eventlog::jetstream::provision::{Provision, Risk};
 use conductor_eventlog::jetstream::{Connect, Connection};
 use conductor_protocol::AgentId;
 use conductor_protocol::ids::{InvalidName, Namespace, QueueName, is_valid_name};
+use conductor_protocol::subject::private_inbox;
 use serde_json::json;
 
 use crate::exit::{Exit, Failure, Outcome};
@@ -45,6 +46,16 @@ impl KeysArgs {
             let message = format!("there are no keys in {}", dir.display());
             return Err(Failure::new(Exit::NotFound, message)
                 .hint("name their directory with --keys, or make some: conductor access init"));
+        }
+        if !dir.join("clients.nk").exists() {
+            let message = format!(
+                "the keys in {} are of before clients had an account",
+                dir.display()
+            );
+            return Err(Failure::new(Exit::NotFound, message).hint(
+                "make what is missing: conductor access init; then tell the servers: conductor access \
+                 revoke client",
+            ));
         }
         Ok(Keyring::open_or_make(&dir, &settings.cell)?)
     }
@@ -147,11 +158,12 @@ pub(crate) async fn access(command: AccessCommand, settings: &Settings) -> Outco
             let credentials = granted(&keys, &name, (&queues, &namespaces), expires, now)?;
             check_size(&credentials)?;
             credentials.write(&out)?;
+            let is_client = !(queues.is_empty() && namespaces.is_empty());
             out::one(
                 settings.output,
                 &json!({
                     "name": name, "credentials": out, "queues": queues, "namespaces": namespaces,
-                    "inbox": inbox_of(&credentials)?,
+                    "inbox": is_client.then(|| private_inbox(&name)),
                 }),
             );
             Ok(Exit::Ok)
@@ -178,17 +190,6 @@ fn granted(
     }
     let rights = rights::client(cell, rights::own_answers(cell, name), &named, namespaces);
     Ok(keys.client_credentials(name, &rights, expires, now)?)
-}
-
-/// The prefix of the inboxes that credentials let their user hear.
-fn inbox_of(credentials: &Credentials) -> Outcome<Option<String>> {
-    let heard = credentials.rights()?.subscribe;
-    let mut prefixes = heard
-        .iter()
-        .filter_map(|subject| subject.strip_suffix(".>"));
-    Ok(prefixes
-        .find(|s| s.starts_with("_INBOX"))
-        .map(str::to_owned))
 }
 
 /// Refuses a name by which others could not be told from those that are always there, and one that

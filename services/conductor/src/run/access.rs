@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use conductor_access::{AccessError, Keyring, rights};
+use conductor_access::{AccessError, Keyring};
 use conductor_nats::OperatorMode;
 use conductor_protocol::{AgentId, CellId};
 
@@ -84,12 +84,8 @@ impl LocalAccess {
 
     /// Credentials of somebody who submits to any queue.
     pub(super) fn client(&self) -> Outcome<conductor_access::Credentials> {
-        let cell = self.keys.cell();
-        let answers = rights::shared_answers(cell);
-        let rights = rights::client(cell, answers, &["*".to_owned()], &[]);
-        Ok(self
-            .keys
-            .client_credentials("client", &rights, None, now_s())?)
+        let path = self.keys.path("client.creds");
+        Ok(conductor_access::Credentials::read(&path)?)
     }
 
     /// The other credentials.

@@ -19,6 +19,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// How much later than another a server may answer.
 const ANSWERS_APART: Duration = Duration::from_secs(1);
+/// How many links are being cut at once.
+const CUTS_AT_ONCE: usize = 64;
 /// Most links of a server that are looked at.
 const LINKS_MAX: usize = 65_536;
 
@@ -95,14 +97,18 @@ impl Connection {
     /// there (2.15.1): a pull of such an account hears nothing more until it runs out, half a minute
     /// later. Over a new link it is asked anew at once.
     pub async fn cut_links(&self, accounts: &BTreeSet<String>) -> Result<(), LogError> {
-        for (server, links) in self.links_of(accounts).await? {
-            for cid in links {
-                let body = serde_json::json!({"cid": cid}).to_string();
-                let subject = format!("$SYS.REQ.SERVER.{server}.KICK");
-                self.ask_one(subject, body.into()).await?;
-            }
-        }
-        Ok(())
+        let servers = self.links_of(accounts).await?;
+        let all = servers
+            .iter()
+            .flat_map(|(server, links)| links.iter().map(move |cid| (server, cid)));
+        let cuts = all.map(|(server, cid)| {
+            let body = serde_json::json!({"cid": cid}).to_string();
+            self.ask_one(format!("$SYS.REQ.SERVER.{server}.KICK"), body.into())
+        });
+        // All of them, whatever becomes of one.
+        let cuts = futures::stream::iter(cuts).buffer_unordered(CUTS_AT_ONCE);
+        let failed: Vec<LogError> = cuts.filter_map(|cut| async { cut.err() }).collect().await;
+        failed.into_iter().next().map_or(Ok(()), Err)
     }
 
     /// The links of these accounts, by number, of each server.

@@ -221,7 +221,7 @@ impl Connection {
                     .map_err(|e| refused(e.to_string()))?;
                 true
             }
-            Err(e) => return Err(ProvisionError::Unavailable(e.to_string())),
+            Err(e) => return Err(unknown(&name, &e)),
         };
         // Servers ignore what they do not know: only what is read back counts.
         let stream = self.js.get_stream(&name).await;
@@ -240,7 +240,7 @@ impl Connection {
         match self.js.get_stream(&beside).await {
             Ok(_) => {}
             Err(e) if is_not_there(&e) => return Ok(()),
-            Err(e) => return Err(ProvisionError::Unavailable(e.to_string())),
+            Err(e) => return Err(unknown(&beside, &e)),
         }
         // Somebody may have made both just now.
         match self.js.get_stream(name).await {
@@ -263,6 +263,17 @@ impl Connection {
 /// Whether the servers say that there is no such stream; all else says nothing of it.
 fn is_not_there(e: &GetStreamError) -> bool {
     matches!(e.kind(), GetStreamErrorKind::JetStream(e) if e.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+/// Whether a stream is there is not known: JetStream is off, or nobody answers.
+fn unknown(stream: &str, e: &GetStreamError) -> ProvisionError {
+    match e.kind() {
+        GetStreamErrorKind::JetStream(problem) => ProvisionError::Refused {
+            what: stream.to_owned(),
+            problem: problem.to_string(),
+        },
+        _ => ProvisionError::Unavailable(e.to_string()),
+    }
 }
 
 /// Every sequence from 1 on is a record: what is fewer is lost.

@@ -124,17 +124,15 @@ pub(super) fn resolve(
     let spec = TaskSpec {
         name: s.name.map(Into::into),
         queue: context.queue.clone(),
-        namespace: match (context.namespace, s.namespace) {
-            (Some(of_subject), _) => of_subject.clone(),
-            (None, Some(own)) => Namespace::from_log(&own),
-            (None, None) => Namespace::default(),
-        },
+        namespace: namespace(context, s.namespace.as_deref()),
         priority: s.priority.unwrap_or(PRIORITY_DEFAULT),
         labels: s.labels,
         needs,
         on_need_failed: s.on_need_failed.unwrap_or_default(),
-        retry: s.retry.unwrap_or_default().into(),
-        timeouts: s.timeouts.unwrap_or_default().into(),
+        // Not by `unwrap_or_default`: the compiler then chose between two structs byte by byte, a fifth
+        // of all instructions of a decision (`make instructions`).
+        retry: s.retry.map(Into::into).unwrap_or_default(),
+        timeouts: s.timeouts.map(Into::into).unwrap_or_default(),
         start_at_ms,
         concurrency: s.concurrency.map(Box::new),
         slots: s.slots.unwrap_or(1),
@@ -156,6 +154,15 @@ pub(super) fn resolve(
         run: is_small.then(|| Arc::new(run)),
     };
     Ok(Resolved { task, spec })
+}
+
+/// Whose a task is.
+fn namespace(context: &Context<'_>, own: Option<&str>) -> Namespace {
+    match (context.namespace, own) {
+        (Some(of_subject), _) => of_subject.clone(),
+        (None, Some(own)) => Namespace::from_log(own),
+        (None, None) => Namespace::default(),
+    }
 }
 
 pub(super) fn wrong(errors: &mut Vec<FieldError>, field: &str, problem: impl Into<String>) {
