@@ -1,11 +1,14 @@
 //! What the server keeps on disk, encrypted: with a key, with another, and with the wrong one.
 
 use std::path::Path;
+use std::time::Duration;
 
 use conductor_domain::state::Outcome;
-use conductor_harness::System;
 use conductor_harness::process::{self, Process};
+use conductor_harness::server::TestCluster;
 use conductor_harness::system::sh;
+use conductor_harness::{PATIENCE, System};
+use conductor_nats::StoreKeys;
 use conductor_protocol::TaskId;
 
 /// What a task says that must not be read on the disk.
@@ -33,6 +36,9 @@ async fn run(dir: &Path, keys: &[&str], done: &mut Vec<TaskId>) {
     done.push(system.submit(sh(&format!("echo {SECRET}"))).await);
     for id in done {
         assert_eq!(story.outcome(*id).await, Outcome::Succeeded);
+        // What stands beside the log is there too.
+        let printed = system.cli(&["task", "logs", &id.to_string()]).await.ok();
+        assert!(printed.contains(SECRET), "{printed}");
     }
     system.assert_replay_agrees().await;
     assert!(up.terminate().await.success(), "{}", up.said());
@@ -125,4 +131,41 @@ async fn key_files_that_are_of_no_use_are_refused() {
         assert_eq!(ran.code, 2, "{keys:?}: {}", ran.stderr);
         assert!(ran.stderr.contains(said), "{keys:?}: {}", ran.stderr);
     }
+}
+
+fn keys(current: &str) -> Option<StoreKeys> {
+    Some(StoreKeys {
+        current: current.to_owned(),
+        previous: None,
+    })
+}
+
+/// One server after the other, each with an empty store that the two others fill: a node of a cluster
+/// that is given both keys removes what it has (2.15.1).
+#[tokio::test]
+async fn a_cluster_changes_its_key_while_tasks_run() {
+    let mut cluster = TestCluster::start_with(|_, config| config.store_keys = keys("old"));
+    let mut system = System::at(cluster.urls()).await;
+    for role in ["orchestrator", "scheduler"] {
+        system.start(role, &[role, "--lock-ttl", "2s", "--replicas", "3"]);
+    }
+    system.start_agent("a1");
+    system.wait_ready(1).await;
+    let mut story = system.story().await;
+    let mut ids = Vec::new();
+    for node in &mut cluster.nodes {
+        for _ in 0..5 {
+            ids.push(system.submit(sh(&format!("echo {SECRET}"))).await);
+        }
+        node.stop(Duration::from_secs(10));
+        ids.push(system.submit(sh("true")).await);
+        std::fs::remove_dir_all(&node.config_mut().store_dir).unwrap();
+        node.config_mut().store_keys = keys("new");
+        node.start_again(PATIENCE).unwrap();
+    }
+    for id in &ids {
+        assert_eq!(story.outcome(*id).await, Outcome::Succeeded);
+    }
+    system.assert_replay_agrees().await;
+    assert_eq!(leaks(cluster.dir()), [""; 0]);
 }

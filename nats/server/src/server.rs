@@ -178,6 +178,11 @@ impl Server {
         self.wait_healthy(Instant::now() + at_most, at_most)
     }
 
+    /// What it is started with when it is started again.
+    pub fn config_mut(&mut self) -> &mut ServerConfig {
+        &mut self.config
+    }
+
     fn signal(&mut self, signal: Signal) {
         if self.exit_status().is_none() {
             // It may end at this very moment: then there is nobody to signal.
