@@ -133,18 +133,18 @@ async fn key_files_that_are_of_no_use_are_refused() {
     }
 }
 
-fn keys(current: &str) -> Option<StoreKeys> {
-    Some(StoreKeys {
+fn keys(current: &str) -> StoreKeys {
+    StoreKeys {
         current: current.to_owned(),
         previous: None,
-    })
+    }
 }
 
 /// One server after the other, each with an empty store that the two others fill: a node of a cluster
 /// that is given both keys removes what it has (2.15.1).
 #[tokio::test]
 async fn a_cluster_changes_its_key_while_tasks_run() {
-    let mut cluster = TestCluster::start_with(|_, config| config.store_keys = keys("old"));
+    let mut cluster = TestCluster::start_with(|_, config| config.store_keys = Some(keys("old")));
     let mut system = System::at(cluster.urls()).await;
     for role in ["orchestrator", "scheduler"] {
         system.start(role, &[role, "--lock-ttl", "2s", "--replicas", "3"]);
@@ -160,7 +160,7 @@ async fn a_cluster_changes_its_key_while_tasks_run() {
         node.stop(Duration::from_secs(10));
         ids.push(system.submit(sh("true")).await);
         std::fs::remove_dir_all(&node.config_mut().store_dir).unwrap();
-        node.config_mut().store_keys = keys("new");
+        node.config_mut().store_keys = Some(keys("new"));
         node.start_again(PATIENCE).unwrap();
     }
     for id in &ids {

@@ -62,7 +62,7 @@ impl Keyring {
             "admin" => rights::administrator(),
             "services" => rights::service(cell),
             "operator" => rights::operator(cell),
-            "client" => rights::client(cell, rights::shared_answers(cell), &["*".to_owned()], &[]),
+            CLIENT => rights::client(cell, rights::shared_answers(cell), &["*".to_owned()], &[]),
             "issuer" => rights::issuer(cell),
             SYSTEM => Rights::default(),
             other => return Err(invalid(other, "nobody who is always there")),
