@@ -137,6 +137,32 @@ fn import_service(service: &Service) -> Import<'_> {
     }
 }
 
+/// An account that has nothing but what it imports of the cell's, by name, with how many connections
+/// it may have.
+fn importing(
+    (account, operator, cell_account): (&KeyPair, &KeyPair, &KeyPair),
+    (name, connections): (String, i64),
+    imports: &[Import<'_>],
+    revoked: &Revocations,
+    now_s: u64,
+) -> Result<String, AccessError> {
+    let to = account.public_key();
+    let imports = imports.iter();
+    let imports: Result<Vec<Value>, _> = imports
+        .map(|import| import.claims(cell_account, &to, now_s))
+        .collect();
+    let mut nats = json!({
+        "type": "account", "version": 2, "limits": limits(false, connections),
+        "imports": imports?,
+    });
+    revoke(&mut nats, revoked);
+    sign(
+        json!({"sub": to, "name": name, "nats": nats}),
+        operator,
+        now_s,
+    )
+}
+
 /// How many connections an agent's account may have: itself, and itself while it reconnects.
 const AGENT_CONNECTIONS: i64 = 4;
 
@@ -149,19 +175,16 @@ pub fn agent_account(
     revoked: &Revocations,
     now_s: u64,
 ) -> Result<String, AccessError> {
-    let to = account.public_key();
     let services = rights::services(cell, agent);
-    let imports = services.iter().map(import_service);
-    let imports: Result<Vec<Value>, _> = imports
-        .map(|import| import.claims(cell_account, &to, now_s))
-        .collect();
-    let mut nats = json!({
-        "type": "account", "version": 2, "limits": limits(false, AGENT_CONNECTIONS),
-        "imports": imports?,
-    });
-    revoke(&mut nats, revoked);
-    let claims = json!({"sub": to, "name": format!("AGENT_{cell}_{agent}"), "nats": nats});
-    sign(claims, operator, now_s)
+    let imports: Vec<Import<'_>> = services.iter().map(import_service).collect();
+    let called = (format!("AGENT_{cell}_{agent}"), AGENT_CONNECTIONS);
+    importing(
+        (account, operator, cell_account),
+        called,
+        &imports,
+        revoked,
+        now_s,
+    )
 }
 
 /// The account of those who only submit. Answers of the cell's account go where a request says, with
@@ -174,7 +197,6 @@ pub fn clients_account(
     revoked: &Revocations,
     now_s: u64,
 ) -> Result<String, AccessError> {
-    let to = account.public_key();
     let services = rights::client_services(cell);
     let answers = rights::answers(cell);
     let answers = answers.iter().map(|(subject, local)| Import {
@@ -182,16 +204,15 @@ pub fn clients_account(
         subject,
         local,
     });
-    let imports = services.iter().map(import_service).chain(answers);
-    let imports: Result<Vec<Value>, _> = imports
-        .map(|import| import.claims(cell_account, &to, now_s))
-        .collect();
-    let mut nats = json!({
-        "type": "account", "version": 2, "limits": limits(false, -1), "imports": imports?,
-    });
-    revoke(&mut nats, revoked);
-    let claims = json!({"sub": to, "name": format!("CLIENTS_{cell}"), "nats": nats});
-    sign(claims, operator, now_s)
+    let imports: Vec<Import<'_>> = services.iter().map(import_service).chain(answers).collect();
+    let called = (format!("CLIENTS_{cell}"), -1);
+    importing(
+        (account, operator, cell_account),
+        called,
+        &imports,
+        revoked,
+        now_s,
+    )
 }
 
 /// A user's token.

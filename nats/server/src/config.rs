@@ -96,7 +96,8 @@ impl TlsFiles {
 pub struct StoreKeys {
     /// The key it has from now on.
     pub current: String,
-    /// The one it may have had until now: the server changes it for the other when it starts.
+    /// The one it may have had until now: the server changes it for the other when it starts. Not
+    /// for a node of a cluster, which then removes what it has (2.15.1).
     pub previous: Option<String>,
 }
 

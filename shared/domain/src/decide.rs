@@ -98,9 +98,7 @@ pub fn decide(
         }
     }
     // Last: of what shall end for another reason that is the better one.
-    if !state.config.namespace_budget.is_empty() {
-        budgets::decide(state, overlay, input.events_max, &mut out);
-    }
+    budgets::decide(state, overlay, input.events_max, &mut out);
     out
 }
 

@@ -14,10 +14,7 @@ use crate::planted::{Bug, is_planted};
 use crate::state::index::Lane;
 use crate::state::{DAY_MS, Reached, State, needs_a_model};
 
-/// Decides which budgets are used up, and what follows for tasks that wait. Where there are no budgets
-/// this is not to be called: what is inlined into every decision makes all of them dearer (`make
-/// instructions`).
-#[inline(never)]
+/// Decides which budgets are used up, and what follows for tasks that wait.
 pub(super) fn decide(state: &State, overlay: &mut Overlay, max: usize, out: &mut Vec<Event>) {
     let time_ms = state.time_ms;
     for name in state.config.namespace_budget.keys() {

@@ -129,7 +129,7 @@ pub(super) fn resolve(
         labels: s.labels,
         needs,
         on_need_failed: s.on_need_failed.unwrap_or_default(),
-        // Not by `unwrap_or_default`: the compiler then chose between two structs byte by byte, a fifth
+        // Not by `unwrap_or_default`: the compiler then chose between two structs byte by byte, a quarter
         // of all instructions of a decision (`make instructions`).
         retry: s.retry.map(Into::into).unwrap_or_default(),
         timeouts: s.timeouts.map(Into::into).unwrap_or_default(),
